@@ -1,0 +1,67 @@
+"""The one error that bad input raises: a sentence that says where, what, and how to mend it."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Self
+
+
+class DataError(ValueError):
+    """Input that cannot be used, told in one sentence.
+
+    `problem` says what is wrong and `mend` what to do about it. The place is told with `file`,
+    `row` and `column` as far as they are known. Rows are counted as a spreadsheet shows them:
+    the header is row 1 and the first row of data is row 2.
+
+    >>> print(DataError("the score is empty", "fill it in or leave the row out",
+    ...                 file="scores.csv", row=7, column="score"))
+    scores.csv, row 7, column 'score': the score is empty; fill it in or leave the row out
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        mend: str,
+        *,
+        file: str | PathLike[str] | None = None,
+        row: int | None = None,
+        column: str | None = None,
+    ):
+        # Only positional arguments travel when an exception is pickled between processes; the
+        # place travels in __dict__.
+        super().__init__(problem, mend)
+        self.problem = problem
+        self.mend = mend
+        self.file = None if file is None else str(file)
+        self.row = row
+        self.column = column
+
+    def __str__(self) -> str:
+        place = [
+            self.file,
+            None if self.row is None else f"row {self.row}",
+            None if self.column is None else f"column '{self.column}'",
+        ]
+        where = ", ".join(part for part in place if part)
+        what = "; ".join(part for part in (self.problem, self.mend) if part)
+        return f"{where}: {what}" if where else what
+
+    def at(
+        self,
+        *,
+        file: str | PathLike[str] | None = None,
+        row: int | None = None,
+        column: str | None = None,
+    ) -> Self:
+        """Return a copy that also tells the place; what is already known is kept.
+
+        >>> print(DataError("'B' is not an amino acid", "use the 20 letters").at(row=3))
+        row 3: 'B' is not an amino acid; use the 20 letters
+        """
+        return type(self)(
+            self.problem,
+            self.mend,
+            file=self.file if file is None else file,
+            row=self.row if row is None else row,
+            column=self.column if column is None else column,
+        )
