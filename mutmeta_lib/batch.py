@@ -1,0 +1,45 @@
+"""Many token sequences as one padded block, the form in which encoders read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """Variants as one padded block of tokens, one row each.
+
+    Attributes:
+        token_ids: Token ids, int64, shape ``(n, length)``.
+        mask: True at real tokens, False at padding, shape ``(n, length)``.
+        sites: True at the tokens of mutated sites, shape ``(n, length)``.
+
+    """
+
+    token_ids: torch.Tensor
+    mask: torch.Tensor
+    sites: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def rows(self, index: Sequence[int] | np.ndarray | torch.Tensor) -> TokenBatch:
+        """The rows at `index` (row numbers, or one boolean per row), without needless padding."""
+        chosen = torch.as_tensor(np.asarray(index))
+        if chosen.numel() == 0:
+            chosen = chosen.long()
+        chosen = chosen.to(self.mask.device)
+        mask = self.mask[chosen]
+        # At least one column is kept, so that no row at all is still a batch an encoder can read.
+        length = max(1, int(mask.sum(dim=1).max())) if len(mask) else 1
+        return TokenBatch(
+            self.token_ids[chosen][:, :length], mask[:, :length], self.sites[chosen][:, :length]
+        )
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """The same batch on another device."""
+        return TokenBatch(self.token_ids.to(device), self.mask.to(device), self.sites.to(device))

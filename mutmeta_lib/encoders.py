@@ -1,0 +1,115 @@
+"""Encoders: tokens to hidden states, and the pooling of hidden states to one vector per variant."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mutmeta_lib.batch import TokenBatch
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.transformer import TinyTransformer
+from mutmeta_lib.vocabulary import TINY_VOCABULARY, Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A protein language model together with what must be known to use it.
+
+    Attributes:
+        name: Short name, for tables and records; never a path.
+        vocabulary: The tokens it reads.
+        max_tokens: Its context, start and end tokens included.
+        width: Length of a hidden state.
+        module: ``module(token_ids, mask)`` gives hidden states ``(n, length, width)``; in
+            evaluation mode, and differentiable twice (no fused attention). Every named parameter
+            takes part in the result.
+        sha256: Identity of the function: a hash over its weights and the settings that shape it.
+        provenance: Where it came from.
+
+    """
+
+    name: str
+    vocabulary: Vocabulary
+    max_tokens: int
+    width: int
+    module: nn.Module
+    sha256: str
+    provenance: dict = field(default_factory=dict)
+
+
+def fingerprint(module: nn.Module, settings: dict) -> str:
+    """SHA-256 over the names, shapes and bytes of a module's weights, and over `settings`.
+
+    The settings are those that change what equal weights compute, such as the number of heads.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def tiny_encoder(
+    seed: int = 0, width: int = 64, layers: int = 2, heads: int = 4, max_tokens: int = 256
+) -> Encoder:
+    """Our own small transformer with random weights: no download, fast on one processor core.
+
+    Pre-norm layers, GELU, feed-forward of twice the width, fixed sinusoidal positions, no dropout
+    (`mutmeta_lib.transformer`). It has seen no protein: whatever it knows, it was taught here.
+
+    Args:
+        seed: Decides the weights; torch's global random state is neither read nor changed.
+        width: Length of a hidden state; a multiple of ``2 * heads``.
+        layers: Number of layers.
+        heads: Attention heads per layer.
+        max_tokens: The context.
+
+    >>> tiny_encoder(seed=1).sha256 == tiny_encoder(seed=1).sha256 != tiny_encoder().sha256
+    True
+
+    """
+    settings = {"width": width, "layers": layers, "heads": heads, "max_tokens": max_tokens}
+    module = TinyTransformer(
+        len(TINY_VOCABULARY), generator=torch.Generator().manual_seed(seed), **settings
+    ).eval()
+    return Encoder(
+        name="tiny",
+        vocabulary=TINY_VOCABULARY,
+        max_tokens=max_tokens,
+        width=width,
+        module=module,
+        sha256=fingerprint(module, {"encoder": "tiny", "heads": heads}),
+        provenance={"encoder": "tiny transformer, random weights", "seed": seed, **settings},
+    )
+
+
+POOLINGS = ("cls", "mean", "sites")
+"""The ways of `pool`."""
+
+
+def pool(hidden: Tensor, batch: TokenBatch, pooling: str) -> Tensor:
+    """One vector per variant out of one vector per token.
+
+    Args:
+        hidden: Hidden states, ``(n, length, width)``.
+        batch: The tokens they belong to.
+        pooling: ``cls``: the first token (the public code's choice); ``mean``: the mean over all
+            real tokens, special ones included; ``sites``: the mean over the tokens of mutated
+            sites, and for the wild type, which has none, the mean over all real tokens.
+
+    Returns:
+        Shape ``(n, width)``.
+
+    """
+    if pooling not in POOLINGS:
+        raise DataError(f"there is no pooling '{pooling}'", f"use one of {', '.join(POOLINGS)}")
+    if pooling == "cls":
+        return hidden[:, 0]
+    chosen = batch.mask
+    if pooling == "sites":
+        chosen = torch.where(batch.sites.any(dim=1, keepdim=True), batch.sites, chosen)
+    weights = chosen.to(hidden.dtype)
+    weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    return (weights[:, None, :] @ hidden).squeeze(1)

@@ -1,0 +1,127 @@
+"""A small transformer encoder, written out so that it can be differentiated any number of times.
+
+Meta-learning differentiates through gradient steps, with parameters handed in from outside
+(``torch.func.functional_call``), many tasks at once (``torch.func.vmap``). Fused attention kernels
+lack the second derivative, so attention is spelled out here. There is no dropout: the same tokens
+give the same result, in training too.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from mutmeta_lib.errors import DataError
+
+
+def sinusoidal_positions(length: int, width: int) -> Tensor:
+    """Fixed sine and cosine position vectors, shape ``(length, width)`` (arXiv 1706.03762, 3.5).
+
+    They are chosen over a learned table because the separator encoding shifts every residue after
+    a mutation by four tokens: neighbouring positions have similar sinusoids, whereas the rows of
+    a learned table have nothing to do with each other until trained, and rows beyond the longest
+    training sequence would never be.
+    """
+    place = torch.arange(length, dtype=torch.float64)[:, None]
+    rate = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(1e4) / width))
+    return torch.stack([torch.sin(place * rate), torch.cos(place * rate)], dim=2).flatten(1).float()
+
+
+class Block(nn.Module):
+    """One pre-norm layer: ``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.query_key_value = skip_init(nn.Linear, width, 3 * width)
+        self.attention_out = skip_init(nn.Linear, width, width)
+        self.norm_feed_forward = nn.LayerNorm(width)
+        self.feed_forward_in = skip_init(nn.Linear, width, 2 * width)
+        self.feed_forward_out = skip_init(nn.Linear, 2 * width, width)
+
+    def attention(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Multi-head attention over real tokens; `x` is ``(n, length, width)``."""
+        n, length, width = x.shape
+        split = self.query_key_value(x).view(n, length, 3, self.heads, width // self.heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # each (n, heads, length, head width)
+        affinity = query @ key.transpose(-1, -2) / math.sqrt(width // self.heads)
+        # The lowest finite number rather than -inf: a row without any real token stays finite.
+        lowest = torch.finfo(affinity.dtype).min
+        weights = affinity.masked_fill(~mask[:, None, None, :], lowest).softmax(dim=-1)
+        return self.attention_out((weights @ value).transpose(1, 2).reshape(n, length, width))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states ``(n, length, width)`` to hidden states of the same shape."""
+        x = x + self.attention(self.norm_attention(x), mask)
+        feed_forward = nn.functional.gelu(self.feed_forward_in(self.norm_feed_forward(x)))
+        return x + self.feed_forward_out(feed_forward)
+
+
+class TinyTransformer(nn.Module):
+    """Token ids to hidden states, with weights drawn from `generator` alone.
+
+    The weights are uniform with variance 1 (token vectors) or 1/fan-in (linear layers; divided by
+    ``2 * layers`` where a layer writes into the residual stream, so that its variance does not
+    grow with depth). Uniform, because uniform draws are the same bits on every processor, normal
+    draws are not; thus the seed fixes the weights' hash.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        max_tokens: int,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        if width % (2 * heads):
+            raise DataError(
+                f"a width of {width} cannot be shared by {heads} heads",
+                "choose a width that is a multiple of twice the number of heads",
+            )
+        self.embedding = skip_init(nn.Embedding, tokens, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.register_buffer("positions", sinusoidal_positions(max_tokens, width), persistent=False)
+        self._draw(generator)
+
+    @torch.no_grad()
+    def _draw(self, generator: torch.Generator) -> None:
+        for name, parameter in self.named_parameters():
+            if "norm" in name:
+                continue  # layer norms start as the identity
+            if name.endswith("bias"):
+                parameter.zero_()
+                continue
+            fan_in = 1 if name.startswith("embedding") else parameter.shape[1]
+            writers = 2 * len(self.blocks) if name.endswith("out.weight") else 1
+            bound = math.sqrt(3 / (fan_in * writers))  # variance = bound**2 / 3
+            draw = torch.rand(parameter.shape, generator=generator)
+            parameter.copy_((2 * draw - 1) * bound)
+
+    def forward(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+        """Encode tokens; padding changes nothing at real tokens.
+
+        Args:
+            token_ids: int64, ``(n, length)`` with length at most ``max_tokens``.
+            mask: bool, ``(n, length)``, True at real tokens.
+
+        Returns:
+            Hidden states, float32, ``(n, length, width)``; those at padding mean nothing.
+
+        """
+        length = token_ids.shape[1]
+        if length > len(self.positions):
+            raise DataError(
+                f"{length} tokens exceed this encoder's context of {len(self.positions)}",
+                "encode with the encoder's max_tokens",
+            )
+        x = self.embedding(token_ids) + self.positions[:length]
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x)
