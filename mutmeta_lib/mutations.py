@@ -27,7 +27,7 @@ WILD_TYPE = "WT"
 
 _ONE_TO_THREE = {one: AA_CODES[one] for one in AMINO_ACIDS}
 _THREE_TO_ONE = {three: one for one, three in _ONE_TO_THREE.items()}
-_SUBSTITUTION = re.compile(rf"([{AMINO_ACIDS}])([1-9][0-9]*)([{AMINO_ACIDS}])", re.ASCII)
+_SUBSTITUTION = re.compile(rf"([{AMINO_ACIDS}])(0*[1-9][0-9]*)([{AMINO_ACIDS}])", re.ASCII)
 _LOOSE = re.compile(r"([A-Za-z*?=_-]+)([0-9]+)([A-Za-z*?=_-]+)", re.ASCII)
 
 
@@ -69,7 +69,8 @@ def parse_variant(text: str) -> Variant:
     """Parse ProteinGym notation into a variant, sorted by position.
 
     Raises `DataError` on anything but substitutions between the twenty amino acids, each written
-    like ``A24G`` and joined by ``:``, at most one per position; ``WT`` is the wild type.
+    like ``A24G`` and joined by ``:``, at most one per position; ``WT`` is the wild type. Leading
+    zeros (``A024G``) are read and not kept.
 
     >>> parse_variant("A24G")
     (Substitution(position=24, wild_type='A', mutant='G'),)
@@ -105,7 +106,7 @@ def _parse_one(part: str, text: str) -> Substitution:
             f"'{part}' is not a substitution",
             "write the wild-type letter, the position and the new letter, as in A24G",
         )
-    before, digits, after = loose.groups()
+    before, _, after = loose.groups()
     if "*" in before + after:
         raise DataError(
             f"'{part}' is a stop codon", "leave nonsense variants out; only substitutions are read"
@@ -122,11 +123,7 @@ def _parse_one(part: str, text: str) -> Substitution:
     for letter in (before, after):
         if letter not in AMINO_ACIDS:
             raise DataError(f"'{part}' has the unknown letter '{letter}'", f"use {AMINO_ACIDS}")
-    if int(digits) == 0:
-        raise DataError(f"'{part}' has position 0", "count residues from 1")
-    raise DataError(
-        f"'{part}' has a position with leading zeros", f"write {before}{int(digits)}{after}"
-    )
+    raise DataError(f"'{part}' has position 0", "count residues from 1")
 
 
 def _variant(substitutions: Iterable[Substitution]) -> Variant:
@@ -281,10 +278,11 @@ def apply_variant(variant: Variant, wild_type: str) -> str:
     'MRT'
     """
     check_variant(variant, wild_type)
-    residues = list(wild_type)
+    pieces, start = [], 0
     for s in variant:
-        residues[s.position - 1] = s.mutant
-    return "".join(residues)
+        pieces += [wild_type[start : s.position - 1], s.mutant]
+        start = s.position
+    return "".join([*pieces, wild_type[start:]])
 
 
 def difference(wild_type: str, sequence: str) -> Variant:
