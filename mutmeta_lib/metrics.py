@@ -1,0 +1,133 @@
+"""How good a prediction is: errors in score units, and ranks that need no common unit.
+
+Every function takes ``(predicted, measured)``, two arrays of shape ``(n,)``, and returns a float.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.metrics import ndcg_score
+
+TOP_FRACTION = 0.1
+"""The share of variants that NDCG looks at."""
+
+
+def mse(predicted: np.ndarray, measured: np.ndarray) -> float:
+    """Mean squared error, in squared score units.
+
+    >>> mse([1.0, 2.0], [1.0, 4.0])
+    2.0
+    """
+    predicted, measured = _pair(predicted, measured, at_least=1)
+    return float(np.mean((predicted - measured) ** 2))
+
+
+def mae(predicted: np.ndarray, measured: np.ndarray) -> float:
+    """Mean absolute error, in score units.
+
+    >>> mae([1.0, 2.0], [1.0, 4.0])
+    1.0
+    """
+    predicted, measured = _pair(predicted, measured, at_least=1)
+    return float(np.mean(np.abs(predicted - measured)))
+
+
+def relative_mse(predicted: np.ndarray, measured: np.ndarray) -> float:
+    """Mean squared error over the variance (ddof 0) of the measured scores; no unit.
+
+    1 is what predicting the mean of the measured scores gives; 1 minus this is R². Measured
+    scores that are all equal have no variance to compare with: NaN.
+
+    >>> relative_mse([2.0, 2.0], [1.0, 3.0])
+    1.0
+    """
+    predicted, measured = _pair(predicted, measured, at_least=2)
+    if _constant(measured):
+        return float("nan")
+    return mse(predicted, measured) / float(np.var(measured))
+
+
+def spearman(predicted: np.ndarray, measured: np.ndarray) -> float:
+    """Spearman's rank correlation; ties share their average rank.
+
+    A constant prediction ranks nothing and scores 0 by our convention (the correlation itself is
+    undefined), so that a method that predicts the support mean is not left out of an average.
+    Measured scores that are all equal leave nothing to rank: NaN.
+
+    >>> spearman([1.0, 2.0, 3.0], [10.0, 20.0, 90.0])
+    1.0
+    >>> spearman([5.0, 5.0, 5.0], [10.0, 20.0, 90.0])
+    0.0
+    """
+    predicted, measured = _pair(predicted, measured, at_least=2)
+    if _constant(measured):
+        return float("nan")
+    if _constant(predicted):
+        return 0.0
+    return float(np.clip(spearmanr(predicted, measured).statistic, -1.0, 1.0))
+
+
+def ndcg(predicted: np.ndarray, measured: np.ndarray) -> float:
+    """Normalised discounted cumulative gain of the predicted top 10 %, as ProteinGym defines it.
+
+    The gain of a variant is its measured score, min-max scaled to [0, 1] over the given variants;
+    the k = floor(n / 10) variants of highest prediction are summed with weights 1 / log2(rank + 1)
+    and divided by the same sum for the best possible order (``calc_ndcg`` in ProteinGym's
+    ``performance_DMS_benchmarks.py``; Notin et al., NeurIPS 2023). Two cases that definition
+    leaves open: at fewer than 10 variants k is 1, and variants with equal predictions share their
+    gains (the expectation over their orders), where ProteinGym takes the order of the file.
+    Measured scores that are all equal leave nothing to rank: NaN.
+
+    >>> ndcg([3.0, 2.0, 1.0], [0.5, 1.0, 0.0])
+    0.5
+    """
+    predicted, measured = _pair(predicted, measured, at_least=2)
+    if _constant(measured):
+        return float("nan")
+    gains = (measured - measured.min()) / (measured.max() - measured.min())
+    top = max(1, int(np.floor(TOP_FRACTION * len(measured))))
+    return float(ndcg_score([gains], [predicted], k=top))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric with what a table or an axis has to say about it."""
+
+    label: str
+    function: Callable[[np.ndarray, np.ndarray], float]
+    higher_is_better: bool
+    unit: str
+    needs_scale: bool
+    """Whether predictions must be on the scale of the measured scores (ranks need not be)."""
+
+
+METRICS: dict[str, Metric] = {
+    "spearman": Metric("Spearman correlation", spearman, True, "", False),
+    "ndcg": Metric("NDCG, top 10 %", ndcg, True, "", False),
+    "mse": Metric("Mean squared error", mse, False, "score units²", True),
+    "mae": Metric("Mean absolute error", mae, False, "score units", True),
+    "relative_mse": Metric("MSE / variance of scores", relative_mse, False, "", True),
+}
+"""Name of the column in an evaluation table -> the metric. An empty unit means a pure number."""
+
+
+def _pair(
+    predicted: np.ndarray, measured: np.ndarray, *, at_least: int
+) -> tuple[np.ndarray, np.ndarray]:
+    predicted, measured = np.asarray(predicted, dtype=float), np.asarray(measured, dtype=float)
+    if predicted.ndim != 1 or predicted.shape != measured.shape:
+        raise ValueError(
+            "predicted and measured must be two vectors of one length, "
+            f"not of shapes {predicted.shape} and {measured.shape}"
+        )
+    if len(predicted) < at_least:
+        raise ValueError(f"{len(predicted)} values given, at least {at_least} are needed")
+    if not (np.isfinite(predicted).all() and np.isfinite(measured).all()):
+        raise ValueError("predicted and measured must be finite numbers")
+    return predicted, measured
+
+
+def _constant(values: np.ndarray) -> bool:
+    return bool(values.max() == values.min())
