@@ -55,6 +55,12 @@ def peak_memory_mb(device: str = "cpu") -> float:
         import torch
 
         return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: on Linux its peak includes what the parent held before it started us.
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
     try:
         import resource
     except ImportError:  # Windows

@@ -28,6 +28,7 @@ __all__ = [
     "peak_memory_mb",
     "read_record",
     "recorded_parameters",
+    "recorded_parameters",
     "result",
     "write_record",
 ]
@@ -182,6 +183,15 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     return record
 
 
+def recorded_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an experiment that a record keeps; call it first thing with ``locals()``.
+
+    >>> recorded_parameters({"shots": (0, 1), "profile": "quick", "progress": print})
+    {'shots': [0, 1]}
+    """
+    return {name: plain(value) for name, value in arguments.items() if name not in NOT_PARAMETERS}
+
+
 def result(
     experiment: Callable[..., Record],
     parameters: Mapping[str, Any],
@@ -197,17 +207,13 @@ def result(
     """
     if not recompute and Path(path).exists():
         found = read_record(path)
-        if canonical(found.parameters) == canonical(_requested(experiment, parameters)):
+        asked = inspect.signature(experiment).bind(**parameters)
+        asked.apply_defaults()
+        if canonical(found.parameters) == canonical(recorded_parameters(asked.arguments)):
             return found, True
     record = experiment(**parameters)
     write_record(record, path)
     return record, False
-
-
-def _requested(experiment: Callable[..., Record], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    bound = inspect.signature(experiment).bind(**parameters)
-    bound.apply_defaults()
-    return recorded_parameters(bound.arguments)
 
 
 def describe(record: Record, loaded: bool) -> str:
