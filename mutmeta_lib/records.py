@@ -28,7 +28,6 @@ __all__ = [
     "peak_memory_mb",
     "read_record",
     "recorded_parameters",
-    "recorded_parameters",
     "result",
     "write_record",
 ]
@@ -181,15 +180,6 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     if record.hash != stored["hash"]:
         raise DataError("the stored hash is not that of the parameters", mend, file=path)
     return record
-
-
-def recorded_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of an experiment that a record keeps; call it first thing with ``locals()``.
-
-    >>> recorded_parameters({"shots": (0, 1), "profile": "quick", "progress": print})
-    {'shots': [0, 1]}
-    """
-    return {name: plain(value) for name, value in arguments.items() if name not in NOT_PARAMETERS}
 
 
 def result(

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from mutmeta_lib import records
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records import Record, describe, number, read_record, result, write_record
+from mutmeta_lib.records import (
+    Record,
+    describe,
+    number,
+    read_record,
+    recorded_parameters,
+    result,
+    write_record,
+)
 
 BASE = {
     "experiment": "few_shot",
@@ -204,8 +212,9 @@ class Experiment:
         self.runs = 0
 
     def __call__(self, *, shots=(0, 1), seeds=2, profile="full", progress=None) -> Record:
+        arguments = {name: value for name, value in locals().items() if name != "self"}
         self.runs += 1
-        return make(parameters={"shots": list(shots), "seeds": seeds}, profile=profile)
+        return make(parameters=recorded_parameters(arguments), profile=profile)
 
 
 def test_result_loads_what_was_asked_before(tmp_path):
@@ -235,6 +244,15 @@ def test_result_compares_parameters_completed_with_defaults(tmp_path, asked, loa
     assert result(experiment, asked, path, recompute=False)[1] is loaded
     assert experiment.runs == (1 if loaded else 2)
     assert read_record(path).parameters["seeds"] == asked.get("seeds", 2)
+
+
+def test_recorded_parameters_name_no_place_of_one_machine():
+    given = {"data_dir": "/home/ada/data/mine", "encoder": "/models/esm2/", "shots": (0, 1)}
+    assert recorded_parameters({**given, "progress": print, "workers": 4}) == {
+        "data_dir": "mine",
+        "encoder": "esm2",
+        "shots": [0, 1],
+    }
 
 
 def test_recompute_computes(tmp_path):
