@@ -1,0 +1,25 @@
+"""One file per experiment: parameters in, a record out.
+
+Every number of the book comes from one of these functions. Their arguments are the only
+configuration; profiles in ``notebooks/params`` and the command line name the same arguments.
+"""
+
+from mutmeta_lib.experiments.encodings import encoding_experiment
+from mutmeta_lib.experiments.few_shot import few_shot_experiment
+from mutmeta_lib.experiments.meta_training import meta_training_experiment
+from mutmeta_lib.experiments.timing import timing_experiment
+
+EXPERIMENTS = {
+    "encodings": encoding_experiment,
+    "meta_training": meta_training_experiment,
+    "few_shot": few_shot_experiment,
+    "timing": timing_experiment,
+}
+
+__all__ = [
+    "EXPERIMENTS",
+    "encoding_experiment",
+    "few_shot_experiment",
+    "meta_training_experiment",
+    "timing_experiment",
+]

@@ -1,0 +1,78 @@
+"""What all experiments share: the data, the predictor and the protein-disjoint fold."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+
+from mutmeta_lib.assays import Assay, demo_dir, read_data_dir
+from mutmeta_lib.encoders import load_encoder
+from mutmeta_lib.predictor import Params, Predictor
+from mutmeta_lib.splits import Split
+from mutmeta_lib.tasks import EncodedAssay, encode_assay, stable_seed
+from mutmeta_lib.training import pick_device
+
+DEMO = "demo"
+"""The ``data_dir`` that means the data bundled with the library."""
+
+
+def load_assays(
+    data_dir: str, *, ids: Sequence[str] | None = None, per_protein: int | None = None
+) -> list[Assay]:
+    """Read assays; with ``per_protein``, the first so many of each protein in order of id."""
+    folder = demo_dir() if data_dir == DEMO else data_dir
+    assays = sorted(read_data_dir(folder, ids=ids), key=lambda assay: assay.id)
+    if per_protein is None:
+        return assays
+    kept: dict[tuple[str, str], list[Assay]] = {}
+    for assay in assays:
+        kept.setdefault((assay.protein, assay.property), []).append(assay)
+    return [assay for group in kept.values() for assay in group[:per_protein]]
+
+
+def make_predictor(
+    encoder: str, pooling: str, *, seed: int, device: str, local_files_only: bool = False
+) -> Predictor:
+    """A predictor whose encoder lives on the device."""
+    loaded = load_encoder(encoder, seed=seed, local_files_only=local_files_only)
+    where = pick_device(device)
+    if where.type != "cpu":
+        loaded = replace(loaded, module=deepcopy(loaded.module).to(where))
+    return Predictor(loaded, pooling)
+
+
+def initial_params(predictor: Predictor, seed: int, device: str) -> Params:
+    """The pretrained encoder with a fresh head, on the device."""
+    generator = torch.Generator().manual_seed(stable_seed("head", seed))
+    where = pick_device(device)
+    return {name: value.to(where) for name, value in predictor.init(generator).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Encoded assays of one fold; no protein is in two of them."""
+
+    train: list[EncodedAssay]
+    validation: list[EncodedAssay]
+    test: list[EncodedAssay]
+
+
+def encode_fold(split: Split, assays: Sequence[Assay], encoding: str, predictor: Predictor) -> Fold:
+    """Encode the assays of a split for the predictor's encoder."""
+    by_id = {assay.id: assay for assay in assays}
+    encoder = predictor.encoder
+
+    def encode(ids: Sequence[str]) -> list[EncodedAssay]:
+        return [
+            encode_assay(by_id[name], encoding, encoder.vocabulary, encoder.max_tokens)
+            for name in ids
+        ]
+
+    return Fold(encode(split.train), encode(split.validation), encode(split.test))
+
+
+def describe_encoder(predictor: Predictor) -> dict:
+    """What a record says about the encoder."""
+    encoder = predictor.encoder
+    return {"name": encoder.name, "sha256": encoder.sha256, "provenance": encoder.provenance}

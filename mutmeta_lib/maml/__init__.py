@@ -1,0 +1,10 @@
+"""Model-agnostic meta-learning (Finn et al. 2017, arXiv 1703.03400) as pure functions.
+
+``inner`` holds the inner loop (adaptation), ``meta`` the meta-gradient, ``learn2learn`` the same
+meta-gradient computed by the learn2learn package.
+"""
+
+from mutmeta_lib.maml.inner import InnerLoop, inner_update
+from mutmeta_lib.maml.meta import BACKENDS, meta_gradient
+
+__all__ = ["BACKENDS", "InnerLoop", "inner_update", "meta_gradient"]

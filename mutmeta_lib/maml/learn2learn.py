@@ -1,0 +1,84 @@
+"""The meta-gradient by the learn2learn package (Arnold et al. 2020, arXiv 2008.12284).
+
+learn2learn adapts ``torch.nn.Module`` clones in place of functions of parameters. A small module
+holds our parameters and calls our loss, so both backends differentiate the same mathematics.
+
+Importing ``learn2learn`` itself pulls in torchvision and gym, which nothing here needs; bare
+package modules stand in for its two ``__init__`` files, so that only ``algorithms.maml`` and what
+it uses are executed.
+"""
+
+import importlib
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mutmeta_lib.maml.inner import Batch, InnerLoop, Loss, Params
+
+INSTALL = (
+    "pip install --no-deps --config-settings '--build-option=build_ext' "
+    "-r requirements-learn2learn.txt"
+)
+
+
+def _bare_package(name: str, folder: Path) -> None:
+    """Register a package module that has a path but runs no ``__init__``."""
+    package = types.ModuleType(name)
+    package.__path__ = [str(folder)]
+    sys.modules[name] = package
+
+
+def load_maml() -> type[nn.Module]:
+    """learn2learn's ``MAML`` class.
+
+    Raises:
+        ImportError: the package is missing; the message says how to install it.
+
+    """
+    if "learn2learn" not in sys.modules:
+        spec = importlib.util.find_spec("learn2learn")
+        if spec is None or spec.origin is None:
+            raise ImportError(
+                "the learn2learn backend needs learn2learn 0.2.0, which needs a special install: "
+                f"{INSTALL} (pip >= 23.1); the torch.func backend needs nothing"
+            )
+        root = Path(spec.origin).parent
+        _bare_package("learn2learn", root)
+        _bare_package("learn2learn.algorithms", root / "algorithms")
+    return importlib.import_module("learn2learn.algorithms.maml").MAML
+
+
+class _LossModule(nn.Module):
+    """A module whose parameters are a dictionary's and whose forward is a loss."""
+
+    def __init__(self, loss: Loss, params: Params):
+        super().__init__()
+        self.loss = loss
+        # Parameter names may not hold dots; the order of the dictionary is kept instead.
+        self.names = list(params)
+        for index, value in enumerate(params.values()):
+            self.register_parameter(f"p{index}", nn.Parameter(value.detach().clone()))
+
+    def forward(self, batch: Batch) -> Tensor:
+        params = {name: getattr(self, f"p{index}") for index, name in enumerate(self.names)}
+        return self.loss(params, batch)
+
+
+def task_gradient(
+    loss: Loss, params: Params, support: Batch, query: Batch, loop: InnerLoop
+) -> tuple[Tensor, Params]:
+    """Query loss after adaptation and its gradient with respect to the start, by learn2learn."""
+    module = _LossModule(loss, params)
+    learner = load_maml()(module, lr=loop.lr, first_order=loop.first_order).clone()
+    for _ in range(loop.steps):
+        learner.adapt(learner(support), allow_unused=True)
+    value = learner(query)
+    # A parameter the loss does not touch (an encoder's unused head) has gradient zero, not None.
+    gradient = torch.autograd.grad(
+        value, list(module.parameters()), allow_unused=True, materialize_grads=True
+    )
+    return value.detach(), dict(zip(module.names, gradient, strict=True))

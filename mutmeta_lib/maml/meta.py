@@ -1,0 +1,81 @@
+r"""The meta-gradient: how the start must move so that *adapted* predictors do better.
+
+.. math:: \nabla_\theta \frac{1}{T} \sum_{t=1}^{T}
+   L_{\text{query},t}\bigl(\theta'_t(\theta)\bigr)
+
+with :math:`\theta'_t` from the inner loop on task t's support set (Finn et al. 2017, eq. 1).
+Tasks are taken one after the other and their gradients summed, so memory does not grow with the
+number of tasks.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value
+
+from mutmeta_lib.maml.inner import Batch, InnerLoop, Loss, Params, inner_update
+from mutmeta_lib.maml.learn2learn import task_gradient as learn2learn_task_gradient
+
+TaskGradient = Callable[..., tuple[Tensor, Params]]
+
+
+def task_gradient(
+    loss: Loss, params: Params, support: Batch, query: Batch, loop: InnerLoop
+) -> tuple[Tensor, Params]:
+    """Query loss after adaptation, and its gradient with respect to the start, by torch.func."""
+
+    def adapted_loss(start: Params) -> Tensor:
+        return loss(inner_update(loss, start, support, loop), query)
+
+    gradient, value = grad_and_value(adapted_loss)(params)
+    return value, gradient
+
+
+BACKENDS: dict[str, TaskGradient] = {
+    "torch.func": task_gradient,
+    "learn2learn": learn2learn_task_gradient,
+}
+"""Two independent implementations of the same gradient; tests hold them together."""
+
+
+def meta_gradient(
+    loss: Loss,
+    params: Params,
+    tasks: Sequence[tuple[Batch, Batch]],
+    loop: InnerLoop,
+    *,
+    backend: str = "torch.func",
+) -> tuple[Tensor, Params, Tensor]:
+    """Mean query loss over tasks after adaptation, and its gradient.
+
+    With ``loop.steps == 0`` this is joint (multi-task) training on the query sets.
+
+    Args:
+        loss: scalar loss of ``(params, batch)``.
+        params: the shared start.
+        tasks: ``(support, query)`` pairs.
+        loop: the inner loop.
+        backend: ``torch.func`` or ``learn2learn``.
+
+    Returns:
+        ``(mean loss, gradient, losses)``; gradient is a dictionary like ``params``, losses has
+        shape ``(n_tasks,)``.
+
+    Raises:
+        ValueError: no task, or an unknown backend.
+
+    """
+    if not tasks:
+        raise ValueError("meta_gradient needs at least one task")
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown MAML backend {backend!r}; choose from {sorted(BACKENDS)}")
+    total = {name: torch.zeros_like(value) for name, value in params.items()}
+    losses = []
+    for support, query in tasks:
+        value, gradient = BACKENDS[backend](loss, params, support, query, loop)
+        losses.append(value.detach())
+        for name, part in gradient.items():
+            total[name] += part.detach() / len(tasks)
+    stacked = torch.stack(losses)
+    return stacked.mean(), total, stacked

@@ -1,0 +1,124 @@
+"""Everything that can be evaluated, behind one small protocol.
+
+The evaluation loop never asks which method it holds. A new method is one class with ``adapt`` and
+``predict``, and one line in the ``METHODS`` table.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from mutmeta_lib.baselines import (
+    Blosum,
+    GaussianProcess,
+    Ridge,
+    SupportMean,
+    embedding_features,
+    onehot_features,
+)
+from mutmeta_lib.finetune import finetune
+from mutmeta_lib.maml import InnerLoop, inner_update
+from mutmeta_lib.predictor import Params, Predictor, predict
+from mutmeta_lib.tasks import EncodedAssay, Examples
+
+
+class Method(Protocol):
+    """Learn from a support set, then predict a query set of the same assay."""
+
+    name: str
+
+    def adapt(self, support: Examples, generator: torch.Generator) -> Any:
+        """Learn from the labelled support set (may be empty); returns any state."""
+
+    def predict(self, state: Any, query: Examples) -> np.ndarray:
+        """Predicted labels ``(n,)`` on the scaled axis; ``query.labels`` is not read."""
+
+
+@dataclass(frozen=True, eq=False)
+class GradientMethod:
+    """Full-batch gradient steps from a start: plain SGD (MAML's inner loop) or Adam.
+
+    MAML, fine-tuning from the pretrained encoder and fine-tuning from the jointly trained start
+    are this class with another start: they differ in nothing else but optimiser and rate.
+    """
+
+    name: str
+    predictor: Predictor
+    start: Params
+    optimiser: str
+    lr: float
+    steps: int
+
+    def adapt(self, support: Examples, generator: torch.Generator) -> Params:
+        """Take ``steps`` gradient steps; without labels the start itself is used."""
+        if not len(support):
+            return self.start
+        if self.optimiser == "sgd":
+            loop = InnerLoop(lr=self.lr, steps=self.steps, first_order=True)
+            return inner_update(self.predictor.loss, self.start, support, loop)
+        if self.optimiser == "adam":
+            return finetune(self.predictor.loss, self.start, support, lr=self.lr, steps=self.steps)
+        raise ValueError(f"unknown optimiser {self.optimiser!r}; choose sgd or adam")
+
+    def predict(self, state: Params, query: Examples) -> np.ndarray:
+        """Predicted labels, ``(n,)``."""
+        return predict(self.predictor, state, query.tokens).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Ingredients:
+    """What the table below builds methods from."""
+
+    predictor: Predictor
+    starts: dict[str, Params]
+    assays: Sequence[EncodedAssay]
+    rates: dict[str, tuple[str, float]]
+    steps: int
+    device: str = "cpu"
+
+
+def _gradient(name: str) -> Callable[[Ingredients], Method]:
+    def build(given: Ingredients) -> Method:
+        optimiser, lr = given.rates[name]
+        return GradientMethod(name, given.predictor, given.starts[name], optimiser, lr, given.steps)
+
+    return build
+
+
+def _on_embeddings(kind: type, name: str) -> Callable[[Ingredients], Method]:
+    def build(given: Ingredients) -> Method:
+        features = embedding_features(
+            given.predictor.encoder, given.assays, given.predictor.pooling, given.device
+        )
+        return kind(name, features)
+
+    return build
+
+
+METHODS: dict[str, Callable[[Ingredients], Method]] = {
+    "maml": _gradient("maml"),
+    "multitask": _gradient("multitask"),
+    "finetune": _gradient("finetune"),
+    "ridge": _on_embeddings(Ridge, "ridge"),
+    "gp": _on_embeddings(GaussianProcess, "gp"),
+    "onehot": lambda given: Ridge("onehot", onehot_features),
+    "blosum": lambda given: Blosum(),
+    "mean": lambda given: SupportMean(),
+}
+"""Name -> how to build it. ``maml``, ``multitask`` and ``finetune`` need a start and a rate."""
+
+
+def build_methods(names: Sequence[str], given: Ingredients) -> dict[str, Method]:
+    """Build the named methods.
+
+    Raises:
+        ValueError: an unknown name.
+
+    """
+    unknown = sorted(set(names) - set(METHODS))
+    if unknown:
+        raise ValueError(f"unknown methods {unknown}; choose from {sorted(METHODS)}")
+    return {name: METHODS[name](given) for name in names}

@@ -1,0 +1,158 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toy import toy_encoded, toy_predictor
+
+from mutmeta_lib.checkpoints import load_checkpoint, save_checkpoint
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.tasks import sample_tasks
+from mutmeta_lib.training import MetaTraining, meta_train, pick_device, validation_loss
+
+PREDICTOR = toy_predictor()
+START = PREDICTOR.init(torch.Generator().manual_seed(0))
+TRAIN = toy_encoded(2)
+VALIDATION = toy_encoded(3)[2:]
+SETTINGS = MetaTraining(
+    steps=6,
+    tasks_per_step=2,
+    support=4,
+    query=4,
+    inner=InnerLoop(0.05, 2),
+    validate_every=2,
+    validation_tasks=2,
+)
+
+
+class Killed(Exception):
+    pass
+
+
+def train(settings=SETTINGS, **more):
+    more = {"seed": 0, "validation": VALIDATION} | more
+    return meta_train(PREDICTOR, START, TRAIN, settings, **more)
+
+
+def assert_same(a, b):
+    torch.testing.assert_close(a.params, b.params, rtol=0, atol=0)
+    assert a.best_step == b.best_step
+    assert [row["train_loss"] for row in a.history] == [row["train_loss"] for row in b.history]
+
+
+def test_same_seed_same_bits_other_seed_other_draws():
+    assert_same(train(), train())
+    assert train().history[0]["train_loss"] != train(seed=1).history[0]["train_loss"]
+
+
+@pytest.mark.parametrize("algorithm", ["maml", "multitask"])
+@pytest.mark.parametrize("kill_at", [1, 3, 6])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, algorithm, kill_at):
+    settings = replace(SETTINGS, algorithm=algorithm)
+    path = tmp_path / "run.safetensors"
+
+    def kill(step, steps, loss):
+        if step == kill_at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(settings, checkpoint=path, checkpoint_every=2, progress=kill)
+    assert_same(train(settings, checkpoint=path, checkpoint_every=2), train(settings))
+
+
+def test_resume_without_validation_keeps_the_last_start(tmp_path):
+    path = tmp_path / "run.safetensors"
+
+    def kill(step, steps, loss):
+        if step == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(validation=(), checkpoint=path, checkpoint_every=2, progress=kill)
+    assert_same(train(validation=(), checkpoint=path), train(validation=()))
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    path = tmp_path / "run.safetensors"
+    first = train(checkpoint=path)
+    seen = []
+    again = train(checkpoint=path, progress=lambda *step: seen.append(step))
+    assert seen == []
+    assert_same(first, again)
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    train(checkpoint=path)
+    with pytest.raises(DataError, match="other settings or data"):
+        train(replace(SETTINGS, meta_lr=0.5), checkpoint=path)
+
+
+def test_damaged_checkpoints_are_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    train(checkpoint=path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="cannot be read"):
+        train(checkpoint=path)
+    path.write_text("not a checkpoint")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_checkpoint(path)
+
+
+def test_checkpoint_round_trip_leaves_no_draft(tmp_path):
+    tensors = {"a": torch.arange(3.0), "b/c": torch.zeros(2, 2, dtype=torch.int64)}
+    state = {"step": 3, "nan": float("inf"), "rng": {"x": 2**100}}
+    save_checkpoint(tmp_path / "deep" / "x.safetensors", tensors, state)
+    found, found_state = load_checkpoint(tmp_path / "deep" / "x.safetensors")
+    torch.testing.assert_close(found, tensors, rtol=0, atol=0)
+    assert found_state == state
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["x.safetensors"]
+
+
+@pytest.mark.parametrize("algorithm", ["maml", "multitask"])
+def test_training_lowers_the_validation_loss_on_a_learnable_family(algorithm):
+    """The worth of a mutant letter is the same in the proteins held out."""
+    settings = replace(
+        SETTINGS,
+        algorithm=algorithm,
+        steps=60,
+        support=10,
+        query=16,
+        meta_lr=1e-2,
+        validate_every=10,
+        validation_tasks=8,
+    )
+    assays = toy_encoded(8, n=150)
+    run = meta_train(PREDICTOR, START, assays[:6], settings, seed=0, validation=assays[6:])
+    tasks = sample_tasks(assays[6:], 24, support=10, query=16, rng=np.random.default_rng(123))
+    before = validation_loss(PREDICTOR, START, tasks, settings.inner)
+    after = validation_loss(PREDICTOR, run.params, tasks, settings.inner)
+    assert after < 0.8 * before
+
+
+def test_a_loss_that_is_not_finite_names_step_and_assay():
+    with pytest.raises(DataError, match=r"not finite at meta-step 1 \(assays TOY"):
+        train(replace(SETTINGS, inner=InnerLoop(1e12, 4)))
+
+
+def test_both_backends_train_to_the_same_start():
+    settings = replace(SETTINGS, steps=2, validate_every=2)
+    ours = train(settings)
+    theirs = train(replace(settings, backend="learn2learn"))
+    for name in START:
+        torch.testing.assert_close(ours.params[name], theirs.params[name], rtol=1e-3, atol=2e-4)
+
+
+def test_the_start_given_is_not_changed():
+    before = {name: value.clone() for name, value in START.items()}
+    train()
+    torch.testing.assert_close(START, before, rtol=0, atol=0)
+
+
+def test_bad_names():
+    with pytest.raises(ValueError, match="unknown algorithm 'reptile'"):
+        MetaTraining(algorithm="reptile")
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

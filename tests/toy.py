@@ -1,0 +1,49 @@
+"""Small made-up assays for tests: unrelated proteins, one rule of the mutant letter, and noise."""
+
+import numpy as np
+
+from mutmeta_lib.assays import Assay
+from mutmeta_lib.encoders import tiny_encoder
+from mutmeta_lib.mutations import AMINO_ACIDS, Substitution
+from mutmeta_lib.predictor import Predictor
+from mutmeta_lib.tasks import encode_assay
+
+# The rule that carries over from protein to protein: what each mutant letter is worth.
+WORTH = dict(zip(AMINO_ACIDS, np.random.default_rng(99).normal(size=20), strict=True))
+
+
+def toy_assay(seed=0, name=None, protein=None, length=12, n=60, noise=0.3, property="fitness"):
+    rng = np.random.default_rng(seed)
+    wild_type = "".join(rng.choice(list(AMINO_ACIDS), length))
+    singles = [
+        Substitution(position, letter, mutant)
+        for position, letter in enumerate(wild_type, start=1)
+        for mutant in AMINO_ACIDS
+        if mutant != letter
+    ]
+    picks = rng.permutation(len(singles))[:n]
+    variants = tuple((singles[index],) for index in picks)
+    scores = np.array([WORTH[variant[0].mutant] for variant in variants])
+    return Assay(
+        id=name or f"TOY{seed}",
+        protein=protein or f"toy{seed}",
+        property=property,
+        wild_type=wild_type,
+        variants=variants,
+        scores=scores + noise * rng.normal(size=len(scores)),
+        units="none",
+        sign="higher = better",
+        source="made up",
+    )
+
+
+def toy_predictor(seed=0, pooling="sites"):
+    return Predictor(tiny_encoder(seed=seed, width=16, layers=1, heads=2), pooling, hidden=(16, 8))
+
+
+def toy_encoded(n_assays=3, encoding="separator", predictor=None, **more):
+    encoder = (predictor or toy_predictor()).encoder
+    return [
+        encode_assay(toy_assay(seed, **more), encoding, encoder.vocabulary, encoder.max_tokens)
+        for seed in range(n_assays)
+    ]
