@@ -195,10 +195,16 @@ def result(
     defaults of ``experiment``. Otherwise, or with ``recompute``, ``experiment(**parameters)``
     runs and its record is written to ``path``.
     """
+    signature = inspect.signature(experiment)
+    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        raise TypeError(
+            "the experiment takes any parameter, so its defaults are unknown; pass it as it is, "
+            "or with functools.partial"
+        )
+    asked = signature.bind(**parameters)
+    asked.apply_defaults()
     if not recompute and Path(path).exists():
         found = read_record(path)
-        asked = inspect.signature(experiment).bind(**parameters)
-        asked.apply_defaults()
         if canonical(found.parameters) == canonical(recorded_parameters(asked.arguments)):
             return found, True
     record = experiment(**parameters)

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import FrozenInstanceError, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -285,3 +286,12 @@ def test_describe_is_one_sentence_with_date_device_and_duration():
     assert describe(replace(make(), environment={}), loaded=False) == (
         "Computed just now on an unknown device in 1.5 s."
     )
+
+
+def test_result_takes_a_partial_but_no_function_without_a_signature(tmp_path):
+    experiment, path = Experiment(), tmp_path / "r.json"
+    result(experiment, {"seeds": 3}, path, recompute=False)
+    shown = partial(experiment, profile="quick", progress=print)
+    assert result(shown, {"seeds": 3}, path, recompute=False)[1] is True
+    with pytest.raises(TypeError, match=r"functools\.partial"):
+        result(lambda **given: experiment(**given), {"seeds": 3}, path, recompute=True)
