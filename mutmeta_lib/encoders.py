@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mutmeta_lib.batch import TokenBatch
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.pretrained import load_pretrained
 from mutmeta_lib.transformer import TinyTransformer
 from mutmeta_lib.vocabulary import TINY_VOCABULARY, Vocabulary
 
@@ -82,6 +83,64 @@ def tiny_encoder(
         module=module,
         sha256=fingerprint(module, {"encoder": "tiny", "heads": heads}),
         provenance={"encoder": "tiny transformer, random weights", "seed": seed, **settings},
+    )
+
+
+def load_encoder(
+    name: str,
+    *,
+    seed: int = 0,
+    local_files_only: bool = False,
+    separator: str = "auto",
+    max_tokens: int | None = None,
+) -> Encoder:
+    """Load an encoder by name.
+
+    Args:
+        name: ``"tiny"`` (`tiny_encoder`), a directory in Hugging Face's format (config.json,
+            model.safetensors, tokenizer files, and a PROVENANCE.json if one is at hand), or a name
+            on the Hugging Face hub, such as ``facebook/esm2_t6_8M_UR50D`` or ``Rostlab/prot_bert``.
+        seed: Decides the weights of ``tiny`` and of a new separator.
+        local_files_only: Never ask the network; a hub name must then be in the local cache.
+        separator: ``"auto"``: the tokenizer's own single separator token, ``[SEP]`` for ProtBERT
+            and ``<eos>`` for ESM-2, which has no ``[SEP]`` (see
+            `mutmeta_lib.vocabulary.Vocabulary.from_tokenizer`); ``"new"``: add a learned token
+            ``[SEP]`` to a vocabulary without one; anything else: that token of the vocabulary.
+        max_tokens: A shorter context than the model's own. By default all positions the model has
+            (1,024 tokens for ESM-2, 256 for ``tiny``). Attention takes memory in proportion to
+            the square of the length: models that allow very long texts want a limit here.
+
+    Raises:
+        DataError: The name cannot be loaded, its checkpoint is incomplete, its tokenizer is not
+            one token per residue, the separator is not in its vocabulary, or `max_tokens` exceeds
+            its context.
+
+    """
+    if name == "tiny":
+        if separator not in ("auto", TINY_VOCABULARY.separator):
+            raise DataError(
+                f"the encoder 'tiny' has its own separator {TINY_VOCABULARY.separator}, not "
+                f"'{separator}'",
+                "leave separator at 'auto'",
+            )
+        return (
+            tiny_encoder(seed) if max_tokens is None else tiny_encoder(seed, max_tokens=max_tokens)
+        )
+    loaded = load_pretrained(
+        name,
+        seed=seed,
+        local_files_only=local_files_only,
+        separator=separator,
+        max_tokens=max_tokens,
+    )
+    return Encoder(
+        name=loaded.name,
+        vocabulary=loaded.vocabulary,
+        max_tokens=loaded.max_tokens,
+        width=loaded.width,
+        module=loaded.module,
+        sha256=fingerprint(loaded.module, loaded.settings),
+        provenance=loaded.provenance,
     )
 
 

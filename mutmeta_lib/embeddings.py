@@ -1,0 +1,129 @@
+"""Embeddings: one fixed vector per variant from a frozen encoder, and their cache on disk.
+
+Embedding a data set with a large encoder takes long and gives the same numbers every time, so they
+may be kept. A cache file is trusted only if it proves to be what was asked for and unharmed.
+"""
+
+import hashlib
+import os
+import tempfile
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.func import functional_call
+
+from mutmeta_lib.batch import TokenBatch
+from mutmeta_lib.encoders import Encoder, pool
+
+
+def embed(
+    encoder: Encoder,
+    batch: TokenBatch,
+    pooling: str,
+    *,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Embed variants with the encoder as it is, without gradients.
+
+    Args:
+        encoder: The encoder; it is not moved or changed.
+        batch: The variants' tokens, ``n`` rows.
+        pooling: One of `mutmeta_lib.encoders.POOLINGS`.
+        batch_size: Rows computed at a time. Rows of similar length go together to save padding.
+        device: Where to compute.
+
+    Returns:
+        float32, shape ``(n, encoder.width)``, in the order of the rows.
+
+    >>> from mutmeta_lib.encoders import tiny_encoder
+    >>> from mutmeta_lib.encoding import encode_variants
+    >>> encoder = tiny_encoder()
+    >>> batch = encode_variants("mutant", "MKTA", [()], encoder.vocabulary, encoder.max_tokens)
+    >>> embed(encoder, batch, "mean").shape
+    (1, 64)
+
+    """
+    weights = {name: value.to(device) for name, value in encoder.module.named_parameters()}
+    weights |= {name: value.to(device) for name, value in encoder.module.named_buffers()}
+    result = np.empty((len(batch), encoder.width), dtype=np.float32)
+    by_length = torch.argsort(batch.mask.sum(dim=1), stable=True)
+    with torch.no_grad():
+        for rows in by_length.split(batch_size):
+            part = batch.rows(rows).to(device)
+            hidden = functional_call(encoder.module, weights, (part.token_ids, part.mask))
+            result[rows.cpu().numpy()] = pool(hidden, part, pooling).float().cpu().numpy()
+    return result
+
+
+def _key(encoder: Encoder, batch: TokenBatch, pooling: str) -> str:
+    """SHA-256 of everything the embeddings depend on: encoder, tokens, sites and pooling."""
+    digest = hashlib.sha256(f"{encoder.sha256} {pooling} {tuple(batch.mask.shape)}".encode())
+    for tensor in (batch.token_ids, batch.mask, batch.sites):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _checksum(key: str, values: np.ndarray) -> str:
+    return hashlib.sha256(key.encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _read(file: Path, key: str, shape: tuple[int, int]) -> np.ndarray:
+    """The embeddings in a cache file; `ValueError` when it is not what `key` promises."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            values, checksum = archive["embeddings"], str(archive["checksum"])
+    except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from error
+    if values.dtype != np.float32 or values.shape != shape:
+        raise ValueError(f"holds {values.dtype} {values.shape} in place of float32 {shape}")
+    if checksum != _checksum(key, values):
+        raise ValueError("has a wrong checksum")
+    return values
+
+
+def _write(file: Path, key: str, values: np.ndarray) -> None:
+    """Write beside the file, then rename: a reader finds the entire file or none."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, embeddings=values, checksum=np.array(_checksum(key, values)))
+        os.replace(name, file)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def cached_embeddings(
+    encoder: Encoder,
+    batch: TokenBatch,
+    pooling: str,
+    cache_dir: str | os.PathLike[str],
+    *,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """What `embed` returns, read from `cache_dir` if it was computed before.
+
+    The file's name is the hash of the encoder, the tokens, the sites and the pooling, so a change
+    of any of them is another file. `batch_size` and `device` are not part of it: they change
+    results by rounding only. A file that is damaged is never used: a warning names it, and it is
+    computed anew and replaced.
+    """
+    directory = Path(cache_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    key = _key(encoder, batch, pooling)
+    file = directory / f"{key[:32]}.npz"
+    if file.exists():
+        try:
+            return _read(file, key, (len(batch), encoder.width))
+        except ValueError as error:
+            warnings.warn(
+                f"the cached embeddings {file} {error}; they are computed anew", stacklevel=2
+            )
+    values = embed(encoder, batch, pooling, batch_size=batch_size, device=device)
+    _write(file, key, values)
+    return values
