@@ -1,0 +1,213 @@
+"""Sphinx pieces of the book: numbers and provenance out of records, and links into the repository.
+
+``{record}`few_shot@quick maml_10_spearman` `` prints one number of the record
+``book/records/quick/few_shot.json`` with its interval and unit. ``{record-card} few_shot@quick``
+prints where a record comes from. A record or number that is missing is an error, which fails the
+build under ``-W``: a page cannot show a number that no run has made.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.nodes import Node, system_message
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.records import Record, read_record
+
+logger = logging.getLogger(__name__)
+
+MINUS, NO_BREAK = "\u2212", "\u00a0"
+EXECUTED = "book/runs/quick/"
+PAIRED = "notebooks/"
+
+
+def find_record(source: str | Path, reference: str) -> tuple[Record, Path]:
+    """Read the record named ``experiment@profile`` below a source folder.
+
+    Raises:
+        DataError: the reference is malformed, or the record is missing or damaged.
+
+    """
+    match = re.fullmatch(r"(\w+)@(\w+)", reference)
+    if match is None:
+        raise DataError(f"'{reference}' names no record", "write experiment@profile")
+    path = Path("book/records", match[2], f"{match[1]}.json")
+    try:
+        return read_record(Path(source) / path), path
+    except DataError as error:
+        raise error.at(file=path) from None
+
+
+def find_number(record: Record, name: str) -> dict[str, Any]:
+    """Look a number up by its name.
+
+    Raises:
+        DataError: the record has no such number; the message lists near ones.
+
+    """
+    if name not in record.numbers:
+        word = name.split("_")[0]
+        near = [known for known in sorted(record.numbers) if word in known] or ["none like it"]
+        raise DataError(
+            f"the record {record.experiment}@{record.profile} has no number '{name}'",
+            f"it has {', '.join(near[:8])}",
+        )
+    return record.numbers[name]
+
+
+def decimals(number: dict[str, Any]) -> int:
+    """How many decimals are worth printing.
+
+    With an interval, two significant digits of its half-width; without one, three significant
+    digits of the value, and none for a whole number.
+    """
+    value, low, high = number["value"], number["low"], number["high"]
+    if low is not None and high is not None and high > low:
+        return max(0, 1 - math.floor(math.log10((high - low) / 2)))
+    if value == round(value):
+        return 0
+    return max(0, 2 - math.floor(math.log10(abs(value))))
+
+
+def format_number(number: dict[str, Any]) -> str:
+    """Write a record's number for a reader: ``0.43 [0.31, 0.55] unit``."""
+    value, low, high = number["value"], number["low"], number["high"]
+    if value is None:
+        return "not defined"
+    places = decimals(number)
+
+    def write(x: float) -> str:
+        text = f"{x:.{places}f}"
+        return text.lstrip("-") if float(text) == 0 else text.replace("-", MINUS)
+
+    text = write(value)
+    if low is not None and high is not None:
+        text += f" [{write(low)}, {write(high)}]"
+    return text + (NO_BREAK + number["unit"] if number["unit"] else "")
+
+
+class RecordNumber(SphinxRole):
+    """The role ``{record}`experiment@profile number` ``."""
+
+    def run(self) -> tuple[list[Node], list[system_message]]:
+        """Print the number; its sample size and record show on hovering."""
+        reference, _, name = self.text.strip().partition(" ")
+        try:
+            record, path = find_record(self.env.srcdir, reference)
+            number = find_number(record, name.strip())
+        except DataError as error:
+            logger.error("%s", error, location=self.get_location())
+            return [nodes.problematic(self.rawtext, self.rawtext)], []
+        self.env.note_dependency(str(Path(self.env.srcdir) / path))
+        size = "" if number["n"] is None else f"n = {number['n']}; "
+        text = format_number(number)
+        node = nodes.abbreviation(self.rawtext, text, classes=["record-number"])
+        node["explanation"] = f"{size}record {reference}, {record.hash}"
+        return [node], []
+
+
+class RecordCard(SphinxDirective):
+    """The directive ``{record-card} experiment@profile``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[Node]:
+        """Print what was run, on what, when, and for how long."""
+        try:
+            record, path = find_record(self.env.srcdir, self.arguments[0])
+        except DataError as error:
+            logger.error("%s", error, location=self.get_location())
+            return []
+        self.env.note_dependency(str(Path(self.env.srcdir) / path))
+        card = nodes.container(classes=["record-card"])
+        card += nodes.paragraph("", f"Record {self.arguments[0]}, {record.hash}")
+        fields = nodes.field_list()
+        for name, text in card_fields(record):
+            body = nodes.field_body("", nodes.paragraph("", text))
+            fields += nodes.field("", nodes.field_name("", name), body)
+        card += fields
+        return [card]
+
+
+def card_fields(record: Record) -> list[tuple[str, str]]:
+    """Name and text of what a record card says."""
+    at, encoder = record.environment, record.encoder
+    packages = ", ".join(f"{k} {v}" for k, v in at.get("packages", {}).items())
+    threads = at.get("threads")
+    origin = encoder.get("provenance") or {}
+    return [
+        ("Parameters", ", ".join(f"{k} = {json.dumps(v)}" for k, v in record.parameters.items())),
+        ("Data", f"{len(record.data)} assays, each identified by its sha256 in the record"),
+        (
+            "Encoder",
+            f"{encoder.get('name', 'none')}, sha256 {str(encoder.get('sha256', ''))[:12]}"
+            + "".join(f", {k} {v}" for k, v in origin.items() if k == "seed"),
+        ),
+        ("Versions", f"Python {at.get('python', 'unknown')}, {packages}".rstrip(", ")),
+        ("Commit", str(at.get("commit", "unknown"))),
+        (
+            "Device",
+            str(at.get("device", "unknown")) + (f", {threads} threads" if threads else ""),
+        ),
+        ("Date", record.created),
+        ("Seconds", ", ".join(f"{k} {v:.3g}" for k, v in record.seconds.items())),
+        ("Peak memory", f"{record.peak_memory_mb:.0f}{NO_BREAK}MB"),
+    ]
+
+
+def leave_out_thebe(app: Sphinx, config: Any) -> None:
+    """Silence thebe, which jupyter-book always loads and which would fetch itself from a network.
+
+    The theme's version loads its settings twice besides, which is a script error on every page.
+    """
+    for listeners in app.events.listeners.values():
+        for listener in list(listeners):
+            if getattr(listener.handler, "__module__", "").startswith("sphinx_thebe"):
+                app.disconnect(listener.id)
+
+
+def name_the_logo(app: Sphinx, config: Any) -> None:
+    """Write the book's name beside its mark (an option that _config.yml cannot pass alone)."""
+    logo = {"text": config.html_title, "alt_text": config.html_title}
+    config.html_theme_options = {**config.html_theme_options, "logo": logo}
+
+
+def point_at_pairs(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
+    """Let launch and source buttons open the committed notebook, not the executed copy.
+
+    The theme builds addresses from the page's name; executed copies are not in the repository.
+    """
+    if page.startswith(EXECUTED):
+        rewrite_urls(context.get("header_buttons", []))
+
+
+def rewrite_urls(buttons: Any) -> None:
+    """Replace the folder of executed copies in web addresses, at any depth, plain or quoted."""
+    if isinstance(buttons, list):
+        for button in buttons:
+            rewrite_urls(button)
+    elif isinstance(buttons, dict):
+        for key, value in buttons.items():
+            if key == "url" and isinstance(value, str) and value.startswith("http"):
+                value = value.replace(EXECUTED, PAIRED)
+                quoted = EXECUTED.replace("/", "%2F"), PAIRED.replace("/", "%2F")
+                buttons[key] = value.replace(*quoted)
+            else:
+                rewrite_urls(value)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the role, the directive and the address rewriting."""
+    app.add_role("record", RecordNumber())
+    app.add_directive("record-card", RecordCard)
+    app.connect("config-inited", leave_out_thebe)
+    app.connect("config-inited", name_the_logo)
+    app.connect("html-page-context", point_at_pairs, priority=900)  # after the theme's buttons
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
