@@ -19,6 +19,9 @@ from torch.func import functional_call
 from mutmeta_lib.batch import TokenBatch
 from mutmeta_lib.encoders import Encoder, pool
 
+_BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, NotImplementedError)
+"""What a damaged zip archive raises; the last one is about a compression method it lacks."""
+
 
 def embed(
     encoder: Encoder,
@@ -77,7 +80,7 @@ def _read(file: Path, key: str, shape: tuple[int, int]) -> np.ndarray:
     try:
         with np.load(file, allow_pickle=False) as archive:
             values, checksum = archive["embeddings"], str(archive["checksum"])
-    except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, KeyError, TypeError, ValueError, *_BAD_ARCHIVE) as error:
         raise ValueError(f"cannot be read ({type(error).__name__})") from error
     if values.dtype != np.float32 or values.shape != shape:
         raise ValueError(f"holds {values.dtype} {values.shape} in place of float32 {shape}")

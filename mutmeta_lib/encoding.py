@@ -23,7 +23,7 @@ import torch
 
 from mutmeta_lib.batch import TokenBatch
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.mutations import Variant, check_variant
+from mutmeta_lib.mutations import Variant, check_sequence, check_variant
 from mutmeta_lib.vocabulary import Vocabulary
 from mutmeta_lib.window import cost, pieces_around, window
 
@@ -77,8 +77,8 @@ def _kept(
     if not pieces:
         least = frame + extra + copies * max(1, cost(pieces_around(len(wild_type), sites, 0)))
         raise DataError(
-            f"{len(sites)} mutated sites take at least {least} tokens in this encoding, "
-            f"more than max_tokens = {max_tokens}",
+            f"a variant with {len(sites)} mutated sites takes at least {least} tokens in this "
+            f"encoding, more than max_tokens = {max_tokens}",
             "raise max_tokens or use an encoder with a longer context",
         )
     return pieces
@@ -206,14 +206,23 @@ def encode_wt_mutant_pair(
     return _finish(draft, vocabulary)
 
 
-ENCODINGS: dict[str, Callable[[str, Variant, Vocabulary, int], Encoded]] = {
+EncodeFunction = Callable[[str, Variant, Vocabulary, int], Encoded]
+"""The shape of every encoding: ``(wild_type, variant, vocabulary, max_tokens) -> Encoded``."""
+
+ENCODINGS: dict[str, EncodeFunction] = {
     "separator": encode_separator,
     "unknown_text": encode_unknown_text,
     "unknown_site": encode_unknown_site,
     "mutant": encode_mutant,
     "wt_mutant_pair": encode_wt_mutant_pair,
 }
-"""The encodings by name; each is ``(wild_type, variant, vocabulary, max_tokens) -> Encoded``."""
+"""The encodings by name."""
+
+
+def _named(encoding: str) -> EncodeFunction:
+    if encoding not in ENCODINGS:
+        raise DataError(f"there is no encoding '{encoding}'", f"use one of {', '.join(ENCODINGS)}")
+    return ENCODINGS[encoding]
 
 
 def encode(
@@ -244,10 +253,9 @@ def encode(
     (6,)
 
     """
-    if encoding not in ENCODINGS:
-        raise DataError(f"there is no encoding '{encoding}'", f"use one of {', '.join(ENCODINGS)}")
+    check_sequence(wild_type)
     check_variant(variant, wild_type)
-    return ENCODINGS[encoding](wild_type, variant, vocabulary, max_tokens)
+    return _named(encoding)(wild_type, variant, vocabulary, max_tokens)
 
 
 def encode_variants(
@@ -271,7 +279,11 @@ def encode_variants(
     [[0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]
 
     """
-    texts = [encode(encoding, wild_type, v, vocabulary, max_tokens) for v in variants]
+    write = _named(encoding)
+    check_sequence(wild_type)
+    for variant in variants:
+        check_variant(variant, wild_type)
+    texts = [write(wild_type, variant, vocabulary, max_tokens) for variant in variants]
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     width = max(1, lengths.max(initial=1))
     mask = np.arange(width) < lengths[:, None]

@@ -1,0 +1,67 @@
+"""Hugging Face directories with random weights and the real vocabularies of ProtBERT and ESM-2."""
+
+import json
+
+import torch
+from transformers import BertConfig, BertModel, EsmConfig, EsmModel
+
+PROTBERT_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"LAGVESIKRDTPNQFYMHCWXUBZO"]
+ESM_TOKENS = [
+    "<cls>",
+    "<pad>",
+    "<eos>",
+    "<unk>",
+    *"LAGVSERTIDPKQNFYMHWCXBUZO.-",
+    "<null_1>",
+    "<mask>",
+]
+
+
+def write_protbert(directory, positions=48):
+    """A BERT of ProtBERT's kind with 16 hidden units."""
+    _write_tokenizer(directory, PROTBERT_TOKENS, "BertTokenizer", do_lower_case=False)
+    config = BertConfig(
+        vocab_size=len(PROTBERT_TOKENS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=32,
+        max_position_embeddings=positions,
+        pad_token_id=0,
+    )
+    return _write_model(directory, BertModel, config)
+
+
+def write_esm(directory, positions=50, kind="rotary"):
+    """An ESM-2 with 16 hidden units."""
+    _write_tokenizer(directory, ESM_TOKENS, "EsmTokenizer")
+    config = EsmConfig(
+        vocab_size=len(ESM_TOKENS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=32,
+        max_position_embeddings=positions,
+        position_embedding_type=kind,
+        pad_token_id=1,
+        mask_token_id=32,
+        token_dropout=True,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return _write_model(directory, EsmModel, config)
+
+
+def _write_tokenizer(directory, tokens, kind, **options):
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "vocab.txt").write_text("\n".join(tokens) + "\n")
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": kind, **options})
+    )
+
+
+def _write_model(directory, model_class, config):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model_class(config).save_pretrained(directory)
+    return directory
