@@ -1,0 +1,24 @@
+"""Figures from tidy tables. Each function returns a matplotlib ``Figure`` that pyplot knows.
+
+In a notebook end the cell with ``plt.show()``. Widths are chosen so that text stays legible on a
+telephone; ``style()`` gives the same looks to a figure made by hand.
+"""
+
+from mutmeta_lib.plots.curves import few_shot_curves, timing_curve, training_curve
+from mutmeta_lib.plots.data import score_distributions, split_overview, tokens_figure
+from mutmeta_lib.plots.forests import encoding_scores, paired_differences
+from mutmeta_lib.plots.style import label, look, style
+
+__all__ = [
+    "encoding_scores",
+    "few_shot_curves",
+    "label",
+    "look",
+    "paired_differences",
+    "score_distributions",
+    "split_overview",
+    "style",
+    "timing_curve",
+    "tokens_figure",
+    "training_curve",
+]
