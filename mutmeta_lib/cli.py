@@ -1,0 +1,288 @@
+"""The command ``mutmeta``: the library's calls, one command each.
+
+Bad input ends in one red sentence on standard error and exit code 2, never in a traceback. Modules
+that import torch are imported by the commands that need them, so that ``--help`` answers at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from mutmeta_lib import __version__
+from mutmeta_lib.console import (
+    Commands,
+    NameValueCommand,
+    curve_table,
+    is_file,
+    only_sequence,
+    out,
+    say_error,
+    say_progress,
+    whole_numbers,
+)
+from mutmeta_lib.errors import DataError
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Few-shot prediction of protein mutation effects with meta-learning.",
+)
+data = typer.Typer(no_args_is_help=True, help="List, check and fetch measurements.")
+app.add_typer(data, name="data")
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        print(f"mutmeta {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show version.")
+    ] = False,
+) -> None:
+    """Few-shot prediction of protein mutation effects with meta-learning."""
+
+
+@data.command("list")
+def data_list(
+    data_dir: Annotated[
+        str, typer.Option(help="A folder in the layout of the data card, or 'demo'.")
+    ] = "demo",
+    property: Annotated[
+        list[str] | None, typer.Option(help="Only this property (may be repeated).")
+    ] = None,
+) -> None:
+    """List the assays of a data directory."""
+    from mutmeta_lib.assays import demo_dir, read_data_dir
+
+    assays = read_data_dir(demo_dir() if data_dir == "demo" else data_dir, properties=property)
+    table = Table("assay", "property", "protein", "residues", "variants", "units", "source")
+    for assay in assays:
+        table.add_row(
+            *map(
+                Text,
+                [
+                    assay.id,
+                    assay.property,
+                    assay.protein,
+                    str(len(assay.wild_type)),
+                    str(len(assay)),
+                    assay.units,
+                    assay.source,
+                ],
+            )
+        )
+    out().print(table)
+    measured = sum(map(len, assays))
+    out().print(f"{len(assays)} assays, {measured} measured variants; higher is better everywhere")
+
+
+@data.command("check")
+def data_check(
+    csv: Annotated[Path, typer.Argument(help="A csv with the columns mutant and score.")],
+    property: Annotated[str, typer.Option(help="fitness, stability, solubility or expression.")],
+    wild_type: Annotated[str | None, typer.Option(help="The wild-type sequence.")] = None,
+    fasta: Annotated[Path | None, typer.Option(help="A FASTA file with the wild type.")] = None,
+    mutant_column: Annotated[str, typer.Option(help="Name of the column of mutations.")] = "mutant",
+    score_column: Annotated[str, typer.Option(help="Name of the column of scores.")] = "score",
+) -> None:
+    """Check a table of your own; every problem is listed, with its row and the mend."""
+    from mutmeta_lib.assays import read_table
+    from mutmeta_lib.check import table_problems
+
+    if (wild_type is None) == (fasta is None):
+        raise typer.BadParameter("give the wild type by one of --wild-type and --fasta")
+    sequence = wild_type if fasta is None else only_sequence(fasta)
+    columns = {"mutant_column": mutant_column, "score_column": score_column}
+    problems = table_problems(csv, sequence, property=property, **columns)
+    for problem in problems:
+        say_error(str(problem))
+    if len(problems) > 1:
+        say_error(f"{len(problems)} problems found")
+    if problems:
+        raise typer.Exit(2)
+    assay = read_table(csv, sequence, property=property, **columns)
+    out().print(
+        f"{csv.name}: {len(assay)} variants of {len(assay.wild_type)} residues, scores from "
+        f"{assay.scores.min():.4g} to {assay.scores.max():.4g}; nothing to mend",
+        markup=False,
+    )
+
+
+@data.command("fetch")
+def data_fetch(
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Where to keep it (default: the user's cache folder).")
+    ] = None,
+) -> None:
+    """Download ProteinGym's substitution assays from their Zenodo record."""
+    from mutmeta_lib.download import fetch_proteingym
+
+    out().print(str(fetch_proteingym(cache_dir)), markup=False)
+
+
+@app.command("encode", no_args_is_help=True)
+def encode_command(
+    sequence: Annotated[str, typer.Argument(help="The wild type, or a FASTA file that holds it.")],
+    mutations: Annotated[
+        list[str], typer.Argument(help="One variant each: A24G, A24G:F30L, p.Ala24Gly or WT.")
+    ],
+    encoding: Annotated[str, typer.Option(help="Name of an encoding, or 'all'.")] = "all",
+    encoder: Annotated[
+        str, typer.Option(help="'tiny', a local directory or a Hugging Face name.")
+    ] = "tiny",
+    max_tokens: Annotated[int | None, typer.Option(help="Shorten the encoder's context.")] = None,
+) -> None:
+    """Print variants as the tokens that the model sees; sites are underlined and counted from 0."""
+    from mutmeta_lib.mutations import (
+        check_sequence,
+        check_variant,
+        format_variant,
+        parse_hgvs,
+        parse_variant,
+    )
+
+    wild_type = only_sequence(Path(sequence)) if is_file(sequence) else sequence
+    check_sequence(wild_type)
+    variants = [parse_hgvs(m) if m.startswith("p.") else parse_variant(m) for m in mutations]
+    for variant in variants:
+        check_variant(variant, wild_type)
+
+    # Only now: these import torch.
+    from mutmeta_lib.encoders import load_encoder
+    from mutmeta_lib.encoding import ENCODINGS, encode
+
+    loaded = load_encoder(encoder)
+    limit = max_tokens or loaded.max_tokens
+    vocabulary = loaded.vocabulary
+    console = out()
+    for variant in variants:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("encoding", "tokens", "sites", "as the model sees it"):
+            table.add_column(heading)
+        for name in ENCODINGS if encoding == "all" else [encoding]:
+            written = encode(name, wild_type, variant, vocabulary, limit)
+            shown = Text()
+            for index, token in enumerate(vocabulary.show(written.token_ids)):
+                shown.append(" " if index else "")
+                shown.append(token, style="bold underline" if index in written.sites else "")
+            sites = ", ".join(map(str, written.sites)) or "none"
+            table.add_row(name, str(len(written)), sites, shown)
+        console.print(
+            f"{format_variant(variant)} on {len(wild_type)} residues, encoder {loaded.name}",
+            style="bold",
+            markup=False,
+        )
+        console.print(table)
+
+
+@app.command("run", cls=NameValueCommand, no_args_is_help=True)
+def run_command(
+    notebook: Annotated[Path, typer.Argument(help="An .ipynb file.")],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", metavar="NAME VALUE", help="Set a parameter (may be repeated)."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="A file in params/ beside the notebook: quick or full.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Default: book/runs/<profile>/<notebook>."),
+    ] = None,
+) -> None:
+    """Execute a notebook; unknown parameters and wrong types are refused before it starts."""
+    from papermill import PapermillExecutionError
+
+    from mutmeta_lib.parameters import default_parameters, parse_value
+    from mutmeta_lib.run import run_notebook
+
+    defaults = default_parameters(notebook)
+    given = {}
+    for item in parameter or []:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"-p {item} needs a value")
+        given[name] = parse_value(text, defaults.get(name))
+    runs = notebook.resolve().parent.parent / "book" / "runs"
+    target = output or runs / (profile or "own") / f"{notebook.stem}.ipynb"
+    try:
+        run_notebook(notebook, target, given, profile=profile)
+    except PapermillExecutionError as error:
+        say_error(f"{notebook.name} stopped in cell {error.cell_index}: {error.ename}")
+        typer.echo("\n".join(error.traceback), err=True)
+        raise typer.Exit(1) from None
+    shown = target if output else target.relative_to(runs.parent.parent)
+    out().print(f"{notebook.name} ran; executed copy: {shown}", markup=False)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data_dir: Annotated[
+        str, typer.Option(help="A folder in the layout of the data card, or 'demo'.")
+    ] = "demo",
+    encoder: Annotated[
+        str, typer.Option(help="'tiny', a local directory or a Hugging Face name.")
+    ] = "tiny",
+    encoding: Annotated[str, typer.Option(help="How variants are written.")] = "separator",
+    methods: Annotated[
+        str, typer.Option(help="Names, separated by commas.")
+    ] = "maml,finetune,ridge",
+    shots: Annotated[str, typer.Option(help="Support sizes, separated by commas.")] = "0,1,5,10",
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions with new draws.")] = 2,
+    folds: Annotated[int, typer.Option(min=3, help="Groups of proteins.")] = 3,
+    meta_steps: Annotated[int, typer.Option(min=1, help="Outer steps.")] = 50,
+    per_protein: Annotated[
+        int | None, typer.Option(min=1, help="At most so many assays per protein and property.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    metric: Annotated[str, typer.Option(help="spearman, ndcg or relative_mse.")] = "spearman",
+    output: Annotated[Path | None, typer.Option(help="Write the record here (json).")] = None,
+) -> None:
+    """Few-shot curves on proteins that meta-training has not seen, methods side by side."""
+    from mutmeta_lib.experiments.few_shot import REPORTED, few_shot_experiment
+    from mutmeta_lib.records import write_record
+
+    if metric not in REPORTED:
+        raise DataError(f"there is no metric '{metric}'", f"use one of {', '.join(REPORTED)}")
+    record = few_shot_experiment(
+        data_dir=data_dir,
+        encoder=encoder,
+        encoding=encoding,
+        methods=methods.split(","),
+        shots=whole_numbers(shots, "--shots"),
+        seeds=seeds,
+        n_folds=folds,
+        meta_steps=meta_steps,
+        per_protein=per_protein,
+        device=device,
+        profile="own",
+        progress=say_progress,
+    )
+    if output is not None:
+        write_record(record, output)
+    summary = record.table("summary")
+    summary = summary[summary["metric"] == metric]
+    console = out()
+    console.print(
+        curve_table(f"{metric}: mean over assays [95 % interval]", summary, methods.split(","))
+    )
+    assays = int(summary["n_assays"].max())
+    console.print(
+        f"{assays} test assays of {len(record.data)}, {seeds} seeds, encoder {encoder}, "
+        f"{encoding}; intervals resample assays, which of one protein are not independent",
+        markup=False,
+    )
+
+
+if __name__ == "__main__":
+    app()

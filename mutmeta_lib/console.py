@@ -1,0 +1,102 @@
+"""What the commands share: how they print, how they fail, and how they read their arguments."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
+
+from mutmeta_lib.errors import DataError
+
+
+class Commands(TyperGroup):
+    """A group of commands in which a `DataError` becomes one sentence and exit code 2."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except DataError as error:
+            say_error(str(error))
+            raise typer.Exit(2) from None
+
+
+class NameValueCommand(TyperCommand):
+    """A command whose option ``-p`` takes a name and a value (typer knows only single values)."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Join ``-p name value`` to ``-p name=value``, which is accepted as well."""
+        rest, joined = list(args), []
+        while rest:
+            word = rest.pop(0)
+            joined.append(word)
+            if word == "-p" and rest and "=" not in rest[0]:
+                name = rest.pop(0)
+                if not rest:
+                    raise typer.BadParameter(f"-p {name} needs a value after the name")
+                joined.append(f"{name}={rest.pop(0)}")
+        return super().parse_args(ctx, joined)
+
+
+def out() -> Console:
+    """Standard output; wide when it is not a terminal, so that nothing is cut in a pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+def say_error(sentence: str) -> None:
+    """Print one red sentence on standard error."""
+    Console(stderr=True, highlight=False).print(Text(sentence, style="red"), soft_wrap=True)
+
+
+def say_progress(line: str) -> None:
+    """Print a line about work under way on standard error."""
+    Console(stderr=True, highlight=False).print(line, style="dim", markup=False)
+
+
+def curve_table(title: str, summary: Any, methods: Sequence[str]) -> Table:
+    """A table method x shots of ``mean [low, high]`` out of a tidy summary."""
+    shots = sorted(summary["shots"].unique())
+    table = Table("method", *[f"{k} shots" if k != 1 else "1 shot" for k in shots], title=title)
+    cells = {
+        (row.method, row.shots): f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        if row.mean == row.mean
+        else "not defined"
+        for row in summary.itertuples()
+    }
+    for method in methods:
+        table.add_row(Text(method), *[Text(cells.get((method, k), "")) for k in shots])
+    return table
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Read whole numbers separated by commas.
+
+    >>> whole_numbers("0, 5,10", "--shots")
+    [0, 5, 10]
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise DataError(f"{option} got '{text}'", "write whole numbers with commas: 0,1,5,10")
+    return [int(part) for part in parts]
+
+
+def is_file(text: str) -> bool:
+    """Tell a path from a sequence: a sequence has no dot, no slash, and is no file."""
+    return "." in text or "/" in text or (len(text) < 256 and Path(text).is_file())
+
+
+def only_sequence(path: Path) -> str:
+    """Read the one sequence of a FASTA file."""
+    from mutmeta_lib.fasta import read_fasta
+
+    sequences = read_fasta(path)
+    if len(sequences) != 1:
+        raise DataError(
+            f"the file holds {len(sequences)} sequences", "keep the one wild type", file=path
+        )
+    return next(iter(sequences.values()))
