@@ -21,7 +21,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # importing transformers takes seconds, so it waits until a model is loaded
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 NEW_SEPARATOR = "[SEP]"
 """The token that ``separator="new"`` adds to a vocabulary."""
@@ -112,20 +112,34 @@ def _is_hub_name(name: str) -> bool:
     return True
 
 
+def _load_tokenizer(name: str, options: dict) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, **options)
+    except TypeError as error:  # EsmTokenizer opens the file None when there is no vocab.txt
+        raise DataError(
+            f"the encoder '{name}' comes without the files of its tokenizer",
+            "add them, such as vocab.txt and tokenizer_config.json",
+        ) from error
+
+
 def _load(name: str, local_files_only: bool) -> tuple[PreTrainedModel, Vocabulary, set[str]]:
-    """The model, its vocabulary, and the names of weights that the checkpoint lacks."""
+    """The model, its vocabulary, and the names of weights that the checkpoint lacks or misfits."""
     from safetensors import SafetensorError
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     options = {"local_files_only": local_files_only, "trust_remote_code": False}
     loading = {
         "attn_implementation": "eager",  # the fused kernels have no second derivative
         "use_safetensors": True,  # the older format is a pickle
+        "ignore_mismatched_sizes": True,  # reported with the missing weights instead
         "output_loading_info": True,
     }
     try:
-        with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        # The random state is forked because weights that a checkpoint lacks are drawn from it.
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            tokenizer = _load_tokenizer(name, options)
             try:
                 model, report = AutoModel.from_pretrained(
                     name, add_pooling_layer=False, **loading, **options
@@ -144,7 +158,8 @@ def _load(name: str, local_files_only: bool) -> tuple[PreTrainedModel, Vocabular
             "a Hugging Face name that is cached or within reach",
         ) from error
     vocabulary = Vocabulary.from_tokenizer(tokenizer, name=Path(name).name)
-    return model.float().eval(), vocabulary, set(report["missing_keys"])
+    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    return model.float().eval(), vocabulary, absent
 
 
 def _hide_unused(module: HiddenStates, token_ids: Tensor) -> None:
@@ -243,9 +258,9 @@ def load_pretrained(
     used = {key.removeprefix("model.") for key, _ in module.named_parameters()}
     if absent := sorted(missing & used):
         raise DataError(
-            f"the checkpoint of encoder '{vocabulary.name}' lacks {len(absent)} weights, first "
-            f"{absent[0]}",
-            "use a complete checkpoint; missing weights would be random numbers",
+            f"the checkpoint of encoder '{vocabulary.name}' lacks {len(absent)} weights of the "
+            f"right shape, first {absent[0]}",
+            "use a complete checkpoint that belongs to its config.json",
         )
     return Pretrained(
         name=vocabulary.name,
