@@ -160,5 +160,5 @@ def test_missing_learn2learn_says_how_to_install_it(monkeypatch):
     for name in [n for n in sys.modules if n.split(".")[0] == "learn2learn"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(learn2learn.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="requirements-learn2learn.txt"):
+    with pytest.raises(ImportError, match=r"requirements-learn2learn\.txt"):
         learn2learn.load_maml()

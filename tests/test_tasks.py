@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_supports_are_nested_and_the_query_is_fixed():
     draws = [
         draw_task(ASSAY, k, task_generator(3, "x"), pool=10, max_query=20) for k in (0, 1, 5, 10)
     ]
-    for smaller, larger in zip(draws, draws[1:], strict=False):
+    for smaller, larger in pairwise(draws):
         assert set(smaller.support.rows) <= set(larger.support.rows)
         assert np.array_equal(smaller.query.rows, larger.query.rows)
     assert not set(draws[-1].support.rows) & set(draws[-1].query.rows)

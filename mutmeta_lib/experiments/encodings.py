@@ -33,7 +33,7 @@ def encoding_experiment(
     *,
     data_dir: str = "demo",
     ids: Sequence[str] | None = None,
-    per_protein: int | None = None,
+    per_protein: int = 0,
     encoder: str = "tiny",
     encodings: Sequence[str] = (
         "unknown_text",
@@ -60,7 +60,7 @@ def encoding_experiment(
     Args:
         data_dir: ``demo`` or a folder in the layout of the data card.
         ids: assay ids to use; all when None.
-        per_protein: at most so many assays per protein and property.
+        per_protein: at most so many assays per protein and property; 0 is all.
         encoder: ``tiny``, a local directory or a hub name.
         encodings: names from ``encoding.ENCODINGS``.
         poolings: names from ``encoders.POOLINGS``; the paper uses ``cls``.

@@ -24,7 +24,7 @@ from mutmeta_lib.metrics import METRICS
 from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.records import Record, environment, number, peak_memory_mb, recorded_parameters
 from mutmeta_lib.splits import protein_folds
-from mutmeta_lib.training import MetaTraining, Trained, meta_train
+from mutmeta_lib.training import MetaTraining, Trained, meta_train, pick_device
 from mutmeta_lib.tuning import Rate, choose_rate
 
 ALL_METHODS = ("maml", "multitask", "finetune", "ridge", "gp", "onehot", "blosum", "mean")
@@ -44,7 +44,7 @@ def few_shot_experiment(
     *,
     data_dir: str = "demo",
     ids: Sequence[str] | None = None,
-    per_protein: int | None = None,
+    per_protein: int = 0,
     encoder: str = "tiny",
     encoding: str = "separator",
     pooling: str = "sites",
@@ -80,7 +80,7 @@ def few_shot_experiment(
     Args:
         data_dir: ``demo`` or a folder in the layout of the data card.
         ids: assay ids to use; all when None.
-        per_protein: at most so many assays per protein and property (a cut for quick runs).
+        per_protein: at most so many assays per protein and property (a cut for quick runs); 0 is all.
         encoder: ``tiny``, a local directory or a hub name.
         encoding: how a variant is written as tokens.
         pooling: how hidden states become one vector.
@@ -125,7 +125,8 @@ def few_shot_experiment(
         inner=InnerLoop(inner_lr, inner_steps, first_order),
         meta_lr=meta_lr,
         backend=backend,
-        validate_every=max(1, meta_steps // 10),
+        validate_every=max(5, meta_steps // 10),
+        validation_tasks=8,
     )
     described = describe_encoder(make_predictor(encoder, pooling, seed=0, device="cpu"))
 
@@ -140,7 +141,9 @@ def few_shot_experiment(
             rates[name], rows = tune(predictor, fold, name, starts[name], adapt_steps, shots, seed)
             tuned += [{"method": name, **row} for row in rows]
         tuning_seconds = time.perf_counter() - began
-        given = Ingredients(predictor, starts, fold.test, rates, adapt_steps, device)
+        given = Ingredients(
+            predictor, starts, fold.test, rates, adapt_steps, str(pick_device(device))
+        )
         found = few_shot(
             build_methods(methods, given), fold.test, shots=shots, seeds=[seed], max_query=max_query
         )

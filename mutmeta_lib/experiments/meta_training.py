@@ -25,7 +25,7 @@ def meta_training_experiment(
     *,
     data_dir: str = "demo",
     ids: Sequence[str] | None = None,
-    per_protein: int | None = None,
+    per_protein: int = 0,
     encoder: str = "tiny",
     encoding: str = "separator",
     pooling: str = "sites",
@@ -50,7 +50,7 @@ def meta_training_experiment(
     Args:
         data_dir: ``demo`` or a folder in the layout of the data card.
         ids: assay ids to use; all when None.
-        per_protein: at most so many assays per protein and property.
+        per_protein: at most so many assays per protein and property; 0 is all.
         encoder: ``tiny``, a local directory or a hub name.
         encoding: how a variant is written as tokens.
         pooling: how hidden states become one vector.
@@ -91,7 +91,8 @@ def meta_training_experiment(
             query=query,
             inner=InnerLoop(inner_lr, inner_steps, first_order),
             meta_lr=meta_lr,
-            validate_every=max(1, meta_steps // 10),
+            validate_every=max(5, meta_steps // 10),
+            validation_tasks=8,
             backend=backend,
         )
         run = meta_train(

@@ -18,12 +18,12 @@ DEMO = "demo"
 
 
 def load_assays(
-    data_dir: str, *, ids: Sequence[str] | None = None, per_protein: int | None = None
+    data_dir: str, *, ids: Sequence[str] | None = None, per_protein: int = 0
 ) -> list[Assay]:
-    """Read assays; with ``per_protein``, the first so many of each protein in order of id."""
+    """Read assays in order of id; ``per_protein`` > 0 keeps so many per protein and property."""
     folder = demo_dir() if data_dir == DEMO else data_dir
     assays = sorted(read_data_dir(folder, ids=ids), key=lambda assay: assay.id)
-    if per_protein is None:
+    if not per_protein:
         return assays
     kept: dict[tuple[str, str], list[Assay]] = {}
     for assay in assays:

@@ -82,7 +82,7 @@ def timing_experiment(
     *,
     data_dir: str = "demo",
     ids: Sequence[str] | None = None,
-    per_protein: int | None = None,
+    per_protein: int = 0,
     encoder: str = "tiny",
     encoding: str = "separator",
     pooling: str = "sites",
@@ -110,7 +110,7 @@ def timing_experiment(
     Args:
         data_dir: ``demo`` or a folder in the layout of the data card.
         ids: assay ids to use; all when None.
-        per_protein: at most so many assays per protein and property.
+        per_protein: at most so many assays per protein and property; 0 is all.
         encoder: ``tiny``, a local directory or a hub name.
         encoding: how a variant is written as tokens.
         pooling: how hidden states become one vector.
@@ -152,7 +152,8 @@ def timing_experiment(
         inner=InnerLoop(inner_lr, inner_steps, first_order),
         meta_lr=meta_lr,
         backend=backend,
-        validate_every=max(1, meta_steps // 10),
+        validate_every=max(5, meta_steps // 10),
+        validation_tasks=8,
     )
     seconds = {"meta_training_maml": 0.0, "meta_training_multitask": 0.0}
     tables = []

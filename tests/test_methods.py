@@ -1,0 +1,106 @@
+"""All methods behind one protocol: none reads query labels, and each learns what it can."""
+
+import numpy as np
+import pytest
+import torch
+from toy import WORTH, toy_encoded, toy_predictor
+
+from mutmeta_lib.metrics import spearman
+from mutmeta_lib.methods import METHODS, GradientMethod, Ingredients, build_methods
+from mutmeta_lib.tasks import Examples, draw_task, task_generator
+
+PREDICTOR = toy_predictor()
+ASSAYS = toy_encoded(2, n=150)
+START = PREDICTOR.init(torch.Generator().manual_seed(0))
+GIVEN = Ingredients(
+    PREDICTOR,
+    starts=dict.fromkeys(("maml", "multitask", "finetune"), START),
+    assays=ASSAYS,
+    rates={"maml": ("sgd", 0.1), "multitask": ("adam", 1e-3), "finetune": ("adam", 1e-2)},
+    steps=5,
+)
+BUILT = build_methods(list(METHODS), GIVEN)
+
+
+def task(shots, assay=0):
+    return draw_task(ASSAYS[assay], shots, task_generator(0, "t"), pool=80, max_query=60)
+
+
+def run(method, drawn, seed=0):
+    state = method.adapt(drawn.support, torch.Generator().manual_seed(seed))
+    return method.predict(state, drawn.query)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("shots", [0, 1, 2, 10])
+def test_every_method_predicts_finite_labels_at_every_number_of_shots(name, shots):
+    drawn = task(shots)
+    predicted = np.asarray(run(BUILT[name], drawn))
+    assert predicted.shape == (60,)
+    assert np.isfinite(predicted).all()
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_no_method_reads_the_query_labels(name):
+    drawn = task(10)
+    query = drawn.query
+    blind = Examples(query.assay, query.rows, torch.full_like(query.labels, float("nan")))
+    state = BUILT[name].adapt(drawn.support, torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(
+        BUILT[name].predict(state, query), BUILT[name].predict(state, blind)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_the_same_generator_gives_the_same_prediction(name):
+    drawn = task(10)
+    np.testing.assert_array_equal(run(BUILT[name], drawn), run(BUILT[name], drawn))
+
+
+@pytest.mark.parametrize("name", ["ridge", "gp", "finetune"])
+def test_methods_that_learn_do_learn(name):
+    """80 labels of a rule that is linear in the mutant letter."""
+    builders = Ingredients(**{**vars(GIVEN), "steps": 60})
+    method = build_methods([name], builders)[name]
+    drawn = task(80)
+    assert spearman(run(method, drawn), drawn.query.scores) > 0.5
+
+
+def test_onehot_knows_only_what_it_has_seen():
+    """Ridge on one-hot sequences cannot rank variants at sites without a label above chance."""
+    drawn = task(80)
+    assert spearman(run(BUILT["onehot"], drawn), drawn.query.scores) < 0.9
+
+
+def test_a_gradient_method_moves_towards_the_support():
+    drawn = task(10)
+    for optimiser, lr in (("sgd", 0.1), ("adam", 1e-2)):
+        method = GradientMethod("m", PREDICTOR, START, optimiser, lr, 20)
+        adapted = method.adapt(drawn.support, torch.Generator())
+        assert PREDICTOR.loss(adapted, drawn.support) < 0.9 * PREDICTOR.loss(START, drawn.support)
+
+
+def test_without_labels_the_start_is_used():
+    method = BUILT["maml"]
+    assert method.adapt(task(0).support, torch.Generator()) is START
+
+
+def test_blosum_ranks_by_the_matrix():
+    predicted = run(BUILT["blosum"], task(0))
+    variants = task(0).query.variants
+    scores = {str(v[0]): p for v, p in zip(variants, predicted, strict=True)}
+    assert len(set(np.round(list(scores.values()), 6))) > 2
+    np.testing.assert_allclose(np.mean(predicted), 0, atol=1e-9)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"unknown methods \['protonet'\]"):
+        build_methods(["protonet"], GIVEN)
+    with pytest.raises(ValueError, match="unknown optimiser 'lion'"):
+        GradientMethod("m", PREDICTOR, START, "lion", 1.0, 1).adapt(
+            task(1).support, torch.Generator()
+        )
+
+
+def test_toy_rule_is_there():
+    assert np.std(list(WORTH.values())) > 0.5
