@@ -25,7 +25,8 @@ class Encoder:
         width: Length of a hidden state.
         module: ``module(token_ids, mask)`` gives hidden states ``(n, length, width)``; in
             evaluation mode, and differentiable twice (no fused attention). Every named parameter
-            takes part in the result.
+            takes part in the result. ``torch.func.vmap`` over it works for ``tiny``; the code of
+            Hugging Face models looks at the mask's values, which vmap forbids.
         sha256: Identity of the function: a hash over its weights and the settings that shape it.
         provenance: Where it came from.
 
