@@ -8,7 +8,7 @@ adds to having seen the data.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ class MetaTraining:
     tasks_per_step: int = 4
     support: int = 16
     query: int = 16
-    inner: InnerLoop = InnerLoop()
+    inner: InnerLoop = field(default_factory=InnerLoop)
     meta_lr: float = 1e-3
     clip: float = 1.0
     validate_every: int = 20

@@ -5,8 +5,8 @@ import pytest
 import torch
 from toy import WORTH, toy_encoded, toy_predictor
 
-from mutmeta_lib.metrics import spearman
 from mutmeta_lib.methods import METHODS, GradientMethod, Ingredients, build_methods
+from mutmeta_lib.metrics import spearman
 from mutmeta_lib.tasks import Examples, draw_task, task_generator
 
 PREDICTOR = toy_predictor()

@@ -80,7 +80,7 @@ def few_shot_experiment(
     Args:
         data_dir: ``demo`` or a folder in the layout of the data card.
         ids: assay ids to use; all when None.
-        per_protein: at most so many assays per protein and property (a cut for quick runs); 0 is all.
+        per_protein: at most so many assays per protein and property; 0 is all.
         encoder: ``tiny``, a local directory or a hub name.
         encoding: how a variant is written as tokens.
         pooling: how hidden states become one vector.
@@ -189,7 +189,7 @@ def few_shot_experiment(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         numbers=name_numbers(summary, differences),
         tables={
-            **tables,
+            **{name: table.round(5) for name, table in tables.items()},
             "summary": summary,
             "differences": differences,
         },
