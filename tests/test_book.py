@@ -1,0 +1,222 @@
+"""The built book in a browser: every page opens, offline, without errors, at any width."""
+
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILT = ROOT / "book/_build/html"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
+PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--window-size=1300,900",
+]
+
+
+def test_the_api_page_lists_every_module():
+    library = ROOT / "mutmeta_lib"
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in library.rglob("*.py")
+        if path.name not in ("__init__.py", "cli.py", "console.py")
+    }
+    listed = re.findall(r"automodule:: ([\w.]+)", (ROOT / "book/api.md").read_text())
+    assert sorted(listed) == sorted(modules)
+
+
+def test_vendored_mathjax_is_the_file_that_the_note_names():
+    import hashlib
+
+    folder = ROOT / "book/_static/mathjax"
+    digest = hashlib.sha256((folder / "tex-svg-full.js").read_bytes()).hexdigest()
+    assert digest in (folder / "README.md").read_text()
+
+
+def absent(reason: str) -> None:
+    """Skip, or fail where a browser is required."""
+    if os.environ.get("MUTMETA_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"MUTMETA_REQUIRE_BROWSER=1, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """Serve the built book on this machine alone."""
+    if not (BUILT / "index.html").is_file():
+        absent("the book is not built (make book)")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(BUILT))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(site: str) -> Iterator[webdriver.Chrome]:
+    """Headless Chromium with an empty profile."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chrome = next(filter(None, map(shutil.which, names)), None)
+    driver = shutil.which("chromedriver")
+    if chrome is None or driver is None:
+        absent("Chromium and chromedriver are not installed (Debian: chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chrome
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in [*FLAGS, f"--user-data-dir={profile}"]:
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+        started = webdriver.Chrome(options=options, service=Service(driver))
+        try:
+            yield started
+        finally:
+            started.quit()
+
+
+def visit(browser: webdriver.Chrome, address: str) -> None:
+    """Open a page and wait until it and its equations are there."""
+    browser.get(address)
+    WebDriverWait(browser, 20).until(
+        lambda b: b.execute_script("return document.readyState") == "complete"
+    )
+    browser.execute_async_script(
+        "const done = arguments[0];"
+        "(window.MathJax?.startup?.promise ?? Promise.resolve()).then(() => done(), () => done())"
+    )
+
+
+def troubles(browser: webdriver.Chrome) -> list[str]:
+    """Console errors and requests to other machines since the last call."""
+    found = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            address = urlsplit(message["params"]["request"]["url"])
+            if address.scheme in ("http", "https", "ws", "wss") and address.hostname != "127.0.0.1":
+                found.append(f"request to {address.geturl()}")
+    return found
+
+
+def contents(browser: webdriver.Chrome, site: str) -> list[str]:
+    """Addresses in the table of contents, the first page first."""
+    visit(browser, f"{site}/index.html")
+    WebDriverWait(browser, 20).until(lambda b: b.find_elements(By.CSS_SELECTOR, "nav.bd-links a"))
+    links = browser.find_elements(By.CSS_SELECTOR, "nav.bd-links a.reference.internal")
+    return [browser.current_url, *(link.get_attribute("href") for link in links)]
+
+
+@pytest.mark.browser
+def test_every_page_opens_from_the_contents_without_errors_or_requests(browser, site):
+    troubles(browser)
+    addresses = contents(browser, site)
+    assert [urlsplit(a).path for a in addresses] == [f"/{page}.html" for page in PAGES]
+    for address in addresses:
+        visit(browser, address)
+        assert len(browser.find_element(By.CSS_SELECTOR, "article.bd-article").text) > 100, address
+        broken = browser.execute_script(
+            "return [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+        )
+        assert broken == [], address
+        left = browser.execute_script(
+            "return document.querySelectorAll('article mjx-merror, article .math:not(:has(svg))')"
+            ".length"
+        )
+        assert left == 0, f"{address}: an equation was not set"
+        assert troubles(browser) == [], address
+
+
+@pytest.mark.browser
+def test_search_finds_the_method(browser, site):
+    visit(browser, f"{site}/{PAGES[0]}.html")
+    troubles(browser)
+    browser.find_element(By.CSS_SELECTOR, "button.search-button-field").click()
+    field = WebDriverWait(browser, 10).until(
+        lambda b: next(
+            (e for e in b.find_elements(By.CSS_SELECTOR, "input[type=search]") if e.is_displayed()),
+            None,
+        )
+    )
+    field.send_keys("separator", Keys.ENTER)
+    results = WebDriverWait(browser, 20).until(
+        lambda b: b.find_elements(By.CSS_SELECTOR, "#search-results li a")
+    )
+    found = [urlsplit(result.get_attribute("href")).path for result in results]
+    assert "/book/method.html" in found
+    assert troubles(browser) == []
+
+
+@pytest.mark.browser
+def test_dark_mode_is_dark_and_legible(browser, site):
+    visit(browser, f"{site}/{PAGES[0]}.html")
+    troubles(browser)
+
+    def brightness(what: str) -> float:
+        colour = browser.execute_script(
+            f"return getComputedStyle(document.querySelector('article p')).{what};"
+            if what == "color"
+            else "return getComputedStyle(document.body).backgroundColor;"
+        )
+        red, green, blue = map(float, re.findall(r"[\d.]+", colour)[:3])
+        return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
+
+    seen = {}
+    for _ in range(3):
+        button = next(
+            b
+            for b in browser.find_elements(By.CSS_SELECTOR, "button.theme-switch-button")
+            if b.is_displayed()
+        )
+        button.click()
+        theme = browser.execute_script("return document.documentElement.dataset.theme")
+        # The colours change over a moment.
+        browser.execute_async_script("setTimeout(arguments[0], 400)")
+        seen[theme] = (brightness("background"), brightness("color"))
+    assert seen["dark"][0] < 0.15 < 0.6 < seen["dark"][1]
+    assert seen["light"][1] < 0.3 < 0.9 < seen["light"][0]
+    assert troubles(browser) == []
+
+
+@pytest.mark.browser
+def test_no_page_is_wider_than_a_phone(browser, site):
+    addresses = contents(browser, site)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    try:
+        for address in addresses:
+            visit(browser, address)
+            wide, seen = browser.execute_script(
+                "const e = document.documentElement; return [e.scrollWidth, e.clientWidth]"
+            )
+            assert seen == PHONE["width"]
+            assert wide <= seen, f"{address} is {wide} pixels wide"
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
