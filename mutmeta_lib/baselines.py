@@ -120,7 +120,7 @@ _MATRIX = SubstitutionMatrix.std_protein_matrix()  # BLOSUM62
 
 
 def substitution_score(examples: Examples) -> np.ndarray:
-    """BLOSUM62(wild type, mutant) summed over sites, ``(n,)``: high where evolution swaps freely."""
+    """BLOSUM62(wild type, mutant) summed over sites, ``(n,)``: high for conservative changes."""
     return np.array(
         [
             float(sum(_MATRIX.get_score(s.wild_type, s.mutant) for s in variant))

@@ -45,7 +45,7 @@ def test_epochs_see_every_example_once_per_epoch(n, epochs, batch, steps):
     assert len(seen) == steps
     per_epoch = steps // epochs
     for epoch in range(epochs):
-        rows = sum(seen[epoch * per_epoch : (epoch + 1) * per_epoch], [])
+        rows = [row for batch in seen[epoch * per_epoch : (epoch + 1) * per_epoch] for row in batch]
         assert sorted(rows) == sorted(support.rows)
     if epochs > 1 and per_epoch > 1:
         assert seen[0] != seen[per_epoch]
