@@ -35,7 +35,7 @@ class Vocabulary:
         end: Last token of every text, or ``""`` if there is none.
         separator: One single token that marks a mutation and joins pieces of sequence.
         spaced: Whether the tokenizer's text format has blanks between residues (ProtBERT).
-            Ids do not depend on it; `text` does.
+            Ids do not depend on it, a written text would.
 
     >>> TINY_VOCABULARY.residue_ids("MKX")
     (14, 12, 24)
