@@ -7,6 +7,7 @@ protein is new; how identity is found at scale is told in `cluster_proteins`.
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import tempfile
@@ -24,11 +25,14 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.mutations import AMINO_ACIDS
 
 METHODS = ("auto", "mmseqs", "align")
-ALL_PAIRS = 200
+ALL_PAIRS = 100
 """Up to this many distinct proteins, every pair is aligned."""
 NEAR_IDENTICAL = 0.9
 """Sequences of one length that agree at this share of positions are one protein to begin with."""
-_WORD, _BAND = 3, 16
+MAX_EVALUE = 1e-3
+"""How many matches as good as this one chance may give before a match counts as none."""
+_WORD, _BAND, _SHARED = 4, 16, 3
+_MATRIX = SubstitutionMatrix.std_protein_matrix()
 
 
 def identity(a: str, b: str) -> float:
@@ -40,18 +44,31 @@ def identity(a: str, b: str) -> float:
     >>> identity("MKTAYIAK", "MKTAYIAR")
     0.875
     """
+    # Of equally good alignments one is taken; sorting makes it the same one either way round.
+    first, second = sorted((a, b))
     alignment = align_optimal(
-        ProteinSequence(a),
-        ProteinSequence(b),
-        SubstitutionMatrix.std_protein_matrix(),
+        ProteinSequence(first),
+        ProteinSequence(second),
+        _MATRIX,
         gap_penalty=(-10, -1),
         terminal_penalty=False,
         max_number=1,
     )[0]
-    first, second = get_codes(alignment)
-    known = ProteinSequence("X").code[0]
-    same = (first == second) & (first >= 0) & (first != known)
+    upper, lower = get_codes(alignment)
+    unresolved = ProteinSequence("X").code[0]
+    same = (upper == lower) & (upper >= 0) & (upper != unresolved)
     return float(same.sum()) / min(len(a), len(b))
+
+
+def _evalue(a: str, b: str, residues: int) -> float:
+    """Return how often chance gives `a` so good a match in `residues` residues.
+
+    Karlin-Altschul statistics of gapped local alignment with BLOSUM62, 11 to open a gap and 1 per
+    residue: lambda 0.267, K 0.041, the values BLAST uses.
+    """
+    first, second = ProteinSequence(a), ProteinSequence(b)
+    best = align_optimal(first, second, _MATRIX, gap_penalty=(-12, -1), local=True, max_number=1)
+    return 0.041 * min(len(a), len(b)) * residues * math.exp(-0.267 * best[0].score)
 
 
 def cluster_proteins(
@@ -64,11 +81,13 @@ def cluster_proteins(
     identical position by position (or `threshold`, if that is higher) are merged, and the
     alphabetically first stands for them all. Then these representatives are compared, by `method`:
 
-    - ``align``: optimal alignments (`identity`); above 200 representatives only of pairs that
-      share words of three residues near one diagonal, which may miss distant relatives.
-    - ``mmseqs``: MMseqs2 all against all (Steinegger and Söding 2017, doi:10.1038/nbt.3988),
-      which also asks that a match be significant.
-    - ``auto``: ``align`` up to 200 representatives, so that small data sets split alike on every
+    - ``align``: two proteins are joined when their best local alignment is significant (E-value
+      up to 0.001 against all residues given) and their `identity` reaches `threshold`. Above 100
+      representatives only pairs that share three words of four residues near one diagonal are
+      aligned, which misses some distant relatives.
+    - ``mmseqs``: MMseqs2 all against all (Steinegger and Söding 2017, doi:10.1038/nbt.3988), at
+      its own significance of 0.001 and the identity of its local alignment.
+    - ``auto``: ``align`` up to 100 representatives, so that small data sets split alike on every
       machine; above that ``mmseqs`` where it is installed.
 
     Raises `DataError` for an unknown method, a threshold outside (0, 1], or MMseqs2 missing.
@@ -87,10 +106,13 @@ def cluster_proteins(
         for i, j in _mmseqs_pairs(proteins, threshold):
             links.join(heads[i], heads[j])
     else:
-        for i, j in _candidates(proteins, threshold):
+        residues = sum(map(len, proteins))
+        for i, j in _candidates(proteins):
             # Two that are joined already need no alignment: linkage is single.
-            joined = links.head(heads[i]) == links.head(heads[j])
-            if not joined and identity(proteins[i], proteins[j]) >= threshold:
+            if links.head(heads[i]) == links.head(heads[j]):
+                continue
+            significant = _evalue(proteins[i], proteins[j], residues) <= MAX_EVALUE
+            if significant and identity(proteins[i], proteins[j]) >= threshold:
                 links.join(heads[i], heads[j])
     numbers = {head: n for n, head in enumerate(sorted({links.head(i) for i in heads}))}
     return {sequence: numbers[links.head(i)] for i, sequence in enumerate(sequences)}
@@ -133,7 +155,7 @@ def _near_identical(sequences: Sequence[str], threshold: float) -> Iterator[tupl
                 yield i, members[row + 1 + offset]
 
 
-def _candidates(proteins: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
+def _candidates(proteins: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Yield the pairs worth aligning: all of few proteins, those that share words of many."""
     if len(proteins) <= ALL_PAIRS:
         yield from combinations(range(len(proteins)), 2)
@@ -157,16 +179,12 @@ def _candidates(proteins: Sequence[str], threshold: float) -> Iterator[tuple[int
         for offset in (0, _BAND // 2):
             bands = owner[hits][later] * span + (shift[later] + offset) // _BAND
             band, shared = np.unique(bands, return_counts=True)
-            partner = band // span
-            shorter = np.minimum(lengths[partner], lengths[i])
-            # A quarter of the words that unclustered identities would share, and two at least.
-            enough = shared >= np.maximum(2, 0.25 * shorter * threshold**_WORD)
-            partners.update(partner[enough].tolist())
+            partners.update((band[shared >= _SHARED] // span).tolist())
         yield from ((i, j) for j in sorted(partners))
 
 
 def _words(protein: str) -> np.ndarray:
-    """Return each word of three residues as a number; words with ``X`` are unlike all others."""
+    """Return each word of four residues as a number; words with ``X`` are unlike all others."""
     letters = np.array([AMINO_ACIDS.find(letter) for letter in protein])
     if len(letters) < _WORD:
         return np.empty(0, dtype=int)
