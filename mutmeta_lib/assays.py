@@ -19,7 +19,7 @@ import numpy as np
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.manifest import PROPERTIES, check_property, read_manifest
-from mutmeta_lib.measurements import check_variants, read_variants
+from mutmeta_lib.measurements import check_variants, read_variants, rows_kept
 from mutmeta_lib.mutations import Variant, check_sequence, format_variant
 from mutmeta_lib.tables import FIRST_ROW, parse_numbers, read_columns
 
@@ -105,40 +105,65 @@ def read_table(
     units: str = "",
     sign: str = HIGHER_IS_BETTER,
     source: str = "",
+    synonymous: str = "refuse",
 ) -> Assay:
     """Read a csv of your own: a column of mutations and a column of scores, one protein.
 
     Mutations may be in ProteinGym (``A24G:F30L``) or HGVS notation (``p.Ala24Gly``), ``WT`` or
     ``p.=`` for the wild type. A column `mutated_sequence`, where there is one, must agree. `id`
-    and `protein` default to the file's name. Raises `DataError` naming file, row and column.
+    and `protein` default to the file's name. Rows like ``A24A`` or ``p.Ala24=`` measure the wild
+    type once more; they are refused, or left out with ``synonymous="drop"``. Raises `DataError`
+    naming file, row and column.
     """
     path = Path(csv)
     check_property(property)
     check_sequence(wild_type)
     columns = read_columns(path, [mutant_column, score_column], ["mutated_sequence"])
     scores = parse_numbers(columns[score_column], file=path, column=score_column)
-    rows = range(FIRST_ROW, FIRST_ROW + len(scores))
+    index = rows_kept(columns[mutant_column], synonymous)
+    variants = _variants(columns, index, wild_type, path, mutant_column)
+    name = path.name.removesuffix(".gz").removesuffix(".csv")
+    return Assay(
+        id or name,
+        protein or name,
+        property,
+        wild_type,
+        variants,
+        scores[index],
+        units,
+        sign,
+        source,
+    )
+
+
+def _variants(
+    columns: dict[str, list[str]], index: Sequence[int], wild_type: str, path: Path, mutant: str
+) -> tuple[Variant, ...]:
+    """Parse and check the rows `index` of a file; errors carry file, row and column."""
+    if not index:
+        raise DataError("the file has a header but no rows to read", "add rows", file=path)
+    mutated = columns.get("mutated_sequence")
     try:
-        variants = read_variants(
-            columns[mutant_column], columns.get("mutated_sequence"), wild_type, rows, mutant_column
+        return read_variants(
+            [columns[mutant][i] for i in index],
+            None if mutated is None else [mutated[i] for i in index],
+            wild_type,
+            [FIRST_ROW + i for i in index],
+            mutant,
         )
     except DataError as error:
         raise error.at(file=path) from None
-    if not variants:
-        raise DataError("the file has a header but no rows", "add measurements", file=path)
-    name = path.name.removesuffix(".gz").removesuffix(".csv")
-    return Assay(
-        id or name, protein or name, property, wild_type, variants, scores, units, sign, source
-    )
 
 
 def read_proteingym(csv: str | PathLike[str], reference: str | PathLike[str]) -> Assay:
     """Read one assay csv of ProteinGym (Notin et al. 2023, doi:10.1101/2023.12.07.570727).
 
     `csv` has the columns mutant, mutated_sequence and DMS_score; `reference` is ProteinGym's
-    reference file, in which the assay is found by its name (DMS_id = the csv's name). ProteinGym
-    orients every DMS_score so that higher is better. `coarse_selection_type` gives the property:
-    stability and expression as named, all others fitness.
+    reference file, in which the assay is found by its name (DMS_id = the csv's name).
+    `coarse_selection_type` gives the property: stability and expression as named, all others
+    fitness. Scores are taken as they are: by ProteinGym's convention higher is better, but look
+    at the assay (TADBP_HUMAN_Bolognesi_2019 is toxicity and A4_HUMAN_Seuma_2022 fibril
+    nucleation, both unflipped). Raises `DataError` naming file, row and column.
     """
     path = Path(csv)
     needed = ["DMS_id", "UniProt_ID", "target_seq", "coarse_selection_type"]
@@ -181,6 +206,7 @@ def read_data_dir(
     *,
     ids: Sequence[str] | None = None,
     properties: Sequence[str] | None = None,
+    synonymous: str = "refuse",
 ) -> list[Assay]:
     """Read the assays of a data directory, in the order of its manifest.
 
@@ -188,7 +214,8 @@ def read_data_dir(
     the columns mutant and score (and mutated_sequence, checked where present). A file with the
     columns protein and wild_type_sequence is a collection: it gives one assay per protein, called
     ``<id>/<protein>``. `ids` selects data sets, or single proteins of a collection; `properties`
-    selects kinds. Raises `DataError` for an id that is not there and for any row that is not valid.
+    selects kinds; ``synonymous="drop"`` leaves out rows like ``A24A``, which are refused otherwise.
+    Raises `DataError` for an id that is not there and for any row that is not valid.
     """
     manifest = read_manifest(data_dir)
     for name in properties or ():
@@ -207,7 +234,7 @@ def read_data_dir(
             continue
         if properties is not None and entry.property not in properties:
             continue
-        assays += _read_entry(Path(data_dir), entry)
+        assays += _read_entry(Path(data_dir), entry, synonymous)
     if ids is None:
         return assays
     found = {assay.id for assay in assays}
@@ -217,60 +244,49 @@ def read_data_dir(
     return [a for a in assays if a.id in ids or a.id.split("/")[0] in ids]
 
 
-def _read_entry(data_dir: Path, entry) -> list[Assay]:
+def _read_entry(data_dir: Path, entry, synonymous: str) -> list[Assay]:
     plain = data_dir / entry.property / f"{entry.id}.csv"
     path = plain if plain.exists() else plain.with_name(f"{entry.id}.csv.gz")
     if not path.exists():
         raise DataError("the file does not exist", "restore it or its manifest row", file=plain)
-    collection = ["protein", "wild_type_sequence"]
     required, optional = ["mutant", "score"], ["mutated_sequence"]
+    collection = ["protein", "wild_type_sequence"]
     if entry.target_seq:
         columns = read_columns(path, required, [*optional, *collection])
     else:
         columns = read_columns(path, [*required, *collection], optional)
     scores = parse_numbers(columns["score"], file=path, column="score")
-    if not len(scores):
-        raise DataError("the file has a header but no rows", "add measurements", file=path)
-    if "protein" in columns:
-        groups = _group_rows(columns, path)
+    index = rows_kept(columns["mutant"], synonymous)
+    if set(collection) <= set(columns):
+        groups = _group_rows(columns, index, path)
     else:
-        groups = {entry.protein: (entry.target_seq, list(range(len(scores))))}
-    assays = []
-    for protein, (wild_type, index) in groups.items():
-        mutated = columns.get("mutated_sequence")
-        try:
-            variants = read_variants(
-                [columns["mutant"][i] for i in index],
-                None if mutated is None else [mutated[i] for i in index],
-                wild_type,
-                [FIRST_ROW + i for i in index],
-                "mutant",
-            )
-        except DataError as error:
-            raise error.at(file=path) from None
-        name = f"{entry.id}/{protein}" if "protein" in columns else entry.id
-        units, sign, source = entry.score_units, entry.sign, entry.doi
-        assays.append(
-            Assay(
-                name,
-                protein,
-                entry.property,
-                wild_type,
-                variants,
-                scores[index],
-                units,
-                sign,
-                source,
-            )
+        groups = {"": (entry.target_seq, index)}
+    return [
+        Assay(
+            f"{entry.id}/{protein}" if protein else entry.id,
+            protein or entry.protein,
+            entry.property,
+            wild_type,
+            _variants(columns, rows, wild_type, path, "mutant"),
+            scores[rows],
+            entry.score_units,
+            entry.sign,
+            entry.doi,
         )
-    return assays
+        for protein, (wild_type, rows) in groups.items()
+    ]
 
 
-def _group_rows(columns: dict[str, list[str]], path: Path) -> dict[str, tuple[str, list[int]]]:
+def _group_rows(
+    columns: dict[str, list[str]], index: Sequence[int], path: Path
+) -> dict[str, tuple[str, list[int]]]:
     """Return protein -> (wild type, row indices) in order of first appearance."""
     groups: dict[str, tuple[str, list[int]]] = {}
-    pairs = zip(columns["protein"], columns["wild_type_sequence"], strict=True)
-    for i, (protein, wild_type) in enumerate(pairs):
+    for i in index:
+        protein, wild_type = columns["protein"][i], columns["wild_type_sequence"][i]
+        if not protein:
+            place = {"file": path, "row": FIRST_ROW + i, "column": "protein"}
+            raise DataError("the protein has no name", "fill it in", **place)
         if protein not in groups:
             try:
                 check_sequence(wild_type)

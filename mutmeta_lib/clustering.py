@@ -84,7 +84,7 @@ def cluster_proteins(
     - ``align``: two proteins are joined when their best local alignment is significant (E-value
       up to 0.001 against all residues given) and their `identity` reaches `threshold`. Above 100
       representatives only pairs that share three words of four residues near one diagonal are
-      aligned, which misses some distant relatives.
+      aligned, which misses some distant relatives: install MMseqs2 for large collections.
     - ``mmseqs``: MMseqs2 all against all (Steinegger and Söding 2017, doi:10.1038/nbt.3988), at
       its own significance of 0.001 and the identity of its local alignment.
     - ``auto``: ``align`` up to 100 representatives, so that small data sets split alike on every

@@ -15,6 +15,8 @@ from mutmeta_lib.mutations import (
     parse_variant,
 )
 
+_SYNONYMOUS = re.compile(r"([A-Z])[0-9]+\1|p\.([A-Z][a-z]{2})[0-9]+(=|\2)", re.ASCII)
+
 
 def check_variants(
     variants: Sequence[Variant], wild_type: str, rows: Sequence[int] | None = None
@@ -98,6 +100,25 @@ def _first_difference(expected: str, found: str) -> str:
     pairs = enumerate(zip(expected, found, strict=True), start=1)
     position, (right, wrong) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
     return f"{wrong} at position {position}, not {right}"
+
+
+def is_synonymous(text: str) -> bool:
+    """Tell whether a mutation is written as a residue replaced by itself: A24A, p.Ala24=.
+
+    >>> [is_synonymous(text) for text in ("A24A", "p.Ala24=", "p.Ala24Ala", "A24G", "WT")]
+    [True, True, True, False, False]
+    """
+    return _SYNONYMOUS.fullmatch(text) is not None
+
+
+def rows_kept(texts: Sequence[str], synonymous: str) -> list[int]:
+    """Return the indices of the rows to read: all, or all but synonymous ones.
+
+    `synonymous` is ``refuse`` (they are read, and `read_variants` refuses them) or ``drop``.
+    """
+    if synonymous not in ("refuse", "drop"):
+        raise DataError(f"synonymous='{synonymous}' is not known", "use 'refuse' or 'drop'")
+    return [i for i, text in enumerate(texts) if synonymous == "refuse" or not is_synonymous(text)]
 
 
 def parse_notation(text: str) -> Variant:

@@ -1,0 +1,110 @@
+"""The bundled data are what the script makes of the wheel, byte for byte."""
+
+import csv
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mutmeta_lib.assays import demo_dir, read_demo
+from mutmeta_lib.mutations import Substitution, parse_variant
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "build_demo_data.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("build_demo_data", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses look their module up by name.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    if given := os.environ.get("MUTMETA_MAVENN_WHEEL"):
+        return Path(given)
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--retries=0", "--timeout=10", "--quiet", "--dest", folder, "mavenn==1.1.4"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("the wheel of mavenn 1.1.4 cannot be downloaded; set MUTMETA_MAVENN_WHEEL")
+    return next(folder.glob("*.whl"))
+
+
+@pytest.mark.network
+def test_the_script_rebuilds_every_byte(script, wheel):
+    rebuilt = {name: text.encode() for name, text in script.build(wheel).items()}
+    bundled = {
+        path.relative_to(demo_dir()).as_posix(): path.read_bytes()
+        for path in demo_dir().rglob("*")
+        if path.is_file()
+    }
+    assert sorted(bundled) == sorted(rebuilt)
+    assert [name for name in bundled if bundled[name] != rebuilt[name]] == []
+    assert sum(map(len, bundled.values())) < 2_000_000
+
+
+def test_another_wheel_is_refused(script, tmp_path):
+    other = tmp_path / "mavenn-1.1.4-py3-none-any.whl"
+    other.write_bytes(b"PK")
+    with pytest.raises(SystemExit, match="sha256 differs"):
+        script.build(other)
+
+
+def doubles(**scores):
+    return {parse_variant(text.replace("_", ":")): score for text, score in scores.items()}
+
+
+def test_a_double_mutant_is_a_row_of_two_scans(script):
+    scans = script.by_background(doubles(A1C_D2E=1.0, A1C_D2F=2.0))
+    a1c, d2e, d2f = Substitution(1, "A", "C"), Substitution(2, "D", "E"), Substitution(2, "D", "F")
+    assert scans == {a1c: {(d2e,): 1.0, (d2f,): 2.0}, d2e: {(a1c,): 1.0}, d2f: {(a1c,): 2.0}}
+
+
+def test_the_most_measured_background_of_a_site_is_kept(script):
+    scans = script.by_background(doubles(A1C_D2E=1.0, A1G_D2E=2.0, A1G_D2F=3.0, A1G_K3R=0.0))
+    # Site 2: D2E has two partners; site 3: one background only.
+    assert list(map(str, script.one_per_site(scans))) == ["A1G", "D2E", "K3R"]
+
+
+def test_the_card_counts_what_the_data_hold():
+    with open(demo_dir() / "SOURCES.csv", newline="") as handle:
+        rows = {row["source"]: row for row in csv.DictReader(handle)}
+    assays = read_demo()
+    assert sum(int(row["assays"]) for row in rows.values()) == len(assays)
+    for name, row in rows.items():
+        own = [assay for assay in assays if assay.id.startswith(name)]
+        assert int(row["assays"]) == len(own)
+        assert int(row["rows in the assays"]) == sum(map(len, own))
+        kept = int(row["distinct variants kept"])
+        dropped = [int(value) for key, value in row.items() if key.endswith("dropped")]
+        assert kept + sum(dropped) == int(row["in the wheel"])
+
+
+def test_signs_point_the_way_the_card_says():
+    """Facts of protein chemistry that hold only with the signs as they are."""
+    assays = {assay.id: assay for assay in read_demo()}
+
+    def mean(assay, chosen):
+        scores = [s for v, s in zip(assay.variants, assay.scores, strict=True) if chosen(v[0])]
+        return sum(scores) / len(scores)
+
+    stability = assays["GB1_NISTHAL2019_on_WT"]
+    # Proline breaks helices and strands.
+    assert mean(stability, lambda s: s.mutant == "P") < mean(stability, lambda s: s.mutant != "P")
+    # Charge in the hydrophobic core of Abeta42 (residues 17-21, 29-42) slows nucleation.
+    abeta = assays["ABETA42_SEUMA2021_on_WT"]
+    core = {17, 18, 19, 20, 21, *range(29, 43)}
+    assert mean(abeta, lambda s: s.position in core and s.mutant in "DEKR") > mean(
+        abeta, lambda s: s.position not in core
+    )
+    # Hydrophobic changes of TDP-43 reduce toxicity (Bolognesi et al. 2019).
+    tdp43 = assays["TDP43_BOLOGNESI2019_on_WT"]
+    assert mean(tdp43, lambda s: s.mutant in "ILVFWM") > mean(tdp43, lambda s: s.mutant in "DEKR")
