@@ -215,7 +215,7 @@ def build(wheel: Path) -> dict[str, str]:
     """Return relative path -> content of every file of the demo data."""
     tables = read_wheel(wheel)
     files = {"LICENSE-mavenn.txt": CREDIT + tables["LICENSE"].decode()}
-    entries, summary = [], []
+    entries, summary, checks = [], [], []
     for source, prefix, wild_type, lost, sign in (
         (GB1, "GB1_OLSON2014", GB1_OLSON, "M", 1),
         (NISTHAL, "GB1_NISTHAL2019", GB1_NISTHAL, "M", -1),
@@ -236,21 +236,21 @@ def build(wheel: Path) -> dict[str, str]:
                 source.units, source.sign, source.doi,
             ])  # fmt: skip
         summary.append([
-            prefix, source.property, source.doi, len(clean) + len(stops), len(stops),
-            len(clean) - len(kept), len(kept), len(scans), sum(len(s.scores) for s in scans),
-            signs(source.table, variants, stops),
+            prefix, len(clean) + len(stops), len(stops), len(clean) - len(kept), len(kept),
+            len(scans), sum(len(s.scores) for s in scans),
         ])  # fmt: skip
+        checks.append([prefix, signs(source.table, variants, stops)])
     files["MANIFEST.csv"] = to_csv(
         ["id", "property", "protein", "target_seq", "n_proteins", "n_variants", "score_units",
          "sign", "doi"],
         entries,
     )  # fmt: skip
     files["SOURCES.csv"] = to_csv(
-        ["source", "property", "doi", "in the wheel", "with a stop codon, dropped",
-         "in no chosen scan, dropped", "distinct variants kept", "assays", "rows in the assays",
-         "check of the sign"],
+        ["source", "in the wheel", "with a stop codon, dropped", "in no chosen scan, dropped",
+         "distinct variants kept", "assays", "rows in the assays"],
         summary,
     )  # fmt: skip
+    files["SIGNS.csv"] = to_csv(["source", "what the bundled signs give"], checks)
     return files
 
 
