@@ -15,6 +15,8 @@ from mutmeta_lib import __version__
 from mutmeta_lib.console import (
     Commands,
     NameValueCommand,
+    check_device,
+    check_known,
     curve_table,
     is_file,
     only_sequence,
@@ -23,7 +25,6 @@ from mutmeta_lib.console import (
     say_progress,
     whole_numbers,
 )
-from mutmeta_lib.errors import DataError
 
 app = typer.Typer(
     cls=Commands,
@@ -234,36 +235,51 @@ def evaluate_command(
         str, typer.Option(help="'tiny', a local directory or a Hugging Face name.")
     ] = "tiny",
     encoding: Annotated[str, typer.Option(help="How variants are written.")] = "separator",
-    methods: Annotated[
-        str, typer.Option(help="Names, separated by commas.")
-    ] = "maml,finetune,ridge",
+    methods: Annotated[str, typer.Option(help="Names, separated by commas.")] = (
+        "maml,multitask,finetune,ridge"
+    ),
     shots: Annotated[str, typer.Option(help="Support sizes, separated by commas.")] = "0,1,5,10",
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions with new draws.")] = 2,
     folds: Annotated[int, typer.Option(min=3, help="Groups of proteins.")] = 3,
-    meta_steps: Annotated[int, typer.Option(min=1, help="Outer steps.")] = 50,
+    meta_steps: Annotated[int, typer.Option(min=1, help="Outer steps.")] = 20,
+    first_order: Annotated[
+        bool, typer.Option("--first-order/--second-order", help="Order of the meta-gradient.")
+    ] = True,
     per_protein: Annotated[
-        int | None, typer.Option(min=1, help="At most so many assays per protein and property.")
-    ] = None,
+        int, typer.Option(min=0, help="Assays per protein and property; 0 means all.")
+    ] = 4,
+    max_query: Annotated[
+        int, typer.Option(min=0, help="Variants to predict per task; 0 means all.")
+    ] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     metric: Annotated[str, typer.Option(help="spearman, ndcg or relative_mse.")] = "spearman",
     output: Annotated[Path | None, typer.Option(help="Write the record here (json).")] = None,
 ) -> None:
-    """Few-shot curves on proteins that meta-training has not seen, methods side by side."""
-    from mutmeta_lib.experiments.few_shot import REPORTED, few_shot_experiment
+    """Few-shot curves on proteins that meta-training has not seen, methods side by side.
+
+    The defaults are a demonstration of a few minutes, not evidence; raise them for that.
+    """
+    support_sizes = whole_numbers(shots, "--shots")
+    names = [name.strip() for name in methods.split(",")]
+
+    from mutmeta_lib.experiments.few_shot import ALL_METHODS, REPORTED, few_shot_experiment
     from mutmeta_lib.records import write_record
 
-    if metric not in REPORTED:
-        raise DataError(f"there is no metric '{metric}'", f"use one of {', '.join(REPORTED)}")
+    check_known([metric], REPORTED, "metric")
+    check_known(names, ALL_METHODS, "method")
+    check_device(device)
     record = few_shot_experiment(
         data_dir=data_dir,
         encoder=encoder,
         encoding=encoding,
-        methods=methods.split(","),
-        shots=whole_numbers(shots, "--shots"),
+        methods=names,
+        shots=support_sizes,
         seeds=seeds,
         n_folds=folds,
         meta_steps=meta_steps,
+        first_order=first_order,
         per_protein=per_protein,
+        max_query=max_query or None,
         device=device,
         profile="own",
         progress=say_progress,
@@ -273,13 +289,10 @@ def evaluate_command(
     summary = record.table("summary")
     summary = summary[summary["metric"] == metric]
     console = out()
+    console.print(curve_table(f"{metric}: mean over assays [95 % interval]", summary, names))
     console.print(
-        curve_table(f"{metric}: mean over assays [95 % interval]", summary, methods.split(","))
-    )
-    assays = int(summary["n_assays"].max())
-    console.print(
-        f"{assays} test assays of {len(record.data)}, {seeds} seeds, encoder {encoder}, "
-        f"{encoding}; intervals resample assays, which of one protein are not independent",
+        f"{int(summary['n_assays'].max())} test assays, {seeds} seeds, encoder {encoder}, "
+        f"{encoding}; intervals resample assays, and assays of one protein are not independent",
         markup=False,
     )
 

@@ -85,6 +85,25 @@ def whole_numbers(text: str, option: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def check_known(names: Sequence[str], known: Sequence[str], what: str) -> None:
+    """Refuse a name that is not one of the known ones.
+
+    >>> check_known(["ridge"], ["ridge", "gp"], "method")
+    """
+    for name in names:
+        if name not in known:
+            raise DataError(f"there is no {what} '{name}'", f"use one of {', '.join(known)}")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine has not, before any work."""
+    import torch
+
+    check_known([device.split(":")[0]], ["auto", "cpu", "cuda"], "device")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise DataError("this machine has no CUDA device that torch can use", "use --device cpu")
+
+
 def is_file(text: str) -> bool:
     """Tell a path from a sequence: a sequence has no dot, no slash, and is no file."""
     return "." in text or "/" in text or (len(text) < 256 and Path(text).is_file())

@@ -1,5 +1,6 @@
 """The command line, as a process and in one: what it prints, and how it fails."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -104,6 +105,8 @@ def test_a_wrong_parameter_stops_before_anything_runs(notebook):
         (["run", "nowhere.ipynb"], "no such notebook"),
         (["evaluate", "--metric", "accuracy"], "no metric 'accuracy'"),
         (["evaluate", "--shots", "0;5"], "write whole numbers with commas"),
+        (["evaluate", "--methods", "maml,rigde"], "no method 'rigde'"),
+        (["evaluate", "--device", "tpu"], "no device 'tpu'"),
     ],
 )
 def test_bad_input(arguments, told):
@@ -172,6 +175,7 @@ def test_evaluate_prints_methods_side_by_side_and_writes_the_record(monkeypatch,
     import mutmeta_lib.experiments.few_shot as few_shot
 
     asked = {}
+    real = few_shot.few_shot_experiment
 
     def experiment(**parameters) -> Record:
         asked.update(parameters)
@@ -207,4 +211,5 @@ def test_evaluate_prints_methods_side_by_side_and_writes_the_record(monkeypatch,
     assert ["ridge", "not defined", "0.41 [0.30, 0.50]"] in cells
     assert "0.99" not in done.stdout
     assert (asked["shots"], asked["methods"]) == ([0, 5], ["maml", "ridge"])
+    assert set(asked) <= set(inspect.signature(real).parameters)
     assert read_record(output).experiment == "few_shot"
