@@ -74,6 +74,13 @@ def test_encode_prints_the_tokens_as_the_model_sees_them():
     assert ["K2R", "on", "4", "residues,", "encoder", "tiny"] in lines
 
 
+def test_the_readme_shows_real_output():
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    command, _, shown = readme.partition("$ mutmeta ")[2].partition("```")[0].partition("\n")
+    printed = inside(*command.split()).stdout
+    assert [line.rstrip() for line in printed.splitlines()] == shown.splitlines()
+
+
 def test_bad_input_is_one_sentence_and_exit_code_2():
     done = mutmeta("encode", "MKTA", "T30G")
     assert done.returncode == 2
