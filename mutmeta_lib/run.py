@@ -56,8 +56,8 @@ def run_notebook(
             progress_bar=sys.stderr.isatty(),
             kernel_name="python3",
             language="python",
-            # The kernel warns at every start that it talks to us over a local socket.
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            # The kernel remarks on its local socket and its own shutdown; a cell that fails raises.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
         content = nbformat.read(executed, as_version=4)
     paths = machine_paths(notebook, chosen)
