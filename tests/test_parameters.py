@@ -92,7 +92,14 @@ def test_unfitting_values_are_refused_in_one_sentence(notebook, given, told):
     assert str(caught.value).startswith("05_curves.ipynb: ")
 
 
-@given(st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.lists(st.integers())))
+@given(
+    st.one_of(
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.booleans(),
+        st.lists(st.integers()),
+    )
+)
 def test_what_python_writes_the_command_line_reads(value):
     assert parse_value(repr(value), None) == value
 

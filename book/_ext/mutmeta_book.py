@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 MINUS, NO_BREAK = "\u2212", "\u00a0"
 EXECUTED = "book/runs/quick/"
 PAIRED = "notebooks/"
+THEBE = ("init_thebe_core", "update_thebe_context")
 
 
 def find_record(source: str | Path, reference: str) -> tuple[Record, Path]:
@@ -169,7 +170,8 @@ def leave_out_thebe(app: Sphinx, config: Any) -> None:
     """
     for listeners in app.events.listeners.values():
         for listener in list(listeners):
-            if getattr(listener.handler, "__module__", "").startswith("sphinx_thebe"):
+            handler = listener.handler
+            if getattr(handler, "__module__", "") == "sphinx_thebe" and handler.__name__ in THEBE:
                 app.disconnect(listener.id)
 
 
