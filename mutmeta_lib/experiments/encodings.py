@@ -9,10 +9,12 @@ has not).
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed, parallel_config
 
 from mutmeta_lib.evaluate import compare, summarise
 from mutmeta_lib.experiments.setting import (
@@ -52,6 +54,7 @@ def encoding_experiment(
     lr: float = 1e-3,
     max_test: int | None = None,
     device: str = "auto",
+    workers: int = 1,
     profile: str = "full",
     progress: Callable[[str], None] | None = None,
 ) -> Record:
@@ -73,8 +76,9 @@ def encoding_experiment(
         lr: Adam's rate.
         max_test: held-out rows scored per assay; all when None.
         device: ``auto``, ``cpu`` or ``cuda``.
+        workers: processes that share the cells; it does not change results.
         profile: name of the profile, for the record.
-        progress: called with one line of text per trained predictor.
+        progress: called with one line of text per encoding, pooling and seed.
 
     Returns:
         A record: tables ``results`` (one row per assay, seed, hold-out, encoding and pooling),
@@ -87,48 +91,39 @@ def encoding_experiment(
     say = progress or (lambda line: None)
     assays = load_assays(data_dir, ids=ids, per_protein=per_protein)
     described = describe_encoder(make_predictor(encoder, poolings[0], seed=0, device="cpu"))
+
+    def run_cell(encoding: str, pooling: str, seed: int) -> list[dict]:
+        predictor = make_predictor(encoder, pooling, seed=seed, device=device)
+        vocabulary, max_tokens = predictor.encoder.vocabulary, predictor.encoder.max_tokens
+        encoded = [encode_assay(assay, encoding, vocabulary, max_tokens) for assay in assays]
+        rows = []
+        for hold_out in hold_outs:
+            tasks = [hold_out_task(a, hold_out, held_out, seed, max_test) for a in encoded]
+            params = train_jointly(
+                predictor,
+                initial_params(predictor, seed, device),
+                tasks,
+                steps=steps,
+                assays_per_step=assays_per_step,
+                batch_size=batch_size,
+                lr=lr,
+                rng=np.random.default_rng(seed),
+            )
+            where = {"encoding": encoding, "pooling": pooling, "hold_out": hold_out}
+            rows += [{**where, "seed": seed, **_score(predictor, params, task)} for task in tasks]
+        return rows
+
+    cells = list(product(encodings, poolings, range(seeds)))
     rows = []
     began = time.perf_counter()
-    for encoding in encodings:
-        encoded: list[EncodedAssay] = []
-        for pooling in poolings:
-            for seed in range(seeds):
-                predictor = make_predictor(encoder, pooling, seed=seed, device=device)
-                if not encoded:
-                    loaded = predictor.encoder
-                    encoded = [
-                        encode_assay(a, encoding, loaded.vocabulary, loaded.max_tokens)
-                        for a in assays
-                    ]
-                for hold_out in hold_outs:
-                    say(f"{encoding}, {pooling} pooling, held-out {hold_out}, seed {seed}")
-                    tasks = [hold_out_task(a, hold_out, held_out, seed, max_test) for a in encoded]
-                    params = train_jointly(
-                        predictor,
-                        initial_params(predictor, seed, device),
-                        tasks,
-                        steps=steps,
-                        assays_per_step=assays_per_step,
-                        batch_size=batch_size,
-                        lr=lr,
-                        rng=np.random.default_rng(seed),
-                    )
-                    for task in tasks:
-                        assay = task.query.assay.assay
-                        predicted = predict(predictor, params, task.query.tokens).numpy()
-                        rows.append(
-                            {
-                                "encoding": encoding,
-                                "pooling": pooling,
-                                "hold_out": hold_out,
-                                "assay": assay.id,
-                                "protein": assay.protein,
-                                "property": assay.property,
-                                "seed": seed,
-                                "n_test": len(task.query),
-                                "spearman": spearman(predicted, task.query.scores),
-                            }
-                        )
+    # Cells are independent, so their number of processes changes nothing but the time they take.
+    with parallel_config("loky", inner_max_num_threads=1):
+        jobs = Parallel(n_jobs=workers, return_as="generator")(
+            delayed(run_cell)(*cell) for cell in cells
+        )
+        for (encoding, pooling, seed), found in zip(cells, jobs, strict=True):
+            rows += found
+            say(f"{encoding}, {pooling} pooling, seed {seed}: done")
     results = pd.DataFrame(rows)
     summary, differences = _report(results, encodings)
     return Record(
@@ -142,8 +137,21 @@ def encoding_experiment(
         peak_memory_mb=peak_memory_mb(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         numbers=_numbers(summary, differences),
-        tables={"results": results, "summary": summary, "differences": differences},
+        tables={"results": results.round(5), "summary": summary, "differences": differences},
     )
+
+
+def _score(predictor: Predictor, params: Params, task: Task) -> dict:
+    """One row of the results: how well a task's held-out rows are ranked."""
+    assay = task.query.assay.assay
+    predicted = predict(predictor, params, task.query.tokens).numpy()
+    return {
+        "assay": assay.id,
+        "protein": assay.protein,
+        "property": assay.property,
+        "n_test": len(task.query),
+        "spearman": spearman(predicted, task.query.scores),
+    }
 
 
 def hold_out_task(

@@ -1,0 +1,60 @@
+"""Every committed record can be read, belongs to the bundled data, and names no machine."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mutmeta_lib.assays import read_demo
+from mutmeta_lib.encoders import tiny_encoder
+from mutmeta_lib.experiments import EXPERIMENTS
+from mutmeta_lib.parameters import default_parameters, profile_parameters
+from mutmeta_lib.records import read_record
+
+ROOT = Path(__file__).parent.parent
+RECORDS = sorted((ROOT / "book" / "records").glob("full/*.json"))
+STEMS = {
+    "encodings": "02_encoding",
+    "meta_training": "04_meta_training",
+    "few_shot": "05_few_shot",
+    "timing": "06_timing",
+}
+
+
+def test_there_are_committed_records():
+    assert RECORDS, "the book's longer runs show records from book/records/full"
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_record_is_whole_and_of_the_bundled_data(path):
+    record = read_record(path)
+    assert record.experiment == path.stem
+    assert record.experiment in EXPERIMENTS
+    assert record.profile == path.parent.name
+    hashes = {assay.id: assay.sha256 for assay in read_demo()}
+    assert record.data
+    assert {name: hashes.get(name) for name in record.data} == record.data
+    assert record.encoder["sha256"] == tiny_encoder(seed=0).sha256
+    assert re.fullmatch(r"[0-9a-f]{7,40}", record.environment["commit"]), "a clean commit"
+    assert len(path.read_bytes()) < 6_000_000
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_record_answers_the_question_its_notebook_asks(path):
+    """Otherwise the full profile would compute for an hour instead of loading it."""
+    record = read_record(path)
+    notebook = ROOT / "notebooks" / f"{STEMS[path.stem]}.ipynb"
+    asked = default_parameters(notebook) | profile_parameters(notebook, path.parent.name)
+    shared = asked.keys() & record.parameters.keys()
+    assert {"data_dir", "encoder", "device"} <= shared
+    assert {name: asked[name] for name in shared} == {
+        name: record.parameters[name] for name in shared
+    }
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_record_names_no_place_of_a_machine(path):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    texts = [json.dumps(content[name]) for name in ("parameters", "environment", "encoder")]
+    assert not [text for text in texts if re.search(r'"(/|~|[A-Z]:\\)', text)]
