@@ -4,6 +4,7 @@ The evaluation loop never asks which method it holds. A new method is one class 
 ``predict``, and one line in the ``METHODS`` table.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -37,6 +38,10 @@ class Method(Protocol):
         """Predicted labels ``(n,)`` on the scaled axis; ``query.labels`` is not read."""
 
 
+class Diverged(UserWarning):
+    """Adaptation made the support loss worse; the method falls back to its start on this task."""
+
+
 @dataclass(frozen=True, eq=False)
 class GradientMethod:
     """Full-batch gradient steps from a start: plain SGD (MAML's inner loop) or Adam.
@@ -53,15 +58,34 @@ class GradientMethod:
     steps: int
 
     def adapt(self, support: Examples, generator: torch.Generator) -> Params:
-        """Take ``steps`` gradient steps; without labels the start itself is used."""
+        """Take ``steps`` gradient steps; without labels the start itself is used.
+
+        An adaptation whose support loss ends higher than it began, or not finite, is warned about
+        (``Diverged``) and answered with the start, in tuning and in testing alike: it needs no
+        label but the support's, and a user who saw it would do the same.
+        """
         if not len(support):
             return self.start
         if self.optimiser == "sgd":
             loop = InnerLoop(lr=self.lr, steps=self.steps, first_order=True)
-            return inner_update(self.predictor.loss, self.start, support, loop)
-        if self.optimiser == "adam":
-            return finetune(self.predictor.loss, self.start, support, lr=self.lr, steps=self.steps)
-        raise ValueError(f"unknown optimiser {self.optimiser!r}; choose sgd or adam")
+            adapted = inner_update(self.predictor.loss, self.start, support, loop)
+        elif self.optimiser == "adam":
+            loss = self.predictor.loss
+            adapted = finetune(loss, self.start, support, lr=self.lr, steps=self.steps)
+        else:
+            raise ValueError(f"unknown optimiser {self.optimiser!r}; choose sgd or adam")
+        with torch.no_grad():
+            before = self.predictor.loss(self.start, support)
+            after = self.predictor.loss(adapted, support)
+        if after <= before:  # False for NaN as well
+            return adapted
+        warnings.warn(
+            f"{self.name} diverged on assay {support.assay.assay.id} ({len(support)} labels, "
+            f"{self.optimiser} at {self.lr}); its start is used there",
+            Diverged,
+            stacklevel=2,
+        )
+        return self.start
 
     def predict(self, state: Params, query: Examples) -> np.ndarray:
         """Predicted labels, ``(n,)``."""

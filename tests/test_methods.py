@@ -5,7 +5,7 @@ import pytest
 import torch
 from toy import WORTH, toy_encoded, toy_predictor
 
-from mutmeta_lib.methods import METHODS, GradientMethod, Ingredients, build_methods
+from mutmeta_lib.methods import METHODS, Diverged, GradientMethod, Ingredients, build_methods
 from mutmeta_lib.metrics import spearman
 from mutmeta_lib.tasks import Examples, draw_task, task_generator
 
@@ -83,6 +83,13 @@ def test_a_gradient_method_moves_towards_the_support():
 def test_without_labels_the_start_is_used():
     method = BUILT["maml"]
     assert method.adapt(task(0).support, torch.Generator()) is START
+
+
+@pytest.mark.parametrize(("optimiser", "lr"), [("sgd", 1e20), ("sgd", 30.0), ("adam", 1e4)])
+def test_a_diverged_adaptation_is_said_and_answered_with_the_start(optimiser, lr):
+    method = GradientMethod("maml", PREDICTOR, START, optimiser, lr, 10)
+    with pytest.warns(Diverged, match=r"maml diverged on assay TOY0 \(10 labels"):
+        assert method.adapt(task(10).support, torch.Generator()) is START
 
 
 def test_blosum_ranks_by_the_matrix():

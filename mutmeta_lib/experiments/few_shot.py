@@ -1,6 +1,7 @@
 """Few-shot curves on proteins never seen in meta-training: the paper's central comparison."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from mutmeta_lib.experiments.setting import (
     make_predictor,
 )
 from mutmeta_lib.maml import InnerLoop
-from mutmeta_lib.methods import GradientMethod, Ingredients, build_methods
+from mutmeta_lib.methods import Diverged, GradientMethod, Ingredients, build_methods
 from mutmeta_lib.metrics import METRICS
 from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.records import Record, environment, number, peak_memory_mb, recorded_parameters
@@ -109,7 +110,8 @@ def few_shot_experiment(
     Returns:
         A record: table ``results`` (one row per method, assay, seed, shots), ``summary``,
         ``differences`` (paired, MAML minus each other method), ``choices``, ``history``; numbers
-        ``<method>_<shots>_<metric>`` and ``maml_minus_<method>_<shots>_<metric>``.
+        ``<method>_<shots>_<metric>``, ``maml_minus_<method>_<shots>_<metric>`` and
+        ``diverged_adaptations`` (test adaptations that fell back to their start).
 
     """
     parameters = recorded_parameters(locals())
@@ -141,12 +143,12 @@ def few_shot_experiment(
             rates[name], rows = tune(predictor, fold, name, starts[name], adapt_steps, shots, seed)
             tuned += [{"method": name, **row} for row in rows]
         tuning_seconds = time.perf_counter() - began
-        given = Ingredients(
-            predictor, starts, fold.test, rates, adapt_steps, str(pick_device(device))
-        )
-        found = few_shot(
-            build_methods(methods, given), fold.test, shots=shots, seeds=[seed], max_query=max_query
-        )
+        where_to = str(pick_device(device))
+        given = Ingredients(predictor, starts, fold.test, rates, adapt_steps, where_to)
+        built = build_methods(methods, given)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", Diverged)
+            found = few_shot(built, fold.test, shots=shots, seeds=[seed], max_query=max_query)
         where = {"fold": fold_index, "seed": seed}
         return {
             "results": found.assign(fold=fold_index),
@@ -156,6 +158,7 @@ def few_shot_experiment(
             ).assign(**where),
             "seconds": {f"meta_training_{name}": run.seconds for name, run in runs.items()}
             | {"tuning": tuning_seconds},
+            "diverged": sum(issubclass(one.category, Diverged) for one in caught),
         }
 
     pairs = [(index, seed) for index in chosen for seed in range(seeds)]
@@ -187,7 +190,12 @@ def few_shot_experiment(
         seconds=seconds,
         peak_memory_mb=peak_memory_mb(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        numbers=name_numbers(summary, differences),
+        numbers=name_numbers(summary, differences)
+        | {
+            "diverged_adaptations": number(
+                sum(outcome["diverged"] for outcome in done), n=len(results), unit="adaptations"
+            )
+        },
         tables={
             **{name: table.round(5) for name, table in tables.items()},
             "summary": summary,
