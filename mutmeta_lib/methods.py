@@ -5,7 +5,8 @@ The evaluation loop never asks which method it holds. A new method is one class 
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,6 +41,20 @@ class Method(Protocol):
 
 class Diverged(UserWarning):
     """Adaptation made the support loss worse; the method falls back to its start on this task."""
+
+
+@contextmanager
+def divergences() -> Iterator[list[str]]:
+    """Collect what ``Diverged`` warnings say, to be counted and recorded, in place of stderr."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield messages
+    for one in caught:
+        if issubclass(one.category, Diverged):
+            messages.append(str(one.message))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 @dataclass(frozen=True, eq=False)

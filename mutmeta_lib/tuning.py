@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from mutmeta_lib.methods import Method
+from mutmeta_lib.methods import Method, divergences
 from mutmeta_lib.metrics import spearman
 from mutmeta_lib.tasks import EncodedAssay, draw_task, stable_seed, task_generator
 
@@ -50,14 +50,17 @@ def choose_rate(
         max_assays: assays used, to bound the cost.
 
     Returns:
-        The choice (first of equals) and one row per candidate with its score.
+        The choice (first of equals) and one row per candidate with its score and
+        how many of its adaptations diverged.
 
     """
     picks = np.linspace(0, len(assays) - 1, min(max_assays, len(assays))).round().astype(int)
     chosen = [assays[index] for index in picks]
     rows = []
     for optimiser, lr in candidates:
-        score = mean_spearman(build((optimiser, lr)), chosen, shots, seed, max_query)
-        rows.append({"optimiser": optimiser, "lr": lr, "validation_spearman": score})
+        with divergences() as diverged:
+            score = mean_spearman(build((optimiser, lr)), chosen, shots, seed, max_query)
+        row = {"optimiser": optimiser, "lr": lr, "validation_spearman": score}
+        rows.append({**row, "diverged": len(diverged)})
     best = max(range(len(rows)), key=lambda index: rows[index]["validation_spearman"])
     return tuple(candidates[best]), rows

@@ -1,7 +1,6 @@
 """Few-shot curves on proteins never seen in meta-training: the paper's central comparison."""
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from mutmeta_lib.experiments.setting import (
     make_predictor,
 )
 from mutmeta_lib.maml import InnerLoop
-from mutmeta_lib.methods import Diverged, GradientMethod, Ingredients, build_methods
+from mutmeta_lib.methods import GradientMethod, Ingredients, build_methods, divergences
 from mutmeta_lib.metrics import METRICS
 from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.records import Record, environment, number, peak_memory_mb, recorded_parameters
@@ -146,8 +145,7 @@ def few_shot_experiment(
         where_to = str(pick_device(device))
         given = Ingredients(predictor, starts, fold.test, rates, adapt_steps, where_to)
         built = build_methods(methods, given)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", Diverged)
+        with divergences() as diverged:
             found = few_shot(built, fold.test, shots=shots, seeds=[seed], max_query=max_query)
         where = {"fold": fold_index, "seed": seed}
         return {
@@ -158,7 +156,7 @@ def few_shot_experiment(
             ).assign(**where),
             "seconds": {f"meta_training_{name}": run.seconds for name, run in runs.items()}
             | {"tuning": tuning_seconds},
-            "diverged": sum(issubclass(one.category, Diverged) for one in caught),
+            "diverged": len(diverged),
         }
 
     pairs = [(index, seed) for index in chosen for seed in range(seeds)]

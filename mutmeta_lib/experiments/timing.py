@@ -25,7 +25,7 @@ from mutmeta_lib.experiments.setting import (
 )
 from mutmeta_lib.finetune import finetune_epochs
 from mutmeta_lib.maml import InnerLoop
-from mutmeta_lib.methods import GradientMethod, Method
+from mutmeta_lib.methods import GradientMethod, Method, divergences
 from mutmeta_lib.predictor import Params, Predictor, predict
 from mutmeta_lib.records import Record, environment, number, peak_memory_mb, recorded_parameters
 from mutmeta_lib.splits import protein_folds
@@ -156,7 +156,7 @@ def timing_experiment(
         validation_tasks=8,
     )
     seconds = {"meta_training_maml": 0.0, "meta_training_multitask": 0.0}
-    tables = []
+    tables, fell_back = [], 0
     for seed in range(seeds):
         predictor = make_predictor(encoder, pooling, seed=seed, device=device)
         data = encode_fold(split, assays, encoding, predictor)
@@ -177,9 +177,12 @@ def timing_experiment(
             "finetune_epochs", predictor, starts["finetune"], 1e-3, epochs
         )
         # The first call of a process pays for warming up; it is made here and thrown away.
-        few_shot(methods, data.test[:1], shots=[min(sizes)], seeds=[seed], max_query=8)
-        enough = [a for a in data.test if len(a) >= max(sizes) + 16]
-        tables.append(few_shot(methods, enough, shots=sizes, seeds=[seed], max_query=max_query))
+        with divergences():
+            few_shot(methods, data.test[:1], shots=[min(sizes)], seeds=[seed], max_query=8)
+        with divergences() as diverged:
+            enough = [a for a in data.test if len(a) >= max(sizes) + 16]
+            tables.append(few_shot(methods, enough, shots=sizes, seeds=[seed], max_query=max_query))
+        fell_back += len(diverged)
     results = pd.concat(tables, ignore_index=True)
     adaptation = summarise(results, "seconds_adapt")
     accuracy = summarise(results, "spearman")
@@ -190,6 +193,7 @@ def timing_experiment(
                 row["mean"], row["low"], row["high"], row["n_assays"], unit
             )
     trained = seconds["meta_training_maml"] / seeds
+    numbers["diverged_adaptations"] = number(fell_back, n=len(results), unit="adaptations")
     numbers["meta_training_seconds"] = number(trained, n=seeds, unit="s")
     numbers["break_even_tasks"] = number(
         break_even(
