@@ -11,6 +11,8 @@ from typing import TypeVar
 from torch import Tensor
 from torch.func import grad
 
+from mutmeta_lib.maml.scope import adapted_names
+
 Params = dict[str, Tensor]
 Batch = TypeVar("Batch")
 Loss = Callable[[Params, Batch], Tensor]
@@ -22,12 +24,14 @@ class InnerLoop:
     """Adaptation by gradient descent: ``steps`` steps of size ``lr``.
 
     ``first_order`` treats the inner gradients as constants, so the meta-gradient is the query
-    gradient at the adapted parameters (FOMAML); otherwise it is differentiated through.
+    gradient at the adapted parameters (FOMAML); otherwise it is differentiated through. ``scope``
+    says which parameters are adapted (see ``scope``); the others stay at the start.
     """
 
     lr: float = 0.01
     steps: int = 5
     first_order: bool = False
+    scope: str = "all"
 
 
 def inner_update(loss: Loss, params: Params, support: Batch, loop: InnerLoop) -> Params:
@@ -37,10 +41,14 @@ def inner_update(loss: Loss, params: Params, support: Batch, loop: InnerLoop) ->
         loss: scalar loss of ``(params, batch)``.
         params: start of the inner loop, a dictionary of tensors.
         support: the labelled support set, passed to ``loss`` as it is.
-        loop: number and size of the steps, first or second order.
+        loop: number and size of the steps, first or second order, and what is adapted.
 
     Returns:
-        New parameters of the same names and shapes. They depend differentiably on ``params``.
+        New parameters of the same names and shapes. They depend differentiably on ``params``;
+        those outside the scope are the given tensors themselves.
+
+    Raises:
+        DataError: the scope does not fit the parameters.
 
     Example (one step on a parabola with its minimum at 3)::
 
@@ -51,10 +59,11 @@ def inner_update(loss: Loss, params: Params, support: Batch, loop: InnerLoop) ->
         {'w': tensor([0.6000])}
 
     """
-    support_gradient = grad(loss)
+    adapted = {name: params[name] for name in adapted_names(params, loop.scope)}
+    support_gradient = grad(lambda changed: loss({**params, **changed}, support))
     for _ in range(loop.steps):
-        gradient = support_gradient(params, support)
+        gradient = support_gradient(adapted)
         if loop.first_order:
             gradient = {name: value.detach() for name, value in gradient.items()}
-        params = {name: value - loop.lr * gradient[name] for name, value in params.items()}
-    return params
+        adapted = {name: value - loop.lr * gradient[name] for name, value in adapted.items()}
+    return {**params, **adapted}

@@ -12,12 +12,14 @@ import importlib
 import importlib.util
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mutmeta_lib.maml.inner import Batch, InnerLoop, Loss, Params
+from mutmeta_lib.maml.scope import adapted_names
 
 INSTALL = (
     "pip install --no-deps --config-settings '--build-option=build_ext' "
@@ -53,32 +55,49 @@ def load_maml() -> type[nn.Module]:
 
 
 class _LossModule(nn.Module):
-    """A module whose parameters are a dictionary's and whose forward is a loss."""
+    """A module whose forward is a loss and whose parameters are those that adapt.
 
-    def __init__(self, loss: Loss, params: Params):
+    All others are held as plain tensors: clones of the module share them, so they stay at the
+    start, and their gradient can be asked for.
+    """
+
+    def __init__(self, loss: Loss, params: Params, adapted: Sequence[str]):
         super().__init__()
         self.loss = loss
-        # Parameter names may not hold dots; the order of the dictionary is kept instead.
         self.names = list(params)
-        for index, value in enumerate(params.values()):
-            self.register_parameter(f"p{index}", nn.Parameter(value.detach().clone()))
+        self.index = {name: index for index, name in enumerate(adapted)}
+        self.fixed: Params = {}
+        for name, value in params.items():
+            leaf = value.detach().clone()
+            if name in self.index:
+                # Parameter names may not hold dots.
+                self.register_parameter(f"p{self.index[name]}", nn.Parameter(leaf))
+            else:
+                self.fixed[name] = leaf.requires_grad_(True)
+
+    def leaves(self) -> Params:
+        """What gradients are taken with respect to, in the order of the dictionary."""
+        return {
+            name: getattr(self, f"p{self.index[name]}") if name in self.index else self.fixed[name]
+            for name in self.names
+        }
 
     def forward(self, batch: Batch) -> Tensor:
-        params = {name: getattr(self, f"p{index}") for index, name in enumerate(self.names)}
-        return self.loss(params, batch)
+        return self.loss(self.leaves(), batch)
 
 
 def task_gradient(
     loss: Loss, params: Params, support: Batch, query: Batch, loop: InnerLoop
 ) -> tuple[Tensor, Params]:
     """Query loss after adaptation and its gradient with respect to the start, by learn2learn."""
-    module = _LossModule(loss, params)
+    module = _LossModule(loss, params, adapted_names(params, loop.scope))
     learner = load_maml()(module, lr=loop.lr, first_order=loop.first_order).clone()
     for _ in range(loop.steps):
         learner.adapt(learner(support), allow_unused=True)
     value = learner(query)
     # A parameter the loss does not touch (an encoder's unused head) has gradient zero, not None.
+    leaves = module.leaves()
     gradient = torch.autograd.grad(
-        value, list(module.parameters()), allow_unused=True, materialize_grads=True
+        value, list(leaves.values()), allow_unused=True, materialize_grads=True
     )
-    return value.detach(), dict(zip(module.names, gradient, strict=True))
+    return value.detach(), dict(zip(leaves, gradient, strict=True))
