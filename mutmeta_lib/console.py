@@ -14,7 +14,10 @@ from mutmeta_lib.errors import DataError
 
 
 class Commands(TyperGroup):
-    """A group of commands in which a `DataError` becomes one sentence and exit code 2."""
+    """A group of commands in which a `DataError` becomes one sentence and exit code 2.
+
+    Ctrl-C ends with exit code 130, and with a sentence where the work has something to say.
+    """
 
     def invoke(self, ctx: typer.Context) -> Any:
         """Run the chosen command."""
@@ -23,6 +26,9 @@ class Commands(TyperGroup):
         except DataError as error:
             say_error(str(error))
             raise typer.Exit(2) from None
+        except KeyboardInterrupt as stop:
+            say_error(str(stop) or "stopped")
+            raise typer.Exit(130) from None
 
 
 class NameValueCommand(TyperCommand):

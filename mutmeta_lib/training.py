@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mutmeta_lib.checkpoints import load_checkpoint, save_checkpoint
+from mutmeta_lib.checkpoints import latest_checkpoint, save_checkpoint
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.interrupts import held_interrupt
 from mutmeta_lib.maml import InnerLoop, inner_update, meta_gradient
 from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.tasks import EncodedAssay, Examples, Task, sample_tasks, stable_seed
@@ -108,6 +109,7 @@ def meta_train(
     validation: Sequence[EncodedAssay] = (),
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 20,
+    checkpoint_keep: int = 2,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Trained:
     """Meta-train a start.
@@ -120,13 +122,17 @@ def meta_train(
         seed: of the task draws.
         validation: meta-validation assays (other proteins). Without them the last start is kept.
         checkpoint: file to save to and to resume from. A resumed run ends at the same numbers as
-            one that was never stopped.
+            one that was never stopped. If the file is damaged, the one before it is taken, with a
+            warning.
         checkpoint_every: meta-steps between two saves.
+        checkpoint_keep: checkpoints kept, the newest included.
         progress: called with ``(step, steps, train loss)``.
 
     Raises:
-        DataError: the checkpoint belongs to other settings or data, or a loss is not finite; the
-            message names the assays of that step.
+        DataError: the checkpoint belongs to other settings or data, or cannot be read or written;
+            or a loss is not finite, and the message names the assays of that step.
+        KeyboardInterrupt: Ctrl-C was pressed. With a checkpoint, the step is finished and saved
+            first; a second Ctrl-C stops at once.
 
     """
     loop = settings.inner if settings.algorithm == "maml" else replace(settings.inner, steps=0)
@@ -152,9 +158,10 @@ def meta_train(
             sorted({a.encoding for a in assays}),
         ],
     }
-    if checkpoint is not None and Path(checkpoint).exists():
-        tensors, state = load_checkpoint(checkpoint)
-        if state["identity"] != identity:
+    saved = None if checkpoint is None else latest_checkpoint(checkpoint)
+    if saved is not None:
+        tensors, state = saved
+        if state.get("identity") != identity:
             raise DataError(
                 "the checkpoint was written by a run with other settings or data",
                 "choose another checkpoint file, or delete this one",
@@ -170,49 +177,67 @@ def meta_train(
             best = {name.removeprefix("best/"): v.to(device) for name, v in kept.items()}
 
     started = time.perf_counter()
-    for step in range(len(history) + 1, settings.steps + 1):
-        tasks = sample_tasks(
-            assays, settings.tasks_per_step, support=settings.support, query=settings.query, rng=rng
-        )
-        batches = [_batches(task, settings.algorithm) for task in tasks]
-        frozen = {name: value.detach() for name, value in current.items()}
-        loss, gradient, _ = meta_gradient(
-            predictor.loss, frozen, batches, loop, backend=settings.backend
-        )
-        for name, value in current.items():
-            value.grad = gradient[name]
-        norm = torch.nn.utils.clip_grad_norm_(current.values(), settings.clip)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            names = ", ".join(sorted({task.support.assay.assay.id for task in tasks}))
-            raise DataError(
-                f"loss or gradient is not finite at meta-step {step} (assays {names})",
-                "lower inner.lr or meta_lr, or look at these assays' scores",
+    with held_interrupt(checkpoint is not None) as interrupted:
+        for step in range(len(history) + 1, settings.steps + 1):
+            tasks = sample_tasks(
+                assays,
+                settings.tasks_per_step,
+                support=settings.support,
+                query=settings.query,
+                rng=rng,
             )
-        optimiser.step()
-
-        check = float("nan")
-        if checks and (step % settings.validate_every == 0 or step == settings.steps):
+            batches = [_batches(task, settings.algorithm) for task in tasks]
             frozen = {name: value.detach() for name, value in current.items()}
-            check = validation_loss(predictor, frozen, checks, settings.inner)
-            if check < best_loss:
-                best = {name: value.clone() for name, value in frozen.items()}
-                best_loss, best_step = check, step
-        elapsed = spent + time.perf_counter() - started
-        history.append(
-            {"step": step, "train_loss": float(loss), "validation_loss": check, "seconds": elapsed}
-        )
-        if progress is not None:
-            progress(step, settings.steps, float(loss))
-        if checkpoint is not None and (step % checkpoint_every == 0 or step == settings.steps):
-            state = {
-                "identity": identity,
-                "rng": rng.bit_generator.state,
-                "history": history,
-                "seconds": elapsed,
-                "best_loss": best_loss,
-                "best_step": best_step,
-            }
-            save_checkpoint(checkpoint, _tensors(current, optimiser, best), state)
+            loss, gradient, _ = meta_gradient(
+                predictor.loss, frozen, batches, loop, backend=settings.backend
+            )
+            for name, value in current.items():
+                value.grad = gradient[name]
+            norm = torch.nn.utils.clip_grad_norm_(current.values(), settings.clip)
+            if not (torch.isfinite(loss) and torch.isfinite(norm)):
+                names = ", ".join(sorted({task.support.assay.assay.id for task in tasks}))
+                raise DataError(
+                    f"loss or gradient is not finite at meta-step {step} (assays {names})",
+                    "lower inner.lr or meta_lr, or look at these assays' scores",
+                )
+            optimiser.step()
+
+            check = float("nan")
+            if checks and (step % settings.validate_every == 0 or step == settings.steps):
+                frozen = {name: value.detach() for name, value in current.items()}
+                check = validation_loss(predictor, frozen, checks, settings.inner)
+                if check < best_loss:
+                    best = {name: value.clone() for name, value in frozen.items()}
+                    best_loss, best_step = check, step
+            elapsed = spent + time.perf_counter() - started
+            history.append(
+                {
+                    "step": step,
+                    "train_loss": float(loss),
+                    "validation_loss": check,
+                    "seconds": elapsed,
+                }
+            )
+            if progress is not None:
+                progress(step, settings.steps, float(loss))
+            stop = interrupted()
+            due = stop or step % checkpoint_every == 0 or step == settings.steps
+            if checkpoint is not None and due:
+                state = {
+                    "identity": identity,
+                    "rng": rng.bit_generator.state,
+                    "history": history,
+                    "seconds": elapsed,
+                    "best_loss": best_loss,
+                    "best_step": best_step,
+                }
+                tensors = _tensors(current, optimiser, best)
+                save_checkpoint(checkpoint, tensors, state, keep=checkpoint_keep)
+            if stop:
+                raise KeyboardInterrupt(
+                    f"stopped after meta-step {step} of {settings.steps}; start again to go on "
+                    f"from {checkpoint}"
+                )
 
     return Trained(
         params={name: value.detach().clone() for name, value in best.items()},

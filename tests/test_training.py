@@ -1,3 +1,6 @@
+import errno
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +8,7 @@ import pytest
 import torch
 from toy import toy_encoded, toy_predictor
 
-from mutmeta_lib.checkpoints import load_checkpoint, save_checkpoint
+from mutmeta_lib.checkpoints import latest_checkpoint
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.maml import InnerLoop
 from mutmeta_lib.tasks import sample_tasks
@@ -89,26 +92,72 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
         train(replace(SETTINGS, meta_lr=0.5), checkpoint=path)
 
 
-def test_damaged_checkpoints_are_refused(tmp_path):
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(tmp_path):
     path = tmp_path / "run.safetensors"
-    train(checkpoint=path)
+
+    def kill(step, steps, loss):
+        if step == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(checkpoint=path, checkpoint_every=1, progress=kill)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="cannot be read"):
-        train(checkpoint=path)
+    seen = []
+    with pytest.warns(UserWarning, match="going on from the one before it"):
+        run = train(checkpoint=path, progress=lambda step, *_: seen.append(step))
+    assert seen == [4, 5, 6]
+    assert_same(run, train())
+
+
+def test_without_a_good_checkpoint_a_damaged_one_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
     path.write_text("not a checkpoint")
     with pytest.raises(DataError, match="cannot be read"):
-        load_checkpoint(path)
+        train(checkpoint=path)
+    assert path.read_text() == "not a checkpoint"
 
 
-def test_checkpoint_round_trip_leaves_no_draft(tmp_path):
-    tensors = {"a": torch.arange(3.0), "b/c": torch.zeros(2, 2, dtype=torch.int64)}
-    state = {"step": 3, "nan": float("inf"), "rng": {"x": 2**100}}
-    save_checkpoint(tmp_path / "deep" / "x.safetensors", tensors, state)
-    found, found_state = load_checkpoint(tmp_path / "deep" / "x.safetensors")
-    torch.testing.assert_close(found, tensors, rtol=0, atol=0)
-    assert found_state == state
-    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["x.safetensors"]
+def test_a_full_disk_ends_the_run_and_keeps_the_last_state(tmp_path, monkeypatch):
+    path = tmp_path / "run.safetensors"
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill_at_four(step, steps, loss):
+        if step == 4:
+            monkeypatch.setattr("os.fsync", full)
+
+    with pytest.raises(DataError, match="No space left on device"):
+        train(checkpoint=path, checkpoint_every=2, progress=fill_at_four)
+    monkeypatch.undo()
+    assert latest_checkpoint(path)[1]["history"][-1]["step"] == 2
+    assert_same(train(checkpoint=path), train())
+
+
+def test_ctrl_c_saves_the_step_it_meets(tmp_path):
+    path = tmp_path / "run.safetensors"
+
+    def ctrl_c(step, steps, loss):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after meta-step 3 of 6; start again"):
+        train(checkpoint=path, progress=ctrl_c)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    seen = []
+    run = train(checkpoint=path, progress=lambda step, *_: seen.append(step))
+    assert seen == [4, 5, 6]
+    assert_same(run, train())
+
+
+def test_ctrl_c_without_a_checkpoint_stops_at_once():
+    def ctrl_c(step, steps, loss):
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("this line must not be met")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(progress=ctrl_c)
 
 
 @pytest.mark.parametrize("algorithm", ["maml", "multitask"])
