@@ -8,7 +8,6 @@ has not).
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from itertools import product
 
 import numpy as np
@@ -22,10 +21,11 @@ from mutmeta_lib.experiments.setting import (
     initial_params,
     load_assays,
     make_predictor,
+    make_record,
 )
 from mutmeta_lib.metrics import spearman
 from mutmeta_lib.predictor import Params, Predictor, predict
-from mutmeta_lib.records import Record, environment, number, peak_memory_mb, recorded_parameters
+from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.tasks import EncodedAssay, Task, encode_assay, make_task, task_generator
 
 HOLD_OUTS = ("variants", "sites")
@@ -126,16 +126,14 @@ def encoding_experiment(
             say(f"{encoding}, {pooling} pooling, seed {seed}: done")
     results = pd.DataFrame(rows)
     summary, differences = _report(results, encodings)
-    return Record(
-        experiment="encodings",
-        profile=profile,
-        parameters=parameters,
-        data={assay.id: assay.sha256 for assay in assays},
+    return make_record(
+        "encodings",
+        profile,
+        parameters,
+        assays=assays,
         encoder=described,
-        environment=environment(device),
+        device=device,
         seconds={"total": time.perf_counter() - began},
-        peak_memory_mb=peak_memory_mb(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         numbers=_numbers(summary, differences),
         tables={"results": results.round(5), "summary": summary, "differences": differences},
     )

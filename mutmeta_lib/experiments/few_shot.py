@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -17,12 +16,13 @@ from mutmeta_lib.experiments.setting import (
     initial_params,
     load_assays,
     make_predictor,
+    make_record,
 )
 from mutmeta_lib.maml import InnerLoop
 from mutmeta_lib.methods import GradientMethod, Ingredients, build_methods, divergences
 from mutmeta_lib.metrics import METRICS
 from mutmeta_lib.predictor import Params, Predictor
-from mutmeta_lib.records import Record, environment, number, peak_memory_mb, recorded_parameters
+from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.splits import protein_folds
 from mutmeta_lib.training import MetaTraining, Trained, meta_train, pick_device
 from mutmeta_lib.tuning import Rate, choose_rate
@@ -178,16 +178,14 @@ def few_shot_experiment(
     seconds["adaptation"] = float(results["seconds_adapt"].sum())
     seconds["prediction"] = float(results["seconds_predict"].sum())
     summary, differences = report(results, methods)
-    return Record(
-        experiment="few_shot",
-        profile=profile,
-        parameters=parameters,
-        data={assay.id: assay.sha256 for assay in assays},
+    return make_record(
+        "few_shot",
+        profile,
+        parameters,
+        assays=assays,
         encoder=described,
-        environment=environment(device),
+        device=device,
         seconds=seconds,
-        peak_memory_mb=peak_memory_mb(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         numbers=name_numbers(summary, differences)
         | {
             "diverged_adaptations": number(

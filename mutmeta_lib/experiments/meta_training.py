@@ -1,7 +1,6 @@
 """One meta-training run, watched: loss against steps and seconds, with checkpoint and resume."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +11,10 @@ from mutmeta_lib.experiments.setting import (
     initial_params,
     load_assays,
     make_predictor,
+    make_record,
 )
 from mutmeta_lib.maml import InnerLoop
-from mutmeta_lib.records import Record, environment, number, peak_memory_mb, recorded_parameters
+from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.splits import protein_folds
 from mutmeta_lib.training import MetaTraining, Trained, meta_train
 
@@ -108,16 +108,14 @@ def meta_training_experiment(
         history += [{"method": name, **row} for row in run.history]
         seconds[f"meta_training_{name}"] = run.seconds
         numbers |= _numbers(name, run)
-    return Record(
-        experiment="meta_training",
-        profile=profile,
-        parameters=parameters,
-        data={assay.id: assay.sha256 for assay in assays},
+    return make_record(
+        "meta_training",
+        profile,
+        parameters,
+        assays=assays,
         encoder=describe_encoder(predictor),
-        environment=environment(device),
+        device=device,
         seconds=seconds,
-        peak_memory_mb=peak_memory_mb(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         numbers=numbers,
         tables={"history": pd.DataFrame(history)},
     )

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
+import pandas as pd
 import torch
 
 from mutmeta_lib.assays import Assay, demo_dir, read_data_dir
 from mutmeta_lib.encoders import load_encoder
 from mutmeta_lib.predictor import Params, Predictor
+from mutmeta_lib.records import Record, environment, peak_memory_mb
 from mutmeta_lib.splits import Split
 from mutmeta_lib.tasks import EncodedAssay, encode_assay, stable_seed
 from mutmeta_lib.training import pick_device
@@ -76,3 +79,31 @@ def describe_encoder(predictor: Predictor) -> dict:
     """What a record says about the encoder."""
     encoder = predictor.encoder
     return {"name": encoder.name, "sha256": encoder.sha256, "provenance": encoder.provenance}
+
+
+def make_record(
+    experiment: str,
+    profile: str,
+    parameters: dict,
+    *,
+    assays: Sequence[Assay],
+    encoder: dict,
+    device: str,
+    seconds: dict[str, float],
+    numbers: dict[str, dict],
+    tables: dict[str, pd.DataFrame],
+) -> Record:
+    """A record of what was just run, with the hashes of its data and the state of this machine."""
+    return Record(
+        experiment=experiment,
+        profile=profile,
+        parameters=parameters,
+        data={assay.id: assay.sha256 for assay in assays},
+        encoder=encoder,
+        environment=environment(device),
+        seconds=seconds,
+        peak_memory_mb=peak_memory_mb(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        numbers=numbers,
+        tables=tables,
+    )

@@ -8,7 +8,6 @@ of them. So both are timed in both ways, and meta-training is put on the bill.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,13 @@ from mutmeta_lib.experiments.setting import (
     encode_fold,
     load_assays,
     make_predictor,
+    make_record,
 )
 from mutmeta_lib.finetune import finetune_epochs
 from mutmeta_lib.maml import InnerLoop
 from mutmeta_lib.methods import GradientMethod, Method, divergences
 from mutmeta_lib.predictor import Params, Predictor, predict
-from mutmeta_lib.records import Record, environment, number, peak_memory_mb, recorded_parameters
+from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.splits import protein_folds
 from mutmeta_lib.tasks import Examples
 from mutmeta_lib.training import MetaTraining
@@ -203,16 +203,14 @@ def timing_experiment(
         ),
         unit="tasks",
     )
-    return Record(
-        experiment="timing",
-        profile=profile,
-        parameters=parameters,
-        data={assay.id: assay.sha256 for assay in assays},
+    return make_record(
+        "timing",
+        profile,
+        parameters,
+        assays=assays,
         encoder=describe_encoder(make_predictor(encoder, pooling, seed=0, device="cpu")),
-        environment=environment(device),
+        device=device,
         seconds=seconds,
-        peak_memory_mb=peak_memory_mb(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         numbers=numbers,
         tables={"results": results, "seconds": adaptation, "spearman": accuracy},
     )
