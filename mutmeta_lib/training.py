@@ -7,6 +7,7 @@ adds to having seen the data.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.tasks import EncodedAssay, Examples, Task, sample_tasks, stable_seed
 
 ALGORITHMS = ("maml", "multitask")
+ON_NONFINITE = ("stop", "skip")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class MetaTraining:
     ``steps`` meta-steps of ``tasks_per_step`` tasks, each with ``support`` + ``query`` labelled
     variants; Adam with rate ``meta_lr``, gradient norm clipped at ``clip``. Every
     ``validate_every`` steps the mean query loss on fixed meta-validation tasks is taken, and the
-    start with the lowest one is returned.
+    start with the lowest one is returned. A task whose loss or gradient is NaN or infinite stops
+    the run, or is left out of its step with a warning (``on_nonfinite="skip"``).
     """
 
     algorithm: str = "maml"
@@ -45,10 +48,15 @@ class MetaTraining:
     validate_every: int = 20
     validation_tasks: int = 16
     backend: str = "torch.func"
+    on_nonfinite: str = "stop"
 
     def __post_init__(self):
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"unknown algorithm {self.algorithm!r}; choose from {ALGORITHMS}")
+        if self.on_nonfinite not in ON_NONFINITE:
+            raise ValueError(
+                f"unknown on_nonfinite {self.on_nonfinite!r}; choose from {ON_NONFINITE}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +64,7 @@ class Trained:
     """A meta-trained start, where it came from, and what it cost.
 
     ``history`` holds one row per meta-step: step, train_loss, validation_loss (NaN where not
-    taken), seconds since the start.
+    taken), seconds since the start, and with ``on_nonfinite="skip"`` skipped (number of tasks).
     """
 
     params: Params
@@ -130,7 +138,7 @@ def meta_train(
 
     Raises:
         DataError: the checkpoint belongs to other settings or data, or cannot be read or written;
-            or a loss is not finite, and the message names the assays of that step.
+            or a task's loss or gradient is not finite, and the message names step and assay.
         KeyboardInterrupt: Ctrl-C was pressed. With a checkpoint, the step is finished and saved
             first; a second Ctrl-C stops at once.
 
@@ -188,24 +196,42 @@ def meta_train(
             )
             batches = [_batches(task, settings.algorithm) for task in tasks]
             frozen = {name: value.detach() for name, value in current.items()}
-            loss, gradient, _ = meta_gradient(
-                predictor.loss, frozen, batches, loop, backend=settings.backend
+            loss, gradient, losses = meta_gradient(
+                predictor.loss,
+                frozen,
+                batches,
+                loop,
+                backend=settings.backend,
+                skip_nonfinite=settings.on_nonfinite == "skip",
             )
             for name, value in current.items():
                 value.grad = gradient[name]
             norm = torch.nn.utils.clip_grad_norm_(current.values(), settings.clip)
-            if not (torch.isfinite(loss) and torch.isfinite(norm)):
-                names = ", ".join(sorted({task.support.assay.assay.id for task in tasks}))
-                raise DataError(
-                    f"loss or gradient is not finite at meta-step {step} (assays {names})",
-                    "lower inner.lr or meta_lr, or look at these assays' scores",
+            broken = [task for task, value in zip(tasks, losses, strict=True) if value.isnan()]
+            skipped = len(broken) if settings.on_nonfinite == "skip" else 0
+            if skipped < len(tasks):
+                if not (torch.isfinite(loss) and torch.isfinite(norm)):
+                    raise DataError(
+                        f"loss or gradient is not finite at meta-step {step} "
+                        f"(assays {_names(broken or tasks)})",
+                        "lower inner.lr or meta_lr, or look at these assays' scores",
+                    )
+                optimiser.step()
+            if skipped:
+                warnings.warn(
+                    f"meta-step {step}: {skipped} of {len(tasks)} tasks skipped, loss or gradient "
+                    f"is not finite (assays {_names(broken)})",
+                    stacklevel=2,
                 )
-            optimiser.step()
 
             check = float("nan")
             if checks and (step % settings.validate_every == 0 or step == settings.steps):
                 frozen = {name: value.detach() for name, value in current.items()}
                 check = validation_loss(predictor, frozen, checks, settings.inner)
+                if not np.isfinite(check):
+                    warnings.warn(
+                        f"meta-step {step}: the validation loss is not finite", stacklevel=2
+                    )
                 if check < best_loss:
                     best = {name: value.clone() for name, value in frozen.items()}
                     best_loss, best_step = check, step
@@ -218,6 +244,8 @@ def meta_train(
                     "seconds": elapsed,
                 }
             )
+            if settings.on_nonfinite == "skip":
+                history[-1]["skipped"] = skipped
             if progress is not None:
                 progress(step, settings.steps, float(loss))
             stop = interrupted()
@@ -247,6 +275,10 @@ def meta_train(
         history=tuple(history),
         seconds=history[-1]["seconds"] if history else 0.0,
     )
+
+
+def _names(tasks: Sequence[Task]) -> str:
+    return ", ".join(sorted({task.support.assay.assay.id for task in tasks}))
 
 
 def _validation_tasks(

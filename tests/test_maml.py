@@ -162,3 +162,39 @@ def test_missing_learn2learn_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(learn2learn.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"requirements-learn2learn\.txt"):
         learn2learn.load_maml()
+
+
+def broken_gradient(params, batch):
+    """A finite loss with a gradient that is not: the root of zero."""
+    return (0 * params["0.weight"].sum()).sqrt()
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("broken", [(), (0,), (1, 2), (0, 1, 2, 3)])
+@pytest.mark.parametrize("how", ["loss", "gradient"])
+def test_tasks_that_are_not_finite_are_marked_and_left_out_on_request(backend, broken, how):
+    loss, params, tasks = mlp_problem(n_tasks=4)
+    bad = {id(batch) for place in broken for batch in tasks[place]}
+
+    def partly_broken(params, batch):
+        value = loss(params, batch)
+        if id(batch) not in bad:
+            return value
+        return value * torch.inf if how == "loss" else value + broken_gradient(params, batch)
+
+    loop = InnerLoop(0.1, 1)
+    found = meta_gradient(partly_broken, params, tasks, loop, backend=backend, skip_nonfinite=True)
+    assert found[2].isnan().nonzero().flatten().tolist() == list(broken)
+    left = [task for place, task in enumerate(tasks) if place not in broken]
+    if left:
+        expected = meta_gradient(loss, params, left, loop, backend=backend)
+        assert torch.equal(found[2][found[2].isfinite()], expected[2])
+        torch.testing.assert_close(found[:2], expected[:2], rtol=1e-12, atol=1e-15)
+    else:
+        assert found[0].isnan()
+        assert not any(value.any() for value in found[1].values())
+    stopped = meta_gradient(partly_broken, params, tasks, loop, backend=backend)
+    torch.testing.assert_close(stopped[2], found[2], rtol=0, atol=0, equal_nan=True)
+    assert bool(stopped[0].isnan()) == bool(broken)
+    if not broken:
+        torch.testing.assert_close(stopped, found, rtol=0, atol=0)

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import signal
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from toy import toy_encoded, toy_predictor
 from mutmeta_lib.checkpoints import latest_checkpoint
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.predictor import Predictor
 from mutmeta_lib.tasks import sample_tasks
 from mutmeta_lib.training import MetaTraining, meta_train, pick_device, validation_loss
 
@@ -186,6 +188,63 @@ def test_a_loss_that_is_not_finite_names_step_and_assay():
         train(replace(SETTINGS, inner=InnerLoop(1e12, 4)))
 
 
+class Broken(Predictor):
+    """A predictor whose loss is not a number on one assay."""
+
+    def loss(self, params, examples, generator=None):
+        value = super().loss(params, examples, generator)
+        return value * torch.nan if examples.assay.assay.id == "TOY1" else value
+
+
+BROKEN = Broken(PREDICTOR.encoder, PREDICTOR.pooling, PREDICTOR.hidden)
+
+
+def train_broken(settings=SETTINGS, assays=TRAIN, **more):
+    return meta_train(BROKEN, START, assays, settings, seed=0, **more)
+
+
+def test_the_one_assay_that_is_not_finite_is_named():
+    with pytest.raises(DataError, match=r"not finite at meta-step \d \(assays TOY1\)"):
+        train_broken()
+
+
+def test_tasks_that_are_not_finite_are_skipped_counted_and_told(tmp_path):
+    settings = replace(SETTINGS, on_nonfinite="skip")
+    path = tmp_path / "run.safetensors"
+    with pytest.warns(UserWarning, match="not finite") as seen:
+        run = train_broken(settings, checkpoint=path)
+    counts = {row["step"]: row["skipped"] for row in run.history}
+    told = [re.match(r"meta-step (\d): (\d) of 2 tasks skipped", str(w.message)) for w in seen]
+    assert {int(match[1]): int(match[2]) for match in told} == {
+        step: count for step, count in counts.items() if count
+    }
+    assert "(assays TOY1)" in str(seen[0].message)
+    assert len(set(counts.values())) > 1
+    assert all(value.isfinite().all() for value in run.params.values())
+    assert any(not torch.equal(run.params[name], START[name]) for name in START)
+    assert latest_checkpoint(path)[1]["history"][0]["skipped"] == counts[1]
+
+
+def test_a_step_without_a_finite_task_moves_nothing():
+    settings = replace(SETTINGS, on_nonfinite="skip")
+    with pytest.warns(UserWarning, match="2 of 2 tasks skipped"):
+        run = train_broken(settings, [TRAIN[1]])
+    assert [row["skipped"] for row in run.history] == [2] * SETTINGS.steps
+    torch.testing.assert_close(run.params, START, rtol=0, atol=0)
+
+
+def test_where_all_is_finite_skipping_changes_no_bit():
+    run = train(replace(SETTINGS, on_nonfinite="skip"))
+    assert_same(run, train())
+    assert [row["skipped"] for row in run.history] == [0] * SETTINGS.steps
+    assert "skipped" not in train().history[0]
+
+
+def test_a_validation_loss_that_is_not_finite_is_told():
+    with pytest.warns(UserWarning, match="meta-step 2: the validation loss is not finite"):
+        train_broken(replace(SETTINGS, steps=2), [TRAIN[0]], validation=[TRAIN[1]])
+
+
 def test_both_backends_train_to_the_same_start():
     settings = replace(SETTINGS, steps=2, validate_every=2)
     ours = train(settings)
@@ -203,5 +262,7 @@ def test_the_start_given_is_not_changed():
 def test_bad_names():
     with pytest.raises(ValueError, match="unknown algorithm 'reptile'"):
         MetaTraining(algorithm="reptile")
+    with pytest.raises(ValueError, match="unknown on_nonfinite 'ignore'"):
+        MetaTraining(on_nonfinite="ignore")
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -46,6 +46,7 @@ def meta_gradient(
     loop: InnerLoop,
     *,
     backend: str = "torch.func",
+    skip_nonfinite: bool = False,
 ) -> tuple[Tensor, Params, Tensor]:
     """Mean query loss over tasks after adaptation, and its gradient.
 
@@ -57,10 +58,12 @@ def meta_gradient(
         tasks: ``(support, query)`` pairs.
         loop: the inner loop.
         backend: ``torch.func`` or ``learn2learn``.
+        skip_nonfinite: leave tasks out of both means whose loss or gradient is not finite. With
+            none left, the loss is NaN and the gradient zero.
 
     Returns:
         ``(mean loss, gradient, losses)``; gradient is a dictionary like ``params``, losses has
-        shape ``(n_tasks,)``.
+        shape ``(n_tasks,)`` and is NaN for a task whose loss or gradient is not finite.
 
     Raises:
         ValueError: no task, or an unknown backend.
@@ -74,8 +77,18 @@ def meta_gradient(
     losses = []
     for support, query in tasks:
         value, gradient = BACKENDS[backend](loss, params, support, query, loop)
-        losses.append(value.detach())
+        # A sum carries every NaN and infinity of what it adds.
+        sums = torch.stack([value.detach(), *(part.detach().sum() for part in gradient.values())])
+        finite = sums.sum().isfinite()
+        losses.append(torch.where(finite, value.detach(), torch.nan))
+        if skip_nonfinite and not finite:
+            continue
         for name, part in gradient.items():
             total[name] += part.detach() / len(tasks)
     stacked = torch.stack(losses)
-    return stacked.mean(), total, stacked
+    if not skip_nonfinite:
+        return stacked.mean(), total, stacked
+    kept = stacked[stacked.isfinite()]
+    if 0 < len(kept) < len(tasks):
+        total = {name: value * (len(tasks) / len(kept)) for name, value in total.items()}
+    return kept.mean(), total, stacked
