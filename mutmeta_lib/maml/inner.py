@@ -4,7 +4,7 @@ r"""The inner loop: a few gradient steps on a task's support set.
    \theta'_{s+1} = \theta'_s - \alpha \nabla_{\theta'_s} L_\text{support}(\theta'_s)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,6 +17,8 @@ Params = dict[str, Tensor]
 Batch = TypeVar("Batch")
 Loss = Callable[[Params, Batch], Tensor]
 """A scalar loss of parameters and a batch of any kind."""
+Update = Callable[..., Params]
+"""An inner loop: ``(loss, params, support, loop)`` to adapted parameters of the same names."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,35 @@ def inner_update(loss: Loss, params: Params, support: Batch, loop: InnerLoop) ->
         {'w': tensor([0.6000])}
 
     """
-    adapted = {name: params[name] for name in adapted_names(params, loop.scope)}
+    rates = dict.fromkeys(adapted_names(params, loop.scope), loop.lr)
+    return descend(loss, params, support, loop, rates)
+
+
+def descend(
+    loss: Loss,
+    params: Params,
+    support: Batch,
+    loop: InnerLoop,
+    rates: Mapping[str, float | Tensor],
+) -> Params:
+    """Gradient steps on the parameters that have a rate; the others stay as they are.
+
+    Args:
+        loss: scalar loss of ``(params, batch)``.
+        params: start of the inner loop.
+        support: the labelled support set.
+        loop: number of the steps, first or second order; its rate and scope are not read.
+        rates: name -> rate, a number or a tensor of the parameter's shape.
+
+    Returns:
+        New parameters of the same names and shapes.
+
+    """
+    adapted = {name: params[name] for name in rates}
     support_gradient = grad(lambda changed: loss({**params, **changed}, support))
     for _ in range(loop.steps):
         gradient = support_gradient(adapted)
         if loop.first_order:
             gradient = {name: value.detach() for name, value in gradient.items()}
-        adapted = {name: value - loop.lr * gradient[name] for name, value in adapted.items()}
+        adapted = {name: value - rates[name] * gradient[name] for name, value in adapted.items()}
     return {**params, **adapted}

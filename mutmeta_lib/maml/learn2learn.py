@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mutmeta_lib.maml.inner import Batch, InnerLoop, Loss, Params
+from mutmeta_lib.maml.metasgd import RATE, split_rates
 from mutmeta_lib.maml.scope import adapted_names
 
 INSTALL = (
@@ -35,7 +36,12 @@ def _bare_package(name: str, folder: Path) -> None:
 
 
 def load_maml() -> type[nn.Module]:
-    """learn2learn's ``MAML`` class.
+    """learn2learn's ``MAML`` class (raises as :func:`load_algorithm`)."""
+    return load_algorithm("maml").MAML
+
+
+def load_algorithm(module: str) -> types.ModuleType:
+    """A module of ``learn2learn.algorithms``: ``maml`` or ``meta_sgd``.
 
     Raises:
         ImportError: the package is missing; the message says how to install it.
@@ -51,7 +57,7 @@ def load_maml() -> type[nn.Module]:
         root = Path(spec.origin).parent
         _bare_package("learn2learn", root)
         _bare_package("learn2learn.algorithms", root / "algorithms")
-    return importlib.import_module("learn2learn.algorithms.maml").MAML
+    return importlib.import_module(f"learn2learn.algorithms.{module}")
 
 
 class _LossModule(nn.Module):
@@ -101,3 +107,28 @@ def task_gradient(
         value, list(leaves.values()), allow_unused=True, materialize_grads=True
     )
     return value.detach(), dict(zip(leaves, gradient, strict=True))
+
+
+def metasgd_task_gradient(
+    loss: Loss, params: Params, support: Batch, query: Batch, loop: InnerLoop
+) -> tuple[Tensor, Params]:
+    """The same with learned rates (see ``metasgd``), by learn2learn's ``MetaSGD``.
+
+    Every parameter that has a rate must take part in the support loss.
+    """
+    start, rates = split_rates(params)
+    module = _LossModule(loss, start, list(rates))
+    learned = nn.ParameterList([nn.Parameter(rate.detach().clone()) for rate in rates.values()])
+    meta_sgd = load_algorithm("meta_sgd").MetaSGD
+    learner = meta_sgd(module, first_order=loop.first_order, lrs=learned).clone()
+    for _ in range(loop.steps):
+        learner.adapt(learner(support))
+    value = learner(query)
+    leaves = module.leaves() | {
+        RATE + name: rate for name, rate in zip(rates, learned, strict=True)
+    }
+    gradient = torch.autograd.grad(
+        value, list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
+    found = dict(zip(leaves, gradient, strict=True))
+    return value.detach(), {name: found[name] for name in params}

@@ -8,29 +8,37 @@ Tasks are taken one after the other and their gradients summed, so memory does n
 number of tasks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
-from mutmeta_lib.maml.inner import Batch, InnerLoop, Loss, Params, inner_update
+from mutmeta_lib.maml.inner import Batch, InnerLoop, Loss, Params, Update, inner_update
 from mutmeta_lib.maml.learn2learn import task_gradient as learn2learn_task_gradient
 
 TaskGradient = Callable[..., tuple[Tensor, Params]]
 
 
-def task_gradient(
-    loss: Loss, params: Params, support: Batch, query: Batch, loop: InnerLoop
-) -> tuple[Tensor, Params]:
-    """Query loss after adaptation, and its gradient with respect to the start, by torch.func."""
+def differentiate(update: Update) -> TaskGradient:
+    """The gradient *through* an inner loop: query loss after adaptation, by the start."""
 
-    def adapted_loss(start: Params) -> Tensor:
-        return loss(inner_update(loss, start, support, loop), query)
+    def task_gradient(
+        loss: Loss, params: Params, support: Batch, query: Batch, loop: InnerLoop
+    ) -> tuple[Tensor, Params]:
+        """Query loss after adaptation, and its gradient with respect to the start."""
 
-    gradient, value = grad_and_value(adapted_loss)(params)
-    return value, gradient
+        def adapted_loss(start: Params) -> Tensor:
+            return loss(update(loss, start, support, loop), query)
 
+        gradient, value = grad_and_value(adapted_loss)(params)
+        return value, gradient
+
+    return task_gradient
+
+
+task_gradient = differentiate(inner_update)
+"""MAML's, by torch.func."""
 
 BACKENDS: dict[str, TaskGradient] = {
     "torch.func": task_gradient,
@@ -46,6 +54,7 @@ def meta_gradient(
     loop: InnerLoop,
     *,
     backend: str = "torch.func",
+    backends: Mapping[str, TaskGradient] = BACKENDS,
     skip_nonfinite: bool = False,
 ) -> tuple[Tensor, Params, Tensor]:
     """Mean query loss over tasks after adaptation, and its gradient.
@@ -58,6 +67,7 @@ def meta_gradient(
         tasks: ``(support, query)`` pairs.
         loop: the inner loop.
         backend: ``torch.func`` or ``learn2learn``.
+        backends: name -> gradient of one task; MAML's, unless another algorithm brings its own.
         skip_nonfinite: leave tasks out of both means whose loss or gradient is not finite. With
             none left, the loss is NaN and the gradient zero.
 
@@ -71,12 +81,12 @@ def meta_gradient(
     """
     if not tasks:
         raise ValueError("meta_gradient needs at least one task")
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown MAML backend {backend!r}; choose from {sorted(BACKENDS)}")
+    if backend not in backends:
+        raise ValueError(f"unknown MAML backend {backend!r}; choose from {sorted(backends)}")
     total = {name: torch.zeros_like(value) for name, value in params.items()}
     losses = []
     for support, query in tasks:
-        value, gradient = BACKENDS[backend](loss, params, support, query, loop)
+        value, gradient = backends[backend](loss, params, support, query, loop)
         # A sum carries every NaN and infinity of what it adds.
         sums = torch.stack([value.detach(), *(part.detach().sum() for part in gradient.values())])
         finite = sums.sum().isfinite()
