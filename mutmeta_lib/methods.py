@@ -23,6 +23,8 @@ from mutmeta_lib.baselines import (
 )
 from mutmeta_lib.finetune import finetune
 from mutmeta_lib.maml import InnerLoop, inner_update
+from mutmeta_lib.maml.algorithms import ALGORITHMS, Algorithm
+from mutmeta_lib.maml.scope import adapted_names
 from mutmeta_lib.predictor import Params, Predictor, predict
 from mutmeta_lib.tasks import EncodedAssay, Examples
 
@@ -62,7 +64,8 @@ class GradientMethod:
     """Full-batch gradient steps from a start: plain SGD (MAML's inner loop) or Adam.
 
     MAML, fine-tuning from the pretrained encoder and fine-tuning from the jointly trained start
-    are this class with another start: they differ in nothing else but optimiser and rate.
+    are this class with another start: they differ in nothing else but optimiser and rate. ``scope``
+    says which parameters move (``maml.scope``): the head for ANIL, the encoder for BOIL.
     """
 
     name: str
@@ -71,6 +74,7 @@ class GradientMethod:
     optimiser: str
     lr: float
     steps: int
+    scope: str = "all"
 
     def adapt(self, support: Examples, generator: torch.Generator) -> Params:
         """Take ``steps`` gradient steps; without labels the start itself is used.
@@ -81,30 +85,79 @@ class GradientMethod:
         """
         if not len(support):
             return self.start
+        loss = self.predictor.loss
         if self.optimiser == "sgd":
-            loop = InnerLoop(lr=self.lr, steps=self.steps, first_order=True)
-            adapted = inner_update(self.predictor.loss, self.start, support, loop)
+            loop = InnerLoop(self.lr, self.steps, first_order=True, scope=self.scope)
+            adapted = inner_update(loss, self.start, support, loop)
         elif self.optimiser == "adam":
-            loss = self.predictor.loss
-            adapted = finetune(loss, self.start, support, lr=self.lr, steps=self.steps)
+            moving = {name: self.start[name] for name in adapted_names(self.start, self.scope)}
+            tuned = finetune(
+                lambda changed, batch: loss({**self.start, **changed}, batch),
+                moving,
+                support,
+                lr=self.lr,
+                steps=self.steps,
+            )
+            adapted = {**self.start, **tuned}
         else:
             raise ValueError(f"unknown optimiser {self.optimiser!r}; choose sgd or adam")
-        with torch.no_grad():
-            before = self.predictor.loss(self.start, support)
-            after = self.predictor.loss(adapted, support)
-        if after <= before:  # False for NaN as well
-            return adapted
-        warnings.warn(
-            f"{self.name} diverged on assay {support.assay.assay.id} ({len(support)} labels, "
-            f"{self.optimiser} at {self.lr}); its start is used there",
-            Diverged,
-            stacklevel=2,
-        )
-        return self.start
+        how = f"{self.optimiser} at {self.lr}"
+        return _unless_diverged(self.name, self.predictor, self.start, adapted, support, how)
 
     def predict(self, state: Params, query: Examples) -> np.ndarray:
         """Predicted labels, ``(n,)``."""
         return predict(self.predictor, state, query.tokens).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class AlgorithmMethod:
+    """An algorithm that has learned how to adapt: Meta-SGD with its rates, R2-D2 with its ridge.
+
+    No rate is chosen for it. The state is a dictionary of parameters, as in ``GradientMethod``.
+    """
+
+    name: str
+    algorithm: Algorithm
+    start: Params
+    steps: int
+    descends: bool
+
+    def adapt(self, support: Examples, generator: torch.Generator) -> Params:
+        """Adapt as in meta-training; without labels the start itself is used.
+
+        Learned gradient steps (``descends``) may diverge like any others, see ``GradientMethod``;
+        a solution cannot.
+        """
+        if not len(support):
+            return self.start
+        model, loop = self.algorithm.model, InnerLoop(steps=self.steps, first_order=True)
+        with torch.no_grad():
+            adapted = self.algorithm.update(model.loss, self.start, support, loop)
+        if not self.descends:
+            return adapted
+        return _unless_diverged(self.name, model, self.start, adapted, support, "learned rates")
+
+    def predict(self, state: Params, query: Examples) -> np.ndarray:
+        """Predicted labels, ``(n,)``."""
+        return predict(self.algorithm.model, state, query.tokens).numpy()
+
+
+def _unless_diverged(
+    name: str, predictor: Predictor, start: Params, adapted: Params, support: Examples, how: str
+) -> Params:
+    """The adapted parameters, or the start with a warning where the support loss got worse."""
+    with torch.no_grad():
+        before = predictor.loss(start, support)
+        after = predictor.loss(adapted, support)
+    if after <= before:  # False for NaN as well
+        return adapted
+    warnings.warn(
+        f"{name} diverged on assay {support.assay.assay.id} ({len(support)} labels, {how}); "
+        "its start is used there",
+        Diverged,
+        stacklevel=3,
+    )
+    return start
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +172,18 @@ class Ingredients:
     device: str = "cpu"
 
 
-def _gradient(name: str) -> Callable[[Ingredients], Method]:
+def _gradient(name: str, scope: str = "all") -> Callable[[Ingredients], Method]:
     def build(given: Ingredients) -> Method:
-        optimiser, lr = given.rates[name]
-        return GradientMethod(name, given.predictor, given.starts[name], optimiser, lr, given.steps)
+        start, (optimiser, lr) = given.starts[name], given.rates[name]
+        return GradientMethod(name, given.predictor, start, optimiser, lr, given.steps, scope)
+
+    return build
+
+
+def _learned(name: str, descends: bool) -> Callable[[Ingredients], Method]:
+    def build(given: Ingredients) -> Method:
+        algorithm = ALGORITHMS[name](given.predictor)
+        return AlgorithmMethod(name, algorithm, given.starts[name], given.steps, descends)
 
     return build
 
@@ -141,13 +202,22 @@ METHODS: dict[str, Callable[[Ingredients], Method]] = {
     "maml": _gradient("maml"),
     "multitask": _gradient("multitask"),
     "finetune": _gradient("finetune"),
+    "anil": _gradient("anil", "head"),
+    "boil": _gradient("boil", "encoder"),
+    "reptile": _gradient("reptile"),
+    "metasgd": _learned("metasgd", descends=True),
+    "r2d2": _learned("r2d2", descends=False),
     "ridge": _on_embeddings(Ridge, "ridge"),
     "gp": _on_embeddings(GaussianProcess, "gp"),
     "onehot": lambda given: Ridge("onehot", onehot_features),
     "blosum": lambda given: Blosum(),
     "mean": lambda given: SupportMean(),
 }
-"""Name -> how to build it. ``maml``, ``multitask`` and ``finetune`` need a start and a rate."""
+"""Name -> how to build it.
+
+``maml``, ``multitask``, ``finetune``, ``anil``, ``boil`` and ``reptile`` need a start and a rate,
+``metasgd`` and ``r2d2`` a start from ``training.meta_train``, which holds what they have learned.
+"""
 
 
 def build_methods(names: Sequence[str], given: Ingredients) -> dict[str, Method]:

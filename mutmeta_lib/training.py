@@ -1,6 +1,7 @@
-"""The outer loop: one training loop for MAML and for its joint-training control.
+"""The outer loop: one training loop for MAML, its family and its joint-training control.
 
-Meta-training moves the start of the inner loop by Adam on the meta-gradient. With
+Meta-training moves the start of the inner loop by Adam on the meta-gradient. What differs from one
+algorithm to the next is in ``maml.algorithms``, nothing of it here. With
 ``algorithm="multitask"`` the same loop, on the same draws of the same labels, trains the
 un-adapted predictor on support and query together: the control that says what *meta*-learning
 adds to having seen the data.
@@ -19,10 +20,11 @@ from mutmeta_lib.checkpoints import latest_checkpoint, save_checkpoint
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.interrupts import held_interrupt
 from mutmeta_lib.maml import InnerLoop, inner_update, meta_gradient
+from mutmeta_lib.maml.algorithms import ALGORITHMS
+from mutmeta_lib.maml.inner import Update
 from mutmeta_lib.predictor import Params, Predictor
-from mutmeta_lib.tasks import EncodedAssay, Examples, Task, sample_tasks, stable_seed
+from mutmeta_lib.tasks import EncodedAssay, Task, sample_tasks, stable_seed
 
-ALGORITHMS = ("maml", "multitask")
 ON_NONFINITE = ("stop", "skip")
 
 
@@ -52,7 +54,9 @@ class MetaTraining:
 
     def __post_init__(self):
         if self.algorithm not in ALGORITHMS:
-            raise ValueError(f"unknown algorithm {self.algorithm!r}; choose from {ALGORITHMS}")
+            raise ValueError(
+                f"unknown algorithm {self.algorithm!r}; choose from {tuple(ALGORITHMS)}"
+            )
         if self.on_nonfinite not in ON_NONFINITE:
             raise ValueError(
                 f"unknown on_nonfinite {self.on_nonfinite!r}; choose from {ON_NONFINITE}"
@@ -82,26 +86,18 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def _batches(task: Task, algorithm: str) -> tuple[Examples, Examples]:
-    """What the inner and the outer loss see of a task."""
-    if algorithm == "maml":
-        return task.support, task.query
-    both = Examples(
-        task.support.assay,
-        np.concatenate([task.support.rows, task.query.rows]),
-        torch.cat([task.support.labels, task.query.labels]),
-    )
-    return task.support, both
-
-
 def validation_loss(
-    predictor: Predictor, params: Params, tasks: Sequence[Task], loop: InnerLoop
+    predictor: Predictor,
+    params: Params,
+    tasks: Sequence[Task],
+    loop: InnerLoop,
+    update: Update = inner_update,
 ) -> float:
     """Mean query loss over tasks after adaptation with ``loop`` (no meta-gradient)."""
     loop = replace(loop, first_order=True)
     losses = []
     for task in tasks:
-        adapted = inner_update(predictor.loss, params, task.support, loop)
+        adapted = update(predictor.loss, params, task.support, loop)
         with torch.no_grad():
             losses.append(float(predictor.loss(adapted, task.query)))
     return float(np.mean(losses))
@@ -124,7 +120,8 @@ def meta_train(
 
     Args:
         predictor: the model as a function; its device must be that of ``params``.
-        params: initial parameters; not changed.
+        params: initial parameters; not changed. What an algorithm learns beside them (rates, a
+            ridge penalty) is added, what it has no use for (R2-D2: the MLP head) is left out.
         assays: meta-training assays.
         settings: the outer loop.
         seed: of the task draws.
@@ -143,8 +140,11 @@ def meta_train(
             first; a second Ctrl-C stops at once.
 
     """
-    loop = settings.inner if settings.algorithm == "maml" else replace(settings.inner, steps=0)
-    current = {name: value.detach().clone() for name, value in params.items()}
+    algorithm = ALGORITHMS[settings.algorithm](predictor)
+    loop = algorithm.loop(settings.inner)
+    training_loop = algorithm.training_loop(loop)
+    prepared = algorithm.prepare(params, loop)
+    current = {name: value.detach().clone() for name, value in prepared.items()}
     for value in current.values():
         value.requires_grad_(True)
     optimiser = torch.optim.Adam(current.values(), lr=settings.meta_lr)
@@ -194,14 +194,15 @@ def meta_train(
                 query=settings.query,
                 rng=rng,
             )
-            batches = [_batches(task, settings.algorithm) for task in tasks]
+            batches = [algorithm.batches(task) for task in tasks]
             frozen = {name: value.detach() for name, value in current.items()}
             loss, gradient, losses = meta_gradient(
-                predictor.loss,
+                algorithm.model.loss,
                 frozen,
                 batches,
-                loop,
+                training_loop,
                 backend=settings.backend,
+                backends=algorithm.backends,
                 skip_nonfinite=settings.on_nonfinite == "skip",
             )
             for name, value in current.items():
@@ -227,7 +228,7 @@ def meta_train(
             check = float("nan")
             if checks and (step % settings.validate_every == 0 or step == settings.steps):
                 frozen = {name: value.detach() for name, value in current.items()}
-                check = validation_loss(predictor, frozen, checks, settings.inner)
+                check = validation_loss(algorithm.model, frozen, checks, loop, algorithm.update)
                 if not np.isfinite(check):
                     warnings.warn(
                         f"meta-step {step}: the validation loss is not finite", stacklevel=2

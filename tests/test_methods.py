@@ -7,6 +7,8 @@ import pytest
 import torch
 from toy import WORTH, toy_encoded, toy_predictor
 
+from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.maml.algorithms import ALGORITHMS
 from mutmeta_lib.methods import (
     METHODS,
     Diverged,
@@ -21,11 +23,23 @@ from mutmeta_lib.tasks import Examples, draw_task, task_generator
 PREDICTOR = toy_predictor()
 ASSAYS = toy_encoded(2, n=150)
 START = PREDICTOR.init(torch.Generator().manual_seed(0))
+RATES = {
+    "maml": ("sgd", 0.1),
+    "multitask": ("adam", 1e-3),
+    "finetune": ("adam", 1e-2),
+    "anil": ("sgd", 0.1),
+    "boil": ("adam", 1e-3),
+    "reptile": ("sgd", 0.1),
+}
 GIVEN = Ingredients(
     PREDICTOR,
-    starts=dict.fromkeys(("maml", "multitask", "finetune"), START),
+    starts=dict.fromkeys(RATES, START)
+    | {
+        name: ALGORITHMS[name](PREDICTOR).prepare(START, InnerLoop(0.1))
+        for name in ("metasgd", "r2d2")
+    },
     assays=ASSAYS,
-    rates={"maml": ("sgd", 0.1), "multitask": ("adam", 1e-3), "finetune": ("adam", 1e-2)},
+    rates=RATES,
     steps=5,
 )
 BUILT = build_methods(list(METHODS), GIVEN)
@@ -66,7 +80,7 @@ def test_the_same_generator_gives_the_same_prediction(name):
     np.testing.assert_array_equal(run(BUILT[name], drawn), run(BUILT[name], drawn))
 
 
-@pytest.mark.parametrize("name", ["ridge", "gp", "finetune"])
+@pytest.mark.parametrize("name", ["ridge", "gp", "finetune", "metasgd", "r2d2"])
 def test_methods_that_learn_do_learn(name):
     """80 labels of a rule that is linear in the mutant letter."""
     builders = Ingredients(**{**vars(GIVEN), "steps": 60})
@@ -89,9 +103,34 @@ def test_a_gradient_method_moves_towards_the_support():
         assert PREDICTOR.loss(adapted, drawn.support) < 0.9 * PREDICTOR.loss(START, drawn.support)
 
 
-def test_without_labels_the_start_is_used():
-    method = BUILT["maml"]
-    assert method.adapt(task(0).support, torch.Generator()) is START
+@pytest.mark.parametrize("name", ["maml", "anil", "boil", "reptile", "metasgd", "r2d2"])
+def test_without_labels_the_start_is_used(name):
+    state = BUILT[name].adapt(task(0).support, torch.Generator())
+    assert state is GIVEN.starts[name]
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize(("name", "still"), [("anil", "encoder."), ("boil", "head.")])
+def test_anil_keeps_the_encoder_and_boil_the_head(name, still, optimiser):
+    rates = {**RATES, name: (optimiser, 1e-3)}
+    method = build_methods([name], Ingredients(**{**vars(GIVEN), "rates": rates}))[name]
+    adapted = method.adapt(task(10).support, torch.Generator())
+    moved = {key for key in START if not torch.equal(adapted[key], START[key])}
+    assert list(adapted) == list(START)
+    assert moved == {key for key in START if not key.startswith(still)}
+
+
+def test_metasgd_with_constant_rates_is_maml():
+    drawn = task(10)
+    np.testing.assert_allclose(run(BUILT["metasgd"], drawn), run(BUILT["maml"], drawn), rtol=1e-5)
+
+
+def test_learned_rates_may_diverge_too():
+    start = ALGORITHMS["metasgd"](PREDICTOR).prepare(START, InnerLoop(30.0))
+    given = Ingredients(**{**vars(GIVEN), "starts": {"metasgd": start}})
+    method = build_methods(["metasgd"], given)["metasgd"]
+    with pytest.warns(Diverged, match=r"metasgd diverged on assay TOY0 .*learned rates"):
+        assert method.adapt(task(10).support, torch.Generator()) is start
 
 
 @pytest.mark.parametrize(("optimiser", "lr"), [("sgd", 1e20), ("sgd", 30.0), ("adam", 1e4)])

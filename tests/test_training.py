@@ -260,8 +260,8 @@ def test_the_start_given_is_not_changed():
 
 
 def test_bad_names():
-    with pytest.raises(ValueError, match="unknown algorithm 'reptile'"):
-        MetaTraining(algorithm="reptile")
+    with pytest.raises(ValueError, match=r"unknown algorithm 'protonet'.*'reptile'"):
+        MetaTraining(algorithm="protonet")
     with pytest.raises(ValueError, match="unknown on_nonfinite 'ignore'"):
         MetaTraining(on_nonfinite="ignore")
     assert pick_device("cpu").type == "cpu"

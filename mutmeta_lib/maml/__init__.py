@@ -1,7 +1,8 @@
 """Model-agnostic meta-learning (Finn et al. 2017, arXiv 1703.03400) as pure functions.
 
-``inner`` holds the inner loop (adaptation), ``meta`` the meta-gradient, ``learn2learn`` the same
-meta-gradient computed by the learn2learn package.
+``inner`` holds the inner loop (adaptation), ``scope`` what it adapts, ``meta`` the meta-gradient,
+``learn2learn`` the same meta-gradient computed by the learn2learn package. ``metasgd``, ``reptile``
+and ``r2d2`` are the other members of the family, ``algorithms`` is the table of all of them.
 """
 
 from mutmeta_lib.maml.inner import InnerLoop, inner_update

@@ -1,0 +1,128 @@
+"""The family, one entry per algorithm: what the one outer loop needs to know of each.
+
+An algorithm is a model that predicts from adapted parameters, an inner loop that adapts them, and
+the gradient of one task. A new one is a short file with these and one line in ``ALGORITHMS``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.maml.inner import InnerLoop, Params, Update, inner_update
+from mutmeta_lib.maml.learn2learn import metasgd_task_gradient
+from mutmeta_lib.maml.meta import BACKENDS, TaskGradient, differentiate
+from mutmeta_lib.maml.metasgd import metasgd_update, with_rates
+from mutmeta_lib.maml.r2d2 import RidgePredictor
+from mutmeta_lib.maml.reptile import reptile_task_gradient
+from mutmeta_lib.predictor import Predictor
+from mutmeta_lib.tasks import Examples, Task
+
+Batches = tuple[Examples, Examples]
+"""What the inner and the outer loss see of a task."""
+
+
+def support_and_query(task: Task) -> Batches:
+    """Adapt on the support, be judged on the query."""
+    return task.support, task.query
+
+
+def everything(task: Task) -> Examples:
+    """All labelled examples of a task, support first."""
+    return Examples(
+        task.support.assay,
+        np.concatenate([task.support.rows, task.query.rows]),
+        torch.cat([task.support.labels, task.query.labels]),
+    )
+
+
+def _as_given(params: Params, loop: InnerLoop) -> Params:
+    return params
+
+
+def _unchanged(loop: InnerLoop) -> InnerLoop:
+    return loop
+
+
+@dataclass(frozen=True, eq=False)
+class Algorithm:
+    """One member of the family.
+
+    Attributes:
+        model: predicts from adapted parameters; ``model.loss`` is the task loss.
+        update: adapts parameters to a support set.
+        backends: name -> gradient of one task, as for ``meta_gradient``.
+        prepare: ``(params, loop)`` to the parameters that are meta-trained.
+        loop: from the inner loop asked for to the one a new task is adapted by.
+        training_loop: from that to the one inside the meta-gradient.
+        batches: what inner and outer loss see of a task in meta-training.
+
+    """
+
+    model: Predictor
+    update: Update = inner_update
+    backends: Mapping[str, TaskGradient] = field(default_factory=lambda: BACKENDS)
+    prepare: Callable[[Params, InnerLoop], Params] = _as_given
+    loop: Callable[[InnerLoop], InnerLoop] = _unchanged
+    training_loop: Callable[[InnerLoop], InnerLoop] = _unchanged
+    batches: Callable[[Task], Batches] = support_and_query
+
+
+def _in_scope(scope: str) -> Callable[[InnerLoop], InnerLoop]:
+    """An algorithm that *is* a scope takes no other."""
+
+    def narrow(loop: InnerLoop) -> InnerLoop:
+        if loop.scope not in ("all", scope):
+            raise DataError(
+                f"this algorithm adapts {scope!r}, its inner loop asks for {loop.scope!r}",
+                "leave the scope at 'all', or choose the algorithm 'maml'",
+            )
+        return replace(loop, scope=scope)
+
+    return narrow
+
+
+def _multitask(predictor: Predictor) -> Algorithm:
+    """Joint training on all labels of a task: the control without an inner loop."""
+    return Algorithm(
+        predictor,
+        training_loop=lambda loop: replace(loop, steps=0),
+        batches=lambda task: (task.support, everything(task)),
+    )
+
+
+def _metasgd(predictor: Predictor) -> Algorithm:
+    backends = {
+        "torch.func": differentiate(metasgd_update),
+        "learn2learn": metasgd_task_gradient,
+    }
+    return Algorithm(predictor, metasgd_update, backends, prepare=with_rates)
+
+
+def _reptile(predictor: Predictor) -> Algorithm:
+    """Reptile splits no task: it adapts on the labels that the others see in support and query."""
+    return Algorithm(
+        predictor,
+        backends={"torch.func": reptile_task_gradient},
+        batches=lambda task: (everything(task), task.query),
+    )
+
+
+def _r2d2(predictor: Predictor) -> Algorithm:
+    model = RidgePredictor.of(predictor)
+    backends = {"torch.func": differentiate(model.update)}
+    return Algorithm(model, model.update, backends, prepare=model.prepare)
+
+
+ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
+    "maml": Algorithm,
+    "multitask": _multitask,
+    "anil": lambda predictor: Algorithm(predictor, loop=_in_scope("head")),
+    "boil": lambda predictor: Algorithm(predictor, loop=_in_scope("encoder")),
+    "metasgd": _metasgd,
+    "reptile": _reptile,
+    "r2d2": _r2d2,
+}
+"""Name -> how to make it for a predictor."""
