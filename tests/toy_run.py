@@ -1,0 +1,61 @@
+"""Meta-training on made-up data as a command of its own: the process that tests kill."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import typer
+from toy import toy_encoded, toy_predictor
+
+from mutmeta_lib.checkpoints import save_checkpoint
+from mutmeta_lib.console import Commands
+from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.training import MetaTraining, meta_train
+
+STEPS = 24
+SETTINGS = MetaTraining(
+    steps=STEPS,
+    tasks_per_step=1,
+    support=4,
+    query=4,
+    inner=InnerLoop(0.05, 1),
+    validate_every=6,
+    validation_tasks=1,
+)
+
+app = typer.Typer(cls=Commands)
+
+
+def train(checkpoint: Path, result: Path, every: int, report: Callable[[int], None]) -> None:
+    """Train to the end, or go on; the outcome is written only then."""
+    torch.set_num_threads(1)
+    predictor = toy_predictor()
+    run = meta_train(
+        predictor,
+        predictor.init(torch.Generator().manual_seed(0)),
+        toy_encoded(2),
+        SETTINGS,
+        seed=0,
+        validation=toy_encoded(3)[2:],
+        checkpoint=checkpoint,
+        checkpoint_every=every,
+        progress=lambda step, steps, loss: report(step),
+    )
+    kept = ("step", "train_loss", "validation_loss")
+    history = [[repr(row[name]) for name in kept] for row in run.history]
+    save_checkpoint(result, run.params, {"best_step": run.best_step, "history": history})
+
+
+@app.callback()
+def main() -> None:
+    """Hold the command's name: a group of one command."""
+
+
+@app.command("train")
+def train_command(checkpoint: Path, result: Path) -> None:
+    """Train and print every step."""
+    train(checkpoint, result, STEPS, lambda step: print(step, flush=True))
+
+
+if __name__ == "__main__":
+    app()
