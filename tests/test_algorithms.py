@@ -51,8 +51,8 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, name):
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_every_algorithm_lowers_its_validation_loss_on_a_learnable_family(name):
-    settings = replace(SETTINGS, steps=40, support=10, query=16, meta_lr=1e-2, validate_every=10)
-    run = train(name, replace(settings, validation_tasks=8))
+    settings = replace(SETTINGS, steps=25, support=10, query=12, meta_lr=2e-2, validate_every=5)
+    run = train(name, replace(settings, validation_tasks=6))
     algorithm = ALGORITHMS[name](PREDICTOR)
     loop = algorithm.loop(INNER)
     tasks = sample_tasks(ASSAYS[6:], 24, support=10, query=16, rng=np.random.default_rng(123))
@@ -60,7 +60,7 @@ def test_every_algorithm_lowers_its_validation_loss_on_a_learnable_family(name):
         validation_loss(algorithm.model, params, tasks, loop, algorithm.update)
         for params in (algorithm.prepare(START, loop), run.params)
     )
-    assert after < 0.85 * before
+    assert after < 0.7 * before
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))

@@ -50,15 +50,12 @@ def _unchanged(loop: InnerLoop) -> InnerLoop:
 class Algorithm:
     """One member of the family.
 
-    Attributes:
-        model: predicts from adapted parameters; ``model.loss`` is the task loss.
-        update: adapts parameters to a support set.
-        backends: name -> gradient of one task, as for ``meta_gradient``.
-        prepare: ``(params, loop)`` to the parameters that are meta-trained.
-        loop: from the inner loop asked for to the one a new task is adapted by.
-        training_loop: from that to the one inside the meta-gradient.
-        batches: what inner and outer loss see of a task in meta-training.
-
+    ``model`` predicts from adapted parameters, and its ``loss`` is the task loss; ``update`` adapts
+    parameters to a support set; ``backends`` are the gradients of one task by name, as for
+    ``meta_gradient``. ``prepare`` turns given parameters into those that are meta-trained, ``loop``
+    the inner loop asked for into the one a new task is adapted by, and ``training_loop`` that one
+    into the one inside the meta-gradient. ``batches`` is what inner and outer loss see of a task in
+    meta-training. The defaults are those of MAML.
     """
 
     model: Predictor
