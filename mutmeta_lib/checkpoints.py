@@ -52,7 +52,7 @@ def save_checkpoint(
     path = Path(path)
     text = json.dumps(state)
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    content = save(whole, metadata={"state": text, "sha256": _checksum(whole, text)})
+    content = save(whole, metadata={"state": text, "sha256": checksum(whole, text)})
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def load_checkpoint(path: str | Path) -> Content:
         ) from error
     if set(metadata) != {"state", "sha256"}:
         raise _damaged(path, "not a checkpoint of this version")
-    if metadata["sha256"] != _checksum(tensors, metadata["state"]):
+    if metadata["sha256"] != checksum(tensors, metadata["state"]):
         raise _damaged(path, "wrong checksum")
     return tensors, json.loads(metadata["state"])
 
@@ -154,6 +154,20 @@ def latest_checkpoint(path: str | Path) -> Content | None:
     return None
 
 
+def checksum(tensors: dict[str, torch.Tensor], text: str = "") -> str:
+    """SHA-256 of a text and of every tensor's name, type, shape and bytes.
+
+    >>> checksum({"w": torch.zeros(2)}) == checksum({"w": torch.zeros(2, 1)})
+    False
+    """
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def _damaged(path: str | Path, why: str) -> DamagedCheckpointError:
     return DamagedCheckpointError(
         f"the checkpoint cannot be read ({why})",
@@ -172,16 +186,6 @@ def _all_previous(path: Path) -> list[Path]:
     pattern = re.escape(f"{path.stem}.previous") + r"(\d+)" + re.escape(path.suffix)
     found = [re.fullmatch(pattern, name) for name in os.listdir(path.parent)]
     return [_previous(path, place) for place in sorted(int(match[1]) for match in found if match)]
-
-
-def _checksum(tensors: dict[str, torch.Tensor], text: str) -> str:
-    """SHA-256 of the state and of every tensor's name, type, shape and bytes."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from mutmeta_lib.batch import TokenBatch
 from mutmeta_lib.encoders import Encoder, pool
+from mutmeta_lib.errors import DataError
 
 _BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, NotImplementedError)
 """What a damaged zip archive raises; the last one is about a compression method it lacks."""
@@ -95,6 +96,8 @@ def _write(file: Path, key: str, values: np.ndarray) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             np.savez(stream, embeddings=values, checksum=np.array(_checksum(key, values)))
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(name, file)
     finally:
         Path(name).unlink(missing_ok=True)
@@ -114,13 +117,25 @@ def cached_embeddings(
     The file's name is the hash of the encoder, the tokens, the sites and the pooling, so a change
     of any of them is another file. `batch_size` and `device` are not part of it: they change
     results by rounding only. A file that is damaged is never used: a warning names it, and it is
-    computed anew and replaced.
+    computed anew and replaced. If the disk is full, a warning says so and nothing is kept.
+
+    Raises:
+        DataError: the folder cannot be made or used.
+
     """
     directory = Path(cache_dir)
-    directory.mkdir(parents=True, exist_ok=True)
     key = _key(encoder, batch, pooling)
     file = directory / f"{key[:32]}.npz"
-    if file.exists():
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        cached = file.exists()
+    except OSError as error:
+        raise DataError(
+            f"the folder of cached embeddings cannot be used ({error.strerror})",
+            "look at its permissions, or choose another one",
+            file=directory,
+        ) from error
+    if cached:
         try:
             return _read(file, key, (len(batch), encoder.width))
         except ValueError as error:
@@ -128,5 +143,11 @@ def cached_embeddings(
                 f"the cached embeddings {file} {error}; they are computed anew", stacklevel=2
             )
     values = embed(encoder, batch, pooling, batch_size=batch_size, device=device)
-    _write(file, key, values)
+    try:
+        _write(file, key, values)
+    except OSError as error:
+        warnings.warn(
+            f"the embeddings cannot be kept in {file} ({error.strerror}); they are used once",
+            stacklevel=2,
+        )
     return values

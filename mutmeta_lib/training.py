@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mutmeta_lib.checkpoints import latest_checkpoint, save_checkpoint
+from mutmeta_lib.checkpoints import checksum, latest_checkpoint, save_checkpoint
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.interrupts import held_interrupt
 from mutmeta_lib.maml import InnerLoop, inner_update, meta_gradient
@@ -160,6 +160,7 @@ def meta_train(
         "data": sorted(a.assay.sha256 for a in assays),
         "validation": sorted(a.assay.sha256 for a in validation),
         "encoder": predictor.encoder.sha256,
+        "start": checksum(params),
         "predictor": [
             predictor.pooling,
             list(predictor.hidden),
@@ -171,8 +172,8 @@ def meta_train(
         tensors, state = saved
         if state.get("identity") != identity:
             raise DataError(
-                "the checkpoint was written by a run with other settings or data",
-                "choose another checkpoint file, or delete this one",
+                "the checkpoint was written by a run with other settings, data or start",
+                "choose another checkpoint file, or delete this one and those before it",
                 file=checkpoint,
             )
         _restore(current, optimiser, tensors)

@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+import os
 import warnings
 
 import numpy as np
@@ -9,6 +11,7 @@ from mutmeta_lib import embeddings
 from mutmeta_lib.embeddings import cached_embeddings, embed
 from mutmeta_lib.encoders import POOLINGS, pool, tiny_encoder
 from mutmeta_lib.encoding import encode_variants
+from mutmeta_lib.errors import DataError
 from mutmeta_lib.mutations import parse_variant
 
 WILD_TYPE = "MKTAYIAKQR"
@@ -190,3 +193,33 @@ def test_an_interrupted_write_leaves_no_file(encoder, batch, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         cached_embeddings(encoder, batch, "mean", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_work(encoder, batch, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.warns(UserWarning, match=r"cannot be kept in .*\(No space left on device\)"):
+            values = cached_embeddings(encoder, batch, "mean", tmp_path)
+    np.testing.assert_array_equal(values, embed(encoder, batch, "mean"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_place_of_the_folder_is_told_before_any_work(encoder, batch, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(DataError, match=r"cache: the folder of cached embeddings cannot be used"):
+        cached_embeddings(encoder, batch, "mean", tmp_path / "cache")
+
+
+def test_a_file_that_may_not_be_read_is_computed_anew(encoder, batch, tmp_path, monkeypatch):
+    values = cached_embeddings(encoder, batch, "mean", tmp_path)
+
+    def denied(*args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(np, "load", denied)
+    with pytest.warns(UserWarning, match=r"cannot be read \(PermissionError\); they are computed"):
+        again = cached_embeddings(encoder, batch, "mean", tmp_path)
+    np.testing.assert_array_equal(again, values)

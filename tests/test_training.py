@@ -90,8 +90,14 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     path = tmp_path / "run.safetensors"
     train(checkpoint=path)
-    with pytest.raises(DataError, match="other settings or data"):
+    with pytest.raises(DataError, match="other settings, data or start"):
         train(replace(SETTINGS, meta_lr=0.5), checkpoint=path)
+    other = PREDICTOR.init(torch.Generator().manual_seed(1))
+    with pytest.raises(DataError, match="other settings, data or start"):
+        meta_train(
+            PREDICTOR, other, TRAIN, SETTINGS, seed=0, validation=VALIDATION, checkpoint=path
+        )
+    assert_same(train(checkpoint=path), train())
 
 
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(tmp_path):
