@@ -58,3 +58,21 @@ def test_a_record_names_no_place_of_a_machine(path):
     content = json.loads(path.read_text(encoding="utf-8"))
     texts = [json.dumps(content[name]) for name in ("parameters", "environment", "encoder")]
     assert not [text for text in texts if re.search(r'"(/|~|[A-Z]:\\)', text)]
+
+
+def test_the_first_page_says_what_the_record_says():
+    """The sentences of the introduction that put the record's numbers into words."""
+    page = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    numbers = read_record(ROOT / "book" / "records" / "full" / "few_shot.json").numbers
+    assert "a little ahead of both kinds of fine-tuning" in page
+    for control in ("finetune", "multitask"):
+        assert 0 < numbers[f"maml_minus_{control}_10_spearman"]["low"]
+    assert "level with ridge regression" in page
+    for control in ("ridge", "onehot"):
+        difference = numbers[f"maml_minus_{control}_10_spearman"]
+        assert difference["low"] < 0 < difference["high"]
+    assert "does\nbetter than always saying the mean of the ten labels" in page
+    floor = numbers["mean_10_relative_mse"]["value"]
+    for method in ("maml", "multitask", "finetune"):
+        assert numbers[f"{method}_10_relative_mse"]["value"] > floor
+    assert "five seeds" in page
