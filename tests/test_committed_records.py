@@ -66,7 +66,7 @@ def test_the_first_page_says_what_the_record_says():
     numbers = read_record(ROOT / "book" / "records" / "full" / "few_shot.json").numbers
     assert "a little ahead of both kinds of fine-tuning" in page
     for control in ("finetune", "multitask"):
-        assert 0 < numbers[f"maml_minus_{control}_10_spearman"]["low"]
+        assert numbers[f"maml_minus_{control}_10_spearman"]["low"] > 0
     assert "level with ridge regression" in page
     for control in ("ridge", "onehot"):
         difference = numbers[f"maml_minus_{control}_10_spearman"]
@@ -76,3 +76,12 @@ def test_the_first_page_says_what_the_record_says():
     for method in ("maml", "multitask", "finetune"):
         assert numbers[f"{method}_10_relative_mse"]["value"] > floor
     assert "five seeds" in page
+
+
+def test_the_chapter_on_meta_training_says_what_its_record_says():
+    page = (ROOT / "notebooks" / "04_meta_training.md").read_text(encoding="utf-8")
+    assert "lowest within the first fifth of the run" in page
+    numbers = read_record(ROOT / "book" / "records" / "full" / "meta_training.json").numbers
+    for arm in ("maml", "fomaml", "multitask"):
+        best = numbers[f"{arm}_best_step"]
+        assert best["value"] <= best["n"] / 5
