@@ -17,7 +17,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
 
-from mutmeta_lib.embeddings import embed
+from mutmeta_lib.embeddings import cached_embeddings, embed
 from mutmeta_lib.encoders import Encoder
 from mutmeta_lib.mutations import AMINO_ACIDS, apply_variant
 from mutmeta_lib.tasks import EncodedAssay, Examples
@@ -29,16 +29,24 @@ RIDGE_PENALTIES = np.logspace(-2, 4, 13)
 
 
 def embedding_features(
-    encoder: Encoder, assays: Sequence[EncodedAssay], pooling: str, device: str = "cpu"
+    encoder: Encoder,
+    assays: Sequence[EncodedAssay],
+    pooling: str,
+    device: str = "cpu",
+    cache_dir: str | None = None,
 ) -> Features:
-    """Embed whole assays once and look rows up.
+    """Embed whole assays once, or read them from ``cache_dir``, and look rows up.
 
     Features are standardised with the mean and standard deviation over all variants of the assay:
     their sequences are known before anything is measured, labels are not touched.
     """
-    tables: Mapping[str, np.ndarray] = {
-        a.assay.id: _standardise(embed(encoder, a.tokens, pooling, device=device)) for a in assays
-    }
+
+    def table(assay: EncodedAssay) -> np.ndarray:
+        if cache_dir is None:
+            return embed(encoder, assay.tokens, pooling, device=device)
+        return cached_embeddings(encoder, assay.tokens, pooling, cache_dir, device=device)
+
+    tables: Mapping[str, np.ndarray] = {a.assay.id: _standardise(table(a)) for a in assays}
     return lambda examples: tables[examples.assay.assay.id][examples.rows]
 
 

@@ -253,6 +253,11 @@ def evaluate_command(
     ] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     metric: Annotated[str, typer.Option(help="spearman, ndcg or relative_mse.")] = "spearman",
+    workers: Annotated[int, typer.Option(min=1, help="Processes to share the runs.")] = 1,
+    checkpoint_dir: Annotated[
+        str | None, typer.Option(help="Keep checkpoints here; a killed run goes on from them.")
+    ] = None,
+    cache_dir: Annotated[str | None, typer.Option(help="Keep embeddings here.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the record here (json).")] = None,
 ) -> None:
     """Few-shot curves on proteins that meta-training has not seen, methods side by side.
@@ -281,6 +286,9 @@ def evaluate_command(
         per_protein=per_protein,
         max_query=max_query or None,
         device=device,
+        workers=workers,
+        checkpoint_dir=checkpoint_dir,
+        cache_dir=cache_dir,
         profile="own",
         progress=say_progress,
     )

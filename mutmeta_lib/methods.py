@@ -170,6 +170,7 @@ class Ingredients:
     rates: dict[str, tuple[str, float]]
     steps: int
     device: str = "cpu"
+    cache_dir: str | None = None
 
 
 def _gradient(name: str, scope: str = "all") -> Callable[[Ingredients], Method]:
@@ -191,7 +192,11 @@ def _learned(name: str, descends: bool) -> Callable[[Ingredients], Method]:
 def _on_embeddings(kind: type, name: str) -> Callable[[Ingredients], Method]:
     def build(given: Ingredients) -> Method:
         features = embedding_features(
-            given.predictor.encoder, given.assays, given.predictor.pooling, given.device
+            given.predictor.encoder,
+            given.assays,
+            given.predictor.pooling,
+            given.device,
+            given.cache_dir,
         )
         return kind(name, features)
 

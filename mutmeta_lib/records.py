@@ -32,7 +32,7 @@ __all__ = [
     "write_record",
 ]
 
-NOT_PARAMETERS = ("profile", "progress", "workers", "checkpoint_dir")
+NOT_PARAMETERS = ("profile", "progress", "workers", "checkpoint_dir", "cache_dir")
 """Arguments of an experiment that cannot change its result and are therefore not recorded."""
 
 

@@ -37,6 +37,15 @@ def test_embedding_features_are_standardised_per_assay_and_looked_up_by_row():
     np.testing.assert_array_equal(features(TASK.query), table[picked])
 
 
+def test_embeddings_come_back_from_the_cache(tmp_path):
+    encoder = toy_predictor().encoder
+    plain = embedding_features(encoder, [ASSAY], "sites")(TASK.query)
+    for _ in range(2):
+        kept = embedding_features(encoder, [ASSAY], "sites", cache_dir=str(tmp_path))(TASK.query)
+        np.testing.assert_array_equal(plain, kept)
+    assert len(list(tmp_path.rglob("*.npz"))) == 1
+
+
 def test_ridge_is_ridge_with_the_penalty_of_least_leave_one_out_error():
     features = embedding_features(toy_predictor().encoder, [ASSAY], "sites")
     x, y = features(TASK.support), TASK.support.labels.numpy()

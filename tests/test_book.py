@@ -117,7 +117,9 @@ def visit(browser: webdriver.Chrome, address: str) -> None:
 
 def troubles(browser: webdriver.Chrome) -> list[str]:
     """Console errors and requests to other machines since the last call."""
-    found = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
+    # A browser asks for /favicon.ico by itself on a page without an icon, such as the redirect.
+    severe = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
+    found = [message for message in severe if "/favicon.ico " not in message]
     for entry in browser.get_log("performance"):
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":

@@ -67,6 +67,7 @@ def few_shot_experiment(
     device: str = "auto",
     workers: int = 1,
     checkpoint_dir: str | None = None,
+    cache_dir: str | None = None,
     profile: str = "full",
     progress: Callable[[str], None] | None = None,
 ) -> Record:
@@ -103,6 +104,7 @@ def few_shot_experiment(
         device: ``auto``, ``cpu`` or ``cuda``.
         workers: processes that share the runs (fold, seed); it does not change results.
         checkpoint_dir: folder for checkpoints; a killed run started again goes on from them.
+        cache_dir: folder that keeps embeddings for the next run with the same encoder.
         profile: name of the profile, for the record.
         progress: called with one line of text after each run.
 
@@ -143,7 +145,7 @@ def few_shot_experiment(
             tuned += [{"method": name, **row} for row in rows]
         tuning_seconds = time.perf_counter() - began
         where_to = str(pick_device(device))
-        given = Ingredients(predictor, starts, fold.test, rates, adapt_steps, where_to)
+        given = Ingredients(predictor, starts, fold.test, rates, adapt_steps, where_to, cache_dir)
         built = build_methods(methods, given)
         with divergences() as diverged:
             found = few_shot(built, fold.test, shots=shots, seeds=[seed], max_query=max_query)
