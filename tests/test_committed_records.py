@@ -85,3 +85,18 @@ def test_the_chapter_on_meta_training_says_what_its_record_says():
     for arm in ("maml", "fomaml", "multitask"):
         best = numbers[f"{arm}_best_step"]
         assert best["value"] <= best["n"] / 5
+
+
+def test_the_few_shot_chapter_says_what_its_record_says():
+    page = (ROOT / "notebooks" / "05_few_shot.md").read_text(encoding="utf-8")
+    record = read_record(ROOT / "book" / "records" / "full" / "few_shot.json")
+    assert "with twenty, plain\nfine-tuning has caught up" in page
+    caught = record.numbers["maml_minus_finetune_20_spearman"]
+    assert caught["low"] < 0 < caught["high"]
+    results = record.table("results")
+    blind = results[(results["method"] == "maml") & (results["shots"] == 0)]
+    mean = blind.groupby("protein")["spearman"].mean()
+    assert "TDP-43 well before" in page
+    assert mean["TDP-43 290-373"] > 0.2
+    assert mean["Abeta42"] < -0.1
+    assert mean["GB1"] < -0.1
