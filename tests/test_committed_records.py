@@ -8,6 +8,7 @@ import pytest
 
 from mutmeta_lib.assays import read_demo
 from mutmeta_lib.encoders import tiny_encoder
+from mutmeta_lib.evaluate import compare
 from mutmeta_lib.experiments import EXPERIMENTS
 from mutmeta_lib.parameters import default_parameters, profile_parameters
 from mutmeta_lib.records import read_record
@@ -63,8 +64,19 @@ def test_a_record_names_no_place_of_a_machine(path):
 def test_the_first_page_says_what_the_record_says():
     """The sentences of the introduction that put the record's numbers into words."""
     page = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
-    numbers = read_record(ROOT / "book" / "records" / "full" / "few_shot.json").numbers
-    assert "a little ahead of both kinds of fine-tuning" in page
+    record = read_record(ROOT / "book" / "records" / "full" / "few_shot.json")
+    numbers, results = record.numbers, record.table("results")
+    assert "**comes from one of the three proteins**, TDP-43; on Aβ42 MAML is behind" in page
+    ten = results[results["shots"] == 10]
+    means = ten.pivot_table(index="protein", columns="method", values="spearman")
+    lead = means["maml"] - means["finetune"]
+    assert lead["TDP-43 290-373"] > 0.1
+    assert lead["Abeta42"] < 0
+    assert abs(lead["GB1"]) < 0.02
+    by_protein = compare(ten, "spearman", "maml", "finetune", unit="protein").iloc[0]
+    assert by_protein["low"] < 0 < by_protein["high"]
+    assert "is\nfound on all three" in page
+    assert (means["maml"] > means["multitask"]).all()
     for control in ("finetune", "multitask"):
         assert numbers[f"maml_minus_{control}_10_spearman"]["low"] > 0
     assert "level with ridge regression" in page
