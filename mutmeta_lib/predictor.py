@@ -14,6 +14,8 @@ from torch.func import functional_call
 
 from mutmeta_lib.encoders import Encoder, pool
 from mutmeta_lib.encoding import TokenBatch
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.losses import LOSSES
 from mutmeta_lib.tasks import Examples
 
 Params = dict[str, Tensor]
@@ -26,12 +28,19 @@ class Predictor:
 
     Sizes 256 and 128 and dropout 0.1 are those of the public code (see the method chapter).
     Dropout is active only when a call is given a ``generator``, and draws from it alone.
+    ``objective`` names the task loss (``losses.LOSSES``). Trained on a ranking loss, a predictor
+    leaves location and scale of its predictions free: rank metrics apply, errors do not.
     """
 
     encoder: Encoder
     pooling: str = "sites"
     hidden: tuple[int, ...] = (256, 128)
     dropout: float = 0.1
+    objective: str = "mse"
+
+    def __post_init__(self):
+        if self.objective not in LOSSES:
+            raise DataError(f"unknown loss {self.objective!r}", f"use one of {', '.join(LOSSES)}")
 
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters: the encoder's weights (copied) and a random head.
@@ -84,11 +93,11 @@ class Predictor:
     def loss(
         self, params: Params, examples: Examples, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Mean squared error on scaled labels (the paper's task loss), a scalar."""
+        """The task loss on scaled labels, a scalar: ``objective``, by default the paper's MSE."""
         device = next(iter(params.values())).device
         labels = examples.labels.to(device)
         predicted = self(params, examples.tokens.to(device), generator)
-        return torch.mean((predicted - labels) ** 2)
+        return LOSSES[self.objective](predicted, labels)
 
 
 def predict(predictor: Predictor, params: Params, tokens: TokenBatch, batch_size: int = 256):
