@@ -10,73 +10,23 @@ adds to having seen the data.
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mutmeta_lib.checkpoints import checksum, latest_checkpoint, save_checkpoint
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.interrupts import held_interrupt
 from mutmeta_lib.maml import InnerLoop, inner_update, meta_gradient
-from mutmeta_lib.maml.algorithms import ALGORITHMS
+from mutmeta_lib.maml.algorithms import ALGORITHMS, Algorithm
 from mutmeta_lib.maml.inner import Update
 from mutmeta_lib.predictor import Params, Predictor
+from mutmeta_lib.run_state import RunState, begin, restore, run_identity, save
 from mutmeta_lib.tasks import EncodedAssay, Task, sample_tasks, stable_seed
+from mutmeta_lib.training_settings import MetaTraining, Trained
 
-ON_NONFINITE = ("stop", "skip")
-
-
-@dataclass(frozen=True)
-class MetaTraining:
-    """Settings of the outer loop (defaults as in the public code where it states one).
-
-    ``steps`` meta-steps of ``tasks_per_step`` tasks, each with ``support`` + ``query`` labelled
-    variants; Adam with rate ``meta_lr``, gradient norm clipped at ``clip``. Every
-    ``validate_every`` steps the mean query loss on fixed meta-validation tasks is taken, and the
-    start with the lowest one is returned. A task whose loss or gradient is NaN or infinite stops
-    the run, or is left out of its step with a warning (``on_nonfinite="skip"``).
-    """
-
-    algorithm: str = "maml"
-    steps: int = 200
-    tasks_per_step: int = 4
-    support: int = 16
-    query: int = 16
-    inner: InnerLoop = field(default_factory=InnerLoop)
-    meta_lr: float = 1e-3
-    clip: float = 1.0
-    validate_every: int = 20
-    validation_tasks: int = 16
-    backend: str = "torch.func"
-    on_nonfinite: str = "stop"
-
-    def __post_init__(self):
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(
-                f"unknown algorithm {self.algorithm!r}; choose from {tuple(ALGORITHMS)}"
-            )
-        if self.on_nonfinite not in ON_NONFINITE:
-            raise ValueError(
-                f"unknown on_nonfinite {self.on_nonfinite!r}; choose from {ON_NONFINITE}"
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A meta-trained start, where it came from, and what it cost.
-
-    ``history`` holds one row per meta-step: step, train_loss, validation_loss (NaN where not
-    taken), seconds since the start, and with ``on_nonfinite="skip"`` skipped (number of tasks).
-    """
-
-    params: Params
-    settings: MetaTraining
-    seed: int
-    best_step: int
-    history: tuple[dict[str, float], ...]
-    seconds: float
+__all__ = ["MetaTraining", "Trained", "meta_train", "pick_device", "validation_loss"]
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -142,145 +92,105 @@ def meta_train(
     """
     algorithm = ALGORITHMS[settings.algorithm](predictor)
     loop = algorithm.loop(settings.inner)
-    training_loop = algorithm.training_loop(loop)
-    prepared = algorithm.prepare(params, loop)
-    current = {name: value.detach().clone() for name, value in prepared.items()}
-    for value in current.values():
-        value.requires_grad_(True)
-    optimiser = torch.optim.Adam(current.values(), lr=settings.meta_lr)
     rng = np.random.default_rng(stable_seed("meta-train", seed))
+    state = begin(algorithm.prepare(params, loop), settings, rng)
     checks = _validation_tasks(validation, settings, seed)
-    history: list[dict[str, float]] = []
-    best, best_loss, best_step = current, float("inf"), settings.steps
-    spent = 0.0
-
-    identity = {
-        "settings": asdict(settings),
-        "seed": seed,
-        "data": sorted(a.assay.sha256 for a in assays),
-        "validation": sorted(a.assay.sha256 for a in validation),
-        "encoder": predictor.encoder.sha256,
-        "start": checksum(params),
-        "predictor": [
-            predictor.pooling,
-            list(predictor.hidden),
-            sorted({a.encoding for a in assays}),
-        ],
-    }
-    saved = None if checkpoint is None else latest_checkpoint(checkpoint)
-    if saved is not None:
-        tensors, state = saved
-        if state.get("identity") != identity:
-            raise DataError(
-                "the checkpoint was written by a run with other settings, data or start",
-                "choose another checkpoint file, or delete this one and those before it",
-                file=checkpoint,
-            )
-        _restore(current, optimiser, tensors)
-        rng.bit_generator.state = state["rng"]
-        history, spent = state["history"], state["seconds"]
-        best_loss, best_step = state["best_loss"], state["best_step"]
-        if best_loss < float("inf"):
-            device = next(iter(current.values())).device
-            kept = {name: v for name, v in tensors.items() if name.startswith("best/")}
-            best = {name.removeprefix("best/"): v.to(device) for name, v in kept.items()}
-
-    started = time.perf_counter()
+    identity = run_identity(predictor, params, assays, settings, seed, validation)
+    if checkpoint is not None:
+        restore(state, checkpoint, identity)
+    began = time.perf_counter() - state.seconds
     with held_interrupt(checkpoint is not None) as interrupted:
-        for step in range(len(history) + 1, settings.steps + 1):
-            tasks = sample_tasks(
-                assays,
-                settings.tasks_per_step,
-                support=settings.support,
-                query=settings.query,
-                rng=rng,
-            )
-            batches = [algorithm.batches(task) for task in tasks]
-            frozen = {name: value.detach() for name, value in current.items()}
-            loss, gradient, losses = meta_gradient(
-                algorithm.model.loss,
-                frozen,
-                batches,
-                training_loop,
-                backend=settings.backend,
-                backends=algorithm.backends,
-                skip_nonfinite=settings.on_nonfinite == "skip",
-            )
-            for name, value in current.items():
-                value.grad = gradient[name]
-            norm = torch.nn.utils.clip_grad_norm_(current.values(), settings.clip)
-            broken = [task for task, value in zip(tasks, losses, strict=True) if value.isnan()]
-            skipped = len(broken) if settings.on_nonfinite == "skip" else 0
-            if skipped < len(tasks):
-                if not (torch.isfinite(loss) and torch.isfinite(norm)):
-                    raise DataError(
-                        f"loss or gradient is not finite at meta-step {step} "
-                        f"(assays {_names(broken or tasks)})",
-                        "lower inner.lr or meta_lr, or look at these assays' scores",
-                    )
-                optimiser.step()
-            if skipped:
-                warnings.warn(
-                    f"meta-step {step}: {skipped} of {len(tasks)} tasks skipped, loss or gradient "
-                    f"is not finite (assays {_names(broken)})",
-                    stacklevel=2,
-                )
-
-            check = float("nan")
-            if checks and (step % settings.validate_every == 0 or step == settings.steps):
-                frozen = {name: value.detach() for name, value in current.items()}
-                check = validation_loss(algorithm.model, frozen, checks, loop, algorithm.update)
-                if not np.isfinite(check):
-                    warnings.warn(
-                        f"meta-step {step}: the validation loss is not finite", stacklevel=2
-                    )
-                if check < best_loss:
-                    best = {name: value.clone() for name, value in frozen.items()}
-                    best_loss, best_step = check, step
-            elapsed = spent + time.perf_counter() - started
-            history.append(
-                {
-                    "step": step,
-                    "train_loss": float(loss),
-                    "validation_loss": check,
-                    "seconds": elapsed,
-                }
-            )
-            if settings.on_nonfinite == "skip":
-                history[-1]["skipped"] = skipped
+        for step in range(len(state.history) + 1, settings.steps + 1):
+            tasks = _draw(assays, settings.tasks_per_step, settings, state.rng)
+            row = _move(state, algorithm, loop, tasks, settings, step)
+            row["validation_loss"] = _validate(state, algorithm, loop, checks, settings, step)
+            row["seconds"] = state.seconds = time.perf_counter() - began
+            state.history.append(row)
             if progress is not None:
-                progress(step, settings.steps, float(loss))
+                progress(step, settings.steps, row["train_loss"])
             stop = interrupted()
             due = stop or step % checkpoint_every == 0 or step == settings.steps
             if checkpoint is not None and due:
-                state = {
-                    "identity": identity,
-                    "rng": rng.bit_generator.state,
-                    "history": history,
-                    "seconds": elapsed,
-                    "best_loss": best_loss,
-                    "best_step": best_step,
-                }
-                tensors = _tensors(current, optimiser, best)
-                save_checkpoint(checkpoint, tensors, state, keep=checkpoint_keep)
+                save(state, checkpoint, identity, checkpoint_keep)
             if stop:
                 raise KeyboardInterrupt(
                     f"stopped after meta-step {step} of {settings.steps}; start again to go on "
                     f"from {checkpoint}"
                 )
+    best = {name: value.detach().clone() for name, value in state.best.items()}
+    return Trained(best, settings, seed, state.best_step, tuple(state.history), state.seconds)
 
-    return Trained(
-        params={name: value.detach().clone() for name, value in best.items()},
-        settings=settings,
-        seed=seed,
-        best_step=best_step,
-        history=tuple(history),
-        seconds=history[-1]["seconds"] if history else 0.0,
+
+def _move(
+    state: RunState,
+    algorithm: Algorithm,
+    loop: InnerLoop,
+    tasks: Sequence[Task],
+    settings: MetaTraining,
+    step: int,
+) -> dict[str, float]:
+    """One meta-step: the parameters move by the meta-gradient of the tasks."""
+    skip = settings.on_nonfinite == "skip"
+    loss, gradient, losses = meta_gradient(
+        algorithm.model.loss,
+        state.params(),
+        [algorithm.batches(task) for task in tasks],
+        algorithm.training_loop(loop),
+        backend=settings.backend,
+        backends=algorithm.backends,
+        skip_nonfinite=skip,
     )
+    for name, value in state.current.items():
+        value.grad = gradient[name]
+    norm = torch.nn.utils.clip_grad_norm_(state.current.values(), settings.clip)
+    broken = [task for task, value in zip(tasks, losses, strict=True) if value.isnan()]
+    skipped = len(broken) if skip else 0
+    if skipped < len(tasks):
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise DataError(
+                f"loss or gradient is not finite at meta-step {step} "
+                f"(assays {_names(broken or tasks)})",
+                "lower inner.lr or meta_lr, or look at these assays' scores",
+            )
+        state.optimiser.step()
+    if skipped:
+        warnings.warn(
+            f"meta-step {step}: {skipped} of {len(tasks)} tasks skipped, loss or gradient "
+            f"is not finite (assays {_names(broken)})",
+            stacklevel=3,
+        )
+    row = {"step": step, "train_loss": float(loss)}
+    return {**row, "skipped": skipped} if skip else row
+
+
+def _validate(
+    state: RunState,
+    algorithm: Algorithm,
+    loop: InnerLoop,
+    tasks: Sequence[Task],
+    settings: MetaTraining,
+    step: int,
+) -> float:
+    """The validation loss where it is due (NaN elsewhere); the best start is kept."""
+    if not tasks or (step % settings.validate_every and step != settings.steps):
+        return float("nan")
+    loss = validation_loss(algorithm.model, state.params(), tasks, loop, algorithm.update)
+    if not np.isfinite(loss):
+        warnings.warn(f"meta-step {step}: the validation loss is not finite", stacklevel=3)
+    if loss < state.best_loss:
+        state.best = {name: value.clone() for name, value in state.params().items()}
+        state.best_loss, state.best_step = loss, step
+    return loss
 
 
 def _names(tasks: Sequence[Task]) -> str:
     return ", ".join(sorted({task.support.assay.assay.id for task in tasks}))
+
+
+def _draw(
+    assays: Sequence[EncodedAssay], n_tasks: int, settings: MetaTraining, rng: np.random.Generator
+) -> list[Task]:
+    return sample_tasks(assays, n_tasks, support=settings.support, query=settings.query, rng=rng)
 
 
 def _validation_tasks(
@@ -290,32 +200,4 @@ def _validation_tasks(
     if not validation:
         return []
     rng = np.random.default_rng(stable_seed("meta-validation", seed))
-    return sample_tasks(
-        validation,
-        settings.validation_tasks,
-        support=settings.support,
-        query=settings.query,
-        rng=rng,
-    )
-
-
-def _tensors(current: Params, optimiser: torch.optim.Adam, best: Params) -> Params:
-    """Everything a checkpoint holds as tensors: parameters, Adam moments, best start."""
-    tensors = {f"params/{name}": value for name, value in current.items()}
-    tensors |= {f"best/{name}": value for name, value in best.items()}
-    for name, value in current.items():
-        for key, moment in optimiser.state[value].items():
-            tensors[f"adam/{key}/{name}"] = moment
-    return {name: value.detach().clone() for name, value in tensors.items()}
-
-
-def _restore(current: Params, optimiser: torch.optim.Adam, tensors: Params) -> None:
-    """Put a checkpoint's tensors back in place."""
-    with torch.no_grad():
-        for name, value in current.items():
-            value.copy_(tensors[f"params/{name}"])
-            keys = [key for key in tensors if key.startswith("adam/") and key.endswith(f"/{name}")]
-            optimiser.state[value] = {
-                key.split("/")[1]: tensors[key].to(value.device if "exp" in key else "cpu")
-                for key in keys
-            }
+    return _draw(validation, settings.validation_tasks, settings, rng)

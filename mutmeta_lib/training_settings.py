@@ -1,0 +1,60 @@
+"""What a meta-training run is asked for, and what comes out of it."""
+
+from dataclasses import dataclass, field
+
+from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.maml.algorithms import ALGORITHMS
+from mutmeta_lib.predictor import Params
+
+ON_NONFINITE = ("stop", "skip")
+
+
+@dataclass(frozen=True)
+class MetaTraining:
+    """Settings of the outer loop (defaults as in the public code where it states one).
+
+    ``steps`` meta-steps of ``tasks_per_step`` tasks, each with ``support`` + ``query`` labelled
+    variants; Adam with rate ``meta_lr``, gradient norm clipped at ``clip``. Every
+    ``validate_every`` steps the mean query loss on fixed meta-validation tasks is taken, and the
+    start with the lowest one is returned. A task whose loss or gradient is NaN or infinite stops
+    the run, or is left out of its step with a warning (``on_nonfinite="skip"``).
+    """
+
+    algorithm: str = "maml"
+    steps: int = 200
+    tasks_per_step: int = 4
+    support: int = 16
+    query: int = 16
+    inner: InnerLoop = field(default_factory=InnerLoop)
+    meta_lr: float = 1e-3
+    clip: float = 1.0
+    validate_every: int = 20
+    validation_tasks: int = 16
+    backend: str = "torch.func"
+    on_nonfinite: str = "stop"
+
+    def __post_init__(self):
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"unknown algorithm {self.algorithm!r}; choose from {tuple(ALGORITHMS)}"
+            )
+        if self.on_nonfinite not in ON_NONFINITE:
+            raise ValueError(
+                f"unknown on_nonfinite {self.on_nonfinite!r}; choose from {ON_NONFINITE}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A meta-trained start, where it came from, and what it cost.
+
+    ``history`` holds one row per meta-step: step, train_loss, validation_loss (NaN where not
+    taken), seconds since the start, and with ``on_nonfinite="skip"`` skipped (number of tasks).
+    """
+
+    params: Params
+    settings: MetaTraining
+    seed: int
+    best_step: int
+    history: tuple[dict[str, float], ...]
+    seconds: float
