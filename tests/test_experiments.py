@@ -15,8 +15,10 @@ from mutmeta_lib.experiments import (
     timing_experiment,
 )
 from mutmeta_lib.experiments.encodings import hold_out_task
+from mutmeta_lib.experiments.few_shot import ALL_METHODS, RATES
 from mutmeta_lib.experiments.setting import encode_fold, load_assays, make_predictor
 from mutmeta_lib.experiments.timing import break_even
+from mutmeta_lib.maml.algorithms import ALGORITHMS
 from mutmeta_lib.records import read_record, result
 from mutmeta_lib.splits import protein_folds
 from mutmeta_lib.tasks import encode_assay
@@ -227,3 +229,12 @@ def test_cuts_keep_every_protein():
 
 def test_the_registry_names_experiments_as_records_do(few_shot_record):
     assert few_shot_record.experiment in EXPERIMENTS
+
+
+def test_the_whole_family_can_be_asked_for():
+    methods = [name for name in ALL_METHODS if name in ALGORITHMS]
+    record = few_shot_experiment(**{**ONE_FOLD, "methods": methods, "shots": (0, 4)})
+    assert set(record.table("results")["method"]) == set(methods) == set(ALGORITHMS)
+    # Learned rates and closed forms leave nothing to choose.
+    assert set(record.table("choices")["method"]) == {*RATES} - {"finetune"}
+    assert len({len(grid) for grid in RATES.values()}) == 1

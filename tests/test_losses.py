@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import toy_encoded, toy_predictor
 from torch.func import grad, vmap
+from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.losses import LOSSES, RANKING, bradley_terry, list_mle, mse

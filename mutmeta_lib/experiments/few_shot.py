@@ -19,7 +19,8 @@ from mutmeta_lib.experiments.setting import (
     make_record,
 )
 from mutmeta_lib.maml import InnerLoop
-from mutmeta_lib.methods import GradientMethod, Ingredients, build_methods, divergences
+from mutmeta_lib.maml.algorithms import ALGORITHMS
+from mutmeta_lib.methods import METHODS, Ingredients, build_methods, divergences
 from mutmeta_lib.metrics import METRICS
 from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.records import Record, number, recorded_parameters
@@ -27,16 +28,20 @@ from mutmeta_lib.splits import protein_folds
 from mutmeta_lib.training import MetaTraining, Trained, meta_train, pick_device
 from mutmeta_lib.tuning import Rate, choose_rate
 
-ALL_METHODS = ("maml", "multitask", "finetune", "ridge", "gp", "onehot", "blosum", "mean")
-LEARNED = ("maml", "multitask", "finetune")
+ALL_METHODS = tuple(METHODS)
+DEFAULT_METHODS = ("maml", "multitask", "finetune", "ridge", "gp", "onehot", "blosum", "mean")
+LEARNED = tuple(name for name in METHODS if name == "finetune" or name in ALGORITHMS)
 REPORTED = ("spearman", "ndcg", "relative_mse")
 
 # Grids of equal size per method, chosen from on meta-validation tasks. SGD is MAML's inner loop;
-# fine-tuning may use either optimiser.
+# fine-tuning may use either optimiser. Methods that learn their own rates, or need none, have none.
 RATES: dict[str, tuple[Rate, ...]] = {
     "maml": (("sgd", 0.01), ("sgd", 0.03), ("sgd", 0.1), ("adam", 1e-3)),
     "multitask": (("sgd", 0.03), ("sgd", 0.1), ("adam", 3e-4), ("adam", 1e-3)),
     "finetune": (("sgd", 0.03), ("sgd", 0.1), ("adam", 3e-4), ("adam", 1e-3)),
+    "anil": (("sgd", 0.01), ("sgd", 0.03), ("sgd", 0.1), ("adam", 1e-3)),
+    "boil": (("sgd", 0.01), ("sgd", 0.03), ("sgd", 0.1), ("adam", 1e-3)),
+    "reptile": (("sgd", 0.01), ("sgd", 0.03), ("sgd", 0.1), ("adam", 1e-3)),
 }
 
 
@@ -48,7 +53,7 @@ def few_shot_experiment(
     encoder: str = "tiny",
     encoding: str = "separator",
     pooling: str = "sites",
-    methods: Sequence[str] = ALL_METHODS,
+    methods: Sequence[str] = DEFAULT_METHODS,
     shots: Sequence[int] = (0, 1, 5, 10),
     seeds: int = 5,
     n_folds: int = 3,
@@ -140,7 +145,7 @@ def few_shot_experiment(
         starts, runs = train_starts(predictor, fold, settings, methods, seed, device, folder)
         began = time.perf_counter()
         rates, tuned = {}, []
-        for name in starts:
+        for name in (name for name in starts if name in RATES):
             rates[name], rows = tune(predictor, fold, name, starts[name], adapt_steps, shots, seed)
             tuned += [{"method": name, **row} for row in rows]
         tuning_seconds = time.perf_counter() - began
@@ -244,7 +249,7 @@ def tune(
 ) -> tuple[Rate, list[dict]]:
     """Choose a gradient method's optimiser and rate on the fold's validation proteins."""
     return choose_rate(
-        lambda rate: GradientMethod(name, predictor, start, *rate, steps),
+        lambda rate: METHODS[name](Ingredients(predictor, {name: start}, [], {name: rate}, steps)),
         RATES[name],
         fold.validation,
         shots=[k for k in shots if k > 1] or [max(shots)],
