@@ -111,7 +111,7 @@ class GradientMethod:
 
 @dataclass(frozen=True, eq=False)
 class AlgorithmMethod:
-    """An algorithm that has learned how to adapt: Meta-SGD with its rates, R2-D2 with its ridge.
+    """An algorithm that has learned how to adapt: Meta-SGD's rates, R2-D2's ridge, a deep kernel.
 
     No rate is chosen for it. The state is a dictionary of parameters, as in ``GradientMethod``.
     """
@@ -212,6 +212,7 @@ METHODS: dict[str, Callable[[Ingredients], Method]] = {
     "reptile": _gradient("reptile"),
     "metasgd": _learned("metasgd", descends=True),
     "r2d2": _learned("r2d2", descends=False),
+    "deepkernel": _learned("deepkernel", descends=False),
     "ridge": _on_embeddings(Ridge, "ridge"),
     "gp": _on_embeddings(GaussianProcess, "gp"),
     "onehot": lambda given: Ridge("onehot", onehot_features),
@@ -221,7 +222,8 @@ METHODS: dict[str, Callable[[Ingredients], Method]] = {
 """Name -> how to build it.
 
 ``maml``, ``multitask``, ``finetune``, ``anil``, ``boil`` and ``reptile`` need a start and a rate,
-``metasgd`` and ``r2d2`` a start from ``training.meta_train``, which holds what they have learned.
+``metasgd``, ``r2d2`` and ``deepkernel`` a start from ``training.meta_train``, which holds what they
+have learned.
 """
 
 

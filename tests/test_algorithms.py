@@ -111,7 +111,7 @@ def test_metasgd_learns_its_rates_and_both_backends_agree():
 
 
 def test_algorithms_without_a_second_backend_say_so():
-    for name in ("reptile", "r2d2"):
+    for name in ("reptile", "r2d2", "deepkernel"):
         with pytest.raises(ValueError, match="unknown MAML backend 'learn2learn'"):
             train(name, replace(SETTINGS, backend="learn2learn"))
 

@@ -36,7 +36,7 @@ GIVEN = Ingredients(
     starts=dict.fromkeys(RATES, START)
     | {
         name: ALGORITHMS[name](PREDICTOR).prepare(START, InnerLoop(0.1))
-        for name in ("metasgd", "r2d2")
+        for name in ("metasgd", "r2d2", "deepkernel")
     },
     assays=ASSAYS,
     rates=RATES,
@@ -80,7 +80,7 @@ def test_the_same_generator_gives_the_same_prediction(name):
     np.testing.assert_array_equal(run(BUILT[name], drawn), run(BUILT[name], drawn))
 
 
-@pytest.mark.parametrize("name", ["ridge", "gp", "finetune", "metasgd", "r2d2"])
+@pytest.mark.parametrize("name", ["ridge", "gp", "finetune", "metasgd", "r2d2", "deepkernel"])
 def test_methods_that_learn_do_learn(name):
     """80 labels of a rule that is linear in the mutant letter."""
     builders = Ingredients(**{**vars(GIVEN), "steps": 60})
@@ -103,7 +103,9 @@ def test_a_gradient_method_moves_towards_the_support():
         assert PREDICTOR.loss(adapted, drawn.support) < 0.9 * PREDICTOR.loss(START, drawn.support)
 
 
-@pytest.mark.parametrize("name", ["maml", "anil", "boil", "reptile", "metasgd", "r2d2"])
+@pytest.mark.parametrize(
+    "name", ["maml", "anil", "boil", "reptile", "metasgd", "r2d2", "deepkernel"]
+)
 def test_without_labels_the_start_is_used(name):
     state = BUILT[name].adapt(task(0).support, torch.Generator())
     assert state is GIVEN.starts[name]

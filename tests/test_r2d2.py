@@ -46,7 +46,8 @@ def sklearn_ridge(features, labels, penalty):
 def test_weights_are_those_of_scikit_learn(k, d, penalty, seed):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(k, d)), rng.normal(size=k)
-    ours = ridge_weights(torch.tensor(x), torch.tensor(y), torch.tensor(penalty))
+    exact = torch.tensor(penalty, dtype=torch.float64)
+    ours = ridge_weights(torch.tensor(x), torch.tensor(y), exact)
     np.testing.assert_allclose(ours, sklearn_ridge(x, y, penalty).coef_, rtol=1e-7, atol=1e-9)
 
 

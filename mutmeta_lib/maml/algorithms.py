@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.maml.deep_kernel import DeepKernelPredictor, surprise_task_gradient
 from mutmeta_lib.maml.inner import InnerLoop, Params, Update, inner_update
 from mutmeta_lib.maml.learn2learn import metasgd_task_gradient
 from mutmeta_lib.maml.meta import BACKENDS, TaskGradient, differentiate
@@ -113,6 +114,18 @@ def _r2d2(predictor: Predictor) -> Algorithm:
     return Algorithm(model, model.update, backends, prepare=model.prepare)
 
 
+def _deepkernel(predictor: Predictor) -> Algorithm:
+    """Trained on the marginal likelihood of all labels of a task, tested on its query error."""
+    model = DeepKernelPredictor.of(predictor)
+    return Algorithm(
+        model,
+        model.update,
+        {"torch.func": surprise_task_gradient(model)},
+        prepare=model.prepare,
+        batches=lambda task: (task.support, everything(task)),
+    )
+
+
 ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
     "maml": Algorithm,
     "multitask": _multitask,
@@ -121,5 +134,6 @@ ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
     "metasgd": _metasgd,
     "reptile": _reptile,
     "r2d2": _r2d2,
+    "deepkernel": _deepkernel,
 }
 """Name -> how to make it for a predictor."""

@@ -44,7 +44,7 @@ class RidgePredictor(Predictor):
     @classmethod
     def of(cls, predictor: Predictor) -> "RidgePredictor":
         """The same encoder and pooling with this head."""
-        return cls(predictor.encoder, predictor.pooling, hidden=())
+        return cls(predictor.encoder, predictor.pooling, (), objective=predictor.objective)
 
     def prepare(self, params: Params, loop: InnerLoop | None = None) -> Params:
         """The encoder's parameters out of ``params``, and a fresh head.

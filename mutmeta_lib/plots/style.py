@@ -43,6 +43,7 @@ LOOKS: dict[str, Look] = {
     "reptile": Look("Reptile", GREY, "<", "-"),
     "metasgd": Look("Meta-SGD", PURPLE, "8", "-"),
     "r2d2": Look("R2-D2 (ridge head)", BLACK, "*", "-"),
+    "deepkernel": Look("Deep kernel (GP head)", VERMILLION, "H", "-"),
     "fomaml": Look("MAML, first order", SKY, "o", "--"),
     "maml_fixed": Look("MAML, fixed labels", BLUE, "<", ":"),
     "finetune_epochs": Look("Fine-tuning, epochs", VERMILLION, ">", ":"),
