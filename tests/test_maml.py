@@ -91,13 +91,14 @@ def test_second_order_gradient_equals_finite_differences():
             assert gradient[name].view(-1)[index].item() == pytest.approx(slope, rel=1e-5, abs=1e-8)
 
 
+@pytest.mark.parametrize("backend", ["learn2learn", "learn2learn-gbml"])
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("steps", [0, 1, 4])
-def test_learn2learn_gives_the_same_gradient(first_order, steps):
+def test_learn2learn_gives_the_same_gradient(first_order, steps, backend):
     loss, params, tasks = mlp_problem(seed=1)
     loop = InnerLoop(lr=0.1, steps=steps, first_order=first_order)
     ours = meta_gradient(loss, params, tasks, loop, backend="torch.func")
-    theirs = meta_gradient(loss, params, tasks, loop, backend="learn2learn")
+    theirs = meta_gradient(loss, params, tasks, loop, backend=backend)
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(ours[1], theirs[1], rtol=1e-10, atol=1e-12)
 
@@ -162,6 +163,8 @@ def test_missing_learn2learn_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(learn2learn.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"requirements-learn2learn\.txt"):
         learn2learn.load_maml()
+    with pytest.raises(ImportError, match=r"the torch\.func backend needs nothing"):
+        learn2learn.load_gbml()
 
 
 def broken_gradient(params, batch):

@@ -9,11 +9,16 @@ from test_maml import DOUBLE, mlp_problem, parabola, scalar
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.maml import InnerLoop, inner_update, meta_gradient
-from mutmeta_lib.maml.learn2learn import metasgd_task_gradient
+from mutmeta_lib.maml.learn2learn import metasgd_gbml_task_gradient, metasgd_task_gradient
 from mutmeta_lib.maml.meta import differentiate
 from mutmeta_lib.maml.metasgd import RATE, metasgd_update, with_rates
 
-BACKENDS = {"torch.func": differentiate(metasgd_update), "learn2learn": metasgd_task_gradient}
+BACKENDS = {
+    "torch.func": differentiate(metasgd_update),
+    "learn2learn": metasgd_task_gradient,
+    "learn2learn-gbml": metasgd_gbml_task_gradient,
+}
+THEIRS = ("learn2learn", "learn2learn-gbml")
 
 
 def problem_with_rates(seed=0):
@@ -56,25 +61,27 @@ def test_the_gradient_of_a_rate_equals_the_closed_form(w, c, q, lr):
     assert gradient["w"].item() == pytest.approx(residual * (1 - lr), rel=1e-10, abs=1e-12)
 
 
+@pytest.mark.parametrize("backend", THEIRS)
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("steps", [0, 1, 3])
-def test_learn2learn_gives_the_same_gradients_rates_included(first_order, steps):
+def test_learn2learn_gives_the_same_gradients_rates_included(first_order, steps, backend):
     loss, params, tasks = problem_with_rates(seed=2)
     loop = InnerLoop(steps=steps, first_order=first_order)
     ours = gradients(loss, params, tasks, loop)
-    theirs = gradients(loss, params, tasks, loop, "learn2learn")
+    theirs = gradients(loss, params, tasks, loop, backend)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-12)
     moving = [name for name, part in ours[1].items() if part.abs().sum() > 0]
     assert moving == [name for name in params if steps or not name.startswith(RATE)]
 
 
-def test_learn2learn_agrees_where_some_parameters_have_no_rate():
+@pytest.mark.parametrize("backend", THEIRS)
+def test_learn2learn_agrees_where_some_parameters_have_no_rate(backend):
     loss, params, tasks = problem_with_rates(seed=3)
     del params["rate.0.weight"], params["rate.2.bias"]
     loop = InnerLoop(steps=2)
     ours = gradients(loss, params, tasks, loop)
     torch.testing.assert_close(
-        ours, gradients(loss, params, tasks, loop, "learn2learn"), rtol=1e-6, atol=1e-12
+        ours, gradients(loss, params, tasks, loop, backend), rtol=1e-6, atol=1e-12
     )
     adapted = metasgd_update(loss, params, tasks[0][0], loop)
     assert {name for name in adapted if torch.equal(adapted[name], params[name])} == {

@@ -13,7 +13,7 @@ import torch
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.maml.deep_kernel import DeepKernelPredictor, surprise_task_gradient
 from mutmeta_lib.maml.inner import InnerLoop, Params, Update, inner_update
-from mutmeta_lib.maml.learn2learn import metasgd_task_gradient
+from mutmeta_lib.maml.learn2learn import metasgd_gbml_task_gradient, metasgd_task_gradient
 from mutmeta_lib.maml.meta import BACKENDS, TaskGradient, differentiate
 from mutmeta_lib.maml.metasgd import metasgd_update, with_rates
 from mutmeta_lib.maml.r2d2 import RidgePredictor
@@ -95,6 +95,7 @@ def _metasgd(predictor: Predictor) -> Algorithm:
     backends = {
         "torch.func": differentiate(metasgd_update),
         "learn2learn": metasgd_task_gradient,
+        "learn2learn-gbml": metasgd_gbml_task_gradient,
     }
     return Algorithm(predictor, metasgd_update, backends, prepare=with_rates)
 

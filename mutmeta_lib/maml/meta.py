@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from mutmeta_lib.maml.inner import Batch, InnerLoop, Loss, Params, Update, inner_update
+from mutmeta_lib.maml.learn2learn import gbml_task_gradient
 from mutmeta_lib.maml.learn2learn import task_gradient as learn2learn_task_gradient
 
 TaskGradient = Callable[..., tuple[Tensor, Params]]
@@ -43,8 +44,9 @@ task_gradient = differentiate(inner_update)
 BACKENDS: dict[str, TaskGradient] = {
     "torch.func": task_gradient,
     "learn2learn": learn2learn_task_gradient,
+    "learn2learn-gbml": gbml_task_gradient,
 }
-"""Two independent implementations of the same gradient; tests hold them together."""
+"""Independent implementations of the same gradient; tests hold them together."""
 
 
 def meta_gradient(
@@ -66,7 +68,7 @@ def meta_gradient(
         params: the shared start.
         tasks: ``(support, query)`` pairs.
         loop: the inner loop.
-        backend: ``torch.func`` or ``learn2learn``.
+        backend: ``torch.func``, ``learn2learn`` or ``learn2learn-gbml``.
         backends: name -> gradient of one task; MAML's, unless another algorithm brings its own.
         skip_nonfinite: leave tasks out of both means whose loss or gradient is not finite. With
             none left, the loss is NaN and the gradient zero.
