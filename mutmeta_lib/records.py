@@ -32,8 +32,12 @@ __all__ = [
     "write_record",
 ]
 
-NOT_PARAMETERS = ("profile", "progress", "workers", "checkpoint_dir", "cache_dir")
+NOT_PARAMETERS = ("profile", "progress", "workers", "checkpoint_dir", "cache_dir", "log_dir")
 """Arguments of an experiment that cannot change its result and are therefore not recorded."""
+
+
+FOLDERS = ("data_dir", "encoder", "reference_dir", "release_dir")
+"""Arguments that may name a folder."""
 
 
 def recorded_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def recorded_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
     kept = {}
     for name, value in arguments.items():
         if name not in NOT_PARAMETERS:
-            folder = name in ("data_dir", "encoder") and isinstance(value, str)
+            folder = name in FOLDERS and isinstance(value, str)
             kept[name] = plain(Path(value).name if folder else value)
     return kept
 

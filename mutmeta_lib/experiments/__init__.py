@@ -4,12 +4,14 @@ Every number of the book comes from one of these functions. Their arguments are 
 configuration; profiles in ``notebooks/params`` and the command line name the same arguments.
 """
 
+from mutmeta_lib.experiments.audit import audit_experiment
 from mutmeta_lib.experiments.encodings import encoding_experiment
 from mutmeta_lib.experiments.few_shot import few_shot_experiment
 from mutmeta_lib.experiments.meta_training import meta_training_experiment
 from mutmeta_lib.experiments.timing import timing_experiment
 
 EXPERIMENTS = {
+    "audit": audit_experiment,
     "encodings": encoding_experiment,
     "meta_training": meta_training_experiment,
     "few_shot": few_shot_experiment,
@@ -18,6 +20,7 @@ EXPERIMENTS = {
 
 __all__ = [
     "EXPERIMENTS",
+    "audit_experiment",
     "encoding_experiment",
     "few_shot_experiment",
     "meta_training_experiment",

@@ -1,0 +1,90 @@
+"""What a mean squared error over a handful of query rows can say: its sampling distribution.
+
+Errors with a long tail make such an estimate unlike the error over the whole test set: most draws
+miss the tail and look far too good, a few hit it and look far too bad.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+
+def draw_errors(
+    squared: np.ndarray, size: int, draws: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean squared errors over random query rows.
+
+    Args:
+        squared: Squared errors of one predictor, shape (n,), or of several, (k, n).
+        size: Query rows per draw, drawn without replacement; all predictors see the same.
+        draws: How many draws.
+        rng: Source of the draws.
+
+    Returns:
+        Means, shape (draws,) or (k, draws); and the drawn rows, shape (draws, size).
+
+    Raises:
+        ValueError: there are fewer rows than `size`.
+
+    """
+    n = squared.shape[-1]
+    if not 0 < size <= n:
+        raise ValueError(f"cannot draw {size} of {n} rows")
+    rows = np.stack([rng.choice(n, size, replace=False, shuffle=False) for _ in range(draws)])
+    return squared[..., rows].mean(axis=-1), rows
+
+
+def skilled(labels: np.ndarray, correlation: float, rng: np.random.Generator) -> np.ndarray:
+    """Predictions that correlate with the labels as asked, the best mean squared error they allow.
+
+    They are ``m + r² (y - m) + r √(1 - r²) (y' - m)`` with m the mean label and y' the label of a
+    random other row, so that they spread like labels do, tail included. Their expected error is
+    ``1 - r²`` of what always saying m reaches.
+    """
+    centred = labels - labels.mean()
+    noise = rng.permutation(centred)
+    r = correlation
+    return labels.mean() + r**2 * centred + r * np.sqrt(1 - r**2) * noise
+
+
+def query_error_table(
+    labels: np.ndarray,
+    *,
+    sizes: tuple[int, ...],
+    draws: int,
+    correlation: float,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """How errors over few query rows spread, for a predictor without and one with skill.
+
+    The one without always says the mean of all labels; `skilled` gives the other. Each row of the
+    result is one number of query rows. Errors (``q2_5`` ... ``q97_5``, of the predictor without
+    skill) are relative to its own error over all rows, so 1 is the truth. ``over_50`` and ``over_94`` are
+    the shares of draws in which it looks more than 50 % and more than 94 % better than over all
+    rows. ``worse_same`` is the share of draws in which the skilled one looks worse on the same
+    rows, ``worse_apart`` on rows drawn for each, and ``worse_whole`` the share in which the one
+    without skill, on few rows, looks better than the skilled one over all rows. ``has_largest`` is
+    the share of draws with the row of the largest deviation.
+    """
+    plain = (labels - labels.mean()) ** 2
+    better = (labels - skilled(labels, correlation, rng)) ** 2
+    whole, skilled_whole = plain.mean(), better.mean()
+    rows = []
+    for size in sizes:
+        (a, b), drawn = draw_errors(np.stack([plain, better]), size, draws, rng)
+        apart, _ = draw_errors(better, size, draws, rng)
+        q = np.quantile(a / whole, [0.025, 0.25, 0.5, 0.75, 0.975])
+        rows.append(
+            {
+                "query_rows": size,
+                **dict(zip(("q2_5", "q25", "q50", "q75", "q97_5"), q, strict=True)),
+                "over_50": np.mean(a < 0.5 * whole),
+                "over_94": np.mean(a < 0.06 * whole),
+                "worse_same": np.mean(b > a),
+                "worse_apart": np.mean(apart > a),
+                "worse_whole": np.mean(a < skilled_whole),
+                "has_largest": np.mean((drawn == plain.argmax()).any(axis=1)),
+            }
+        )
+    return pd.DataFrame(rows).assign(skilled_relative=skilled_whole / whole)
