@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 from mutmeta_lib.errors import DataError
 
-SCOPES = ("all", "head", "encoder", "last-<k>")
+SCOPES = ("all", "head", "encoder", "lora", "last-<k>")
 """The known scopes; k is a number from 1 to the number of layers."""
 
 # ``encoder.blocks.0.`` in our own transformer, ``encoder.model.encoder.layer.0.`` elsewhere.
@@ -46,7 +46,7 @@ def adapted_names(names: Iterable[str], scope: str) -> tuple[str, ...]:
 
     Args:
         names: names of all parameters, as in ``predictor.Params``.
-        scope: ``all``, ``head``, ``encoder`` or ``last-<k>``.
+        scope: ``all``, ``head``, ``encoder``, ``lora`` or ``last-<k>``.
 
     Raises:
         DataError: the scope is unknown, asks for more layers than there are, or holds no
@@ -62,6 +62,13 @@ def adapted_names(names: Iterable[str], scope: str) -> tuple[str, ...]:
         return names
     if scope in ("head", "encoder"):
         chosen = tuple(name for name in names if name.startswith(f"{scope}."))
+    elif scope == "lora":
+        chosen = tuple(name for name in names if ".lora_" in name or name.startswith("head."))
+        if not any(".lora_" in name for name in chosen):
+            raise DataError(
+                "the inner-loop scope 'lora' holds no parameter",
+                "give the encoder adapters with maml.lora.with_lora",
+            )
     elif re.fullmatch(r"last-[1-9]\d*", scope):
         chosen = _last_layers(names, int(scope.removeprefix("last-")))
     else:
