@@ -68,7 +68,7 @@ def few_shot(
 
     """
     pool = max(shots)
-    _check_assays(assays, pool)
+    check_assays(assays, pool)
     total = len(assays) * len(seeds) * len(shots) * len(methods)
     rows = []
     for assay, seed, k in product(assays, seeds, shots):
@@ -87,7 +87,8 @@ def few_shot(
     return pd.DataFrame(rows)
 
 
-def _check_assays(assays: Sequence[EncodedAssay], pool: int) -> None:
+def check_assays(assays: Sequence[EncodedAssay], pool: int) -> None:
+    """Refuse an assay given twice, or too small for ``pool`` labels and something to predict."""
     seen = set()
     for assay in assays:
         name = assay.assay.id

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mutmeta_lib.checkpoints import checksum, latest_checkpoint, save_checkpoint
+from mutmeta_lib.distributed import ALONE, Ranks
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.plain import plain
 from mutmeta_lib.predictor import Params, Predictor
@@ -88,14 +89,16 @@ def save(state: RunState, checkpoint: str | Path, identity: dict, keep: int) -> 
     save_checkpoint(checkpoint, tensors, kept, keep=keep)
 
 
-def restore(state: RunState, checkpoint: str | Path, identity: dict) -> None:
+def restore(state: RunState, checkpoint: str | Path, identity: dict, ranks: Ranks = ALONE) -> None:
     """Put the newest checkpoint's content in the place of a fresh state; none leaves it fresh.
+
+    Of several ranks the first reads the file, and the others are sent what it holds.
 
     Raises:
         DataError: the checkpoint is that of another run, or cannot be read.
 
     """
-    found = latest_checkpoint(checkpoint)
+    found = ranks.from_first(latest_checkpoint(checkpoint) if ranks.first else None)
     if found is None:
         return
     tensors, kept = found

@@ -8,21 +8,19 @@ adds to having seen the data.
 """
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mutmeta_lib.errors import DataError
+from mutmeta_lib.distributed import ALONE, Ranks
 from mutmeta_lib.interrupts import held_interrupt
-from mutmeta_lib.maml import InnerLoop, inner_update, meta_gradient
-from mutmeta_lib.maml.algorithms import ALGORITHMS, Algorithm
-from mutmeta_lib.maml.inner import Update
+from mutmeta_lib.maml.algorithms import ALGORITHMS
+from mutmeta_lib.meta_step import take_step, validate, validation_loss
 from mutmeta_lib.predictor import Params, Predictor
-from mutmeta_lib.run_state import RunState, begin, restore, run_identity, save
+from mutmeta_lib.run_state import begin, restore, run_identity, save
+from mutmeta_lib.scalar_log import scalar_log
 from mutmeta_lib.tasks import EncodedAssay, Task, sample_tasks, stable_seed
 from mutmeta_lib.training_settings import MetaTraining, Trained
 
@@ -36,23 +34,6 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def validation_loss(
-    predictor: Predictor,
-    params: Params,
-    tasks: Sequence[Task],
-    loop: InnerLoop,
-    update: Update = inner_update,
-) -> float:
-    """Mean query loss over tasks after adaptation with ``loop`` (no meta-gradient)."""
-    loop = replace(loop, first_order=True)
-    losses = []
-    for task in tasks:
-        adapted = update(predictor.loss, params, task.support, loop)
-        with torch.no_grad():
-            losses.append(float(predictor.loss(adapted, task.query)))
-    return float(np.mean(losses))
-
-
 def meta_train(
     predictor: Predictor,
     params: Params,
@@ -64,6 +45,8 @@ def meta_train(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 20,
     checkpoint_keep: int = 2,
+    log_dir: str | Path | None = None,
+    ranks: Ranks = ALONE,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Trained:
     """Meta-train a start.
@@ -81,11 +64,16 @@ def meta_train(
             warning.
         checkpoint_every: meta-steps between two saves.
         checkpoint_keep: checkpoints kept, the newest included.
+        log_dir: folder for TensorBoard's curves: loss of training and validation, gradient norm
+            before clipping, seconds per step, and skipped tasks where they may be skipped.
+        ranks: this process's place among several that train one start together, each given the
+            same arguments; the first writes and shows.
         progress: called with ``(step, steps, train loss)``.
 
     Raises:
         DataError: the checkpoint belongs to other settings or data, or cannot be read or written;
-            or a task's loss or gradient is not finite, and the message names step and assay.
+            or a task's loss or gradient is not finite, and the message names step and assay; or
+            another process of the run ended, or was given other arguments.
         KeyboardInterrupt: Ctrl-C was pressed. With a checkpoint, the step is finished and saved
             first; a second Ctrl-C stops at once.
 
@@ -96,21 +84,28 @@ def meta_train(
     state = begin(algorithm.prepare(params, loop), settings, rng)
     checks = _validation_tasks(validation, settings, seed)
     identity = run_identity(predictor, params, assays, settings, seed, validation)
+    ranks.check_same(identity, "settings, data or start")
     if checkpoint is not None:
-        restore(state, checkpoint, identity)
+        restore(state, checkpoint, identity, ranks)
+    logs = scalar_log(log_dir if ranks.first else None, first_step=len(state.history) + 1)
     began = time.perf_counter() - state.seconds
-    with held_interrupt(checkpoint is not None) as interrupted:
+    with logs as log, held_interrupt(checkpoint is not None) as interrupted:
         for step in range(len(state.history) + 1, settings.steps + 1):
             tasks = _draw(assays, settings.tasks_per_step, settings, state.rng)
-            row = _move(state, algorithm, loop, tasks, settings, step)
-            row["validation_loss"] = _validate(state, algorithm, loop, checks, settings, step)
-            row["seconds"] = state.seconds = time.perf_counter() - began
+            taken = take_step(state, algorithm, loop, tasks, settings, ranks)
+            row = {"step": step, "train_loss": taken.loss}
+            row["validation_loss"] = validate(state, algorithm, loop, checks, settings, ranks)
+            row["seconds"] = time.perf_counter() - began
+            if settings.on_nonfinite == "skip":
+                row["skipped"] = taken.skipped
+            log(step, _scalars(row, taken.gradient_norm, state.seconds))
             state.history.append(row)
-            if progress is not None:
-                progress(step, settings.steps, row["train_loss"])
-            stop = interrupted()
+            state.seconds = row["seconds"]
+            if progress is not None and ranks.first:
+                progress(step, settings.steps, taken.loss)
+            stop = ranks.any(interrupted())
             due = stop or step % checkpoint_every == 0 or step == settings.steps
-            if checkpoint is not None and due:
+            if checkpoint is not None and due and ranks.first:
                 save(state, checkpoint, identity, checkpoint_keep)
             if stop:
                 raise KeyboardInterrupt(
@@ -121,70 +116,15 @@ def meta_train(
     return Trained(best, settings, seed, state.best_step, tuple(state.history), state.seconds)
 
 
-def _move(
-    state: RunState,
-    algorithm: Algorithm,
-    loop: InnerLoop,
-    tasks: Sequence[Task],
-    settings: MetaTraining,
-    step: int,
-) -> dict[str, float]:
-    """One meta-step: the parameters move by the meta-gradient of the tasks."""
-    skip = settings.on_nonfinite == "skip"
-    loss, gradient, losses = meta_gradient(
-        algorithm.model.loss,
-        state.params(),
-        [algorithm.batches(task) for task in tasks],
-        algorithm.training_loop(loop),
-        backend=settings.backend,
-        backends=algorithm.backends,
-        skip_nonfinite=skip,
-    )
-    for name, value in state.current.items():
-        value.grad = gradient[name]
-    norm = torch.nn.utils.clip_grad_norm_(state.current.values(), settings.clip)
-    broken = [task for task, value in zip(tasks, losses, strict=True) if value.isnan()]
-    skipped = len(broken) if skip else 0
-    if skipped < len(tasks):
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            raise DataError(
-                f"loss or gradient is not finite at meta-step {step} "
-                f"(assays {_names(broken or tasks)})",
-                "lower inner.lr or meta_lr, or look at these assays' scores",
-            )
-        state.optimiser.step()
-    if skipped:
-        warnings.warn(
-            f"meta-step {step}: {skipped} of {len(tasks)} tasks skipped, loss or gradient "
-            f"is not finite (assays {_names(broken)})",
-            stacklevel=3,
-        )
-    row = {"step": step, "train_loss": float(loss)}
-    return {**row, "skipped": skipped} if skip else row
-
-
-def _validate(
-    state: RunState,
-    algorithm: Algorithm,
-    loop: InnerLoop,
-    tasks: Sequence[Task],
-    settings: MetaTraining,
-    step: int,
-) -> float:
-    """The validation loss where it is due (NaN elsewhere); the best start is kept."""
-    if not tasks or (step % settings.validate_every and step != settings.steps):
-        return float("nan")
-    loss = validation_loss(algorithm.model, state.params(), tasks, loop, algorithm.update)
-    if not np.isfinite(loss):
-        warnings.warn(f"meta-step {step}: the validation loss is not finite", stacklevel=3)
-    if loss < state.best_loss:
-        state.best = {name: value.clone() for name, value in state.params().items()}
-        state.best_loss, state.best_step = loss, step
-    return loss
-
-
-def _names(tasks: Sequence[Task]) -> str:
-    return ", ".join(sorted({task.support.assay.assay.id for task in tasks}))
+def _scalars(row: dict[str, float], gradient_norm: float, before: float) -> dict[str, float]:
+    """A row of the history as TensorBoard shows it; ``before`` are the seconds of earlier steps."""
+    scalars = {
+        "loss/train": row["train_loss"],
+        "loss/validation": row["validation_loss"],
+        "gradient_norm": gradient_norm,
+        "seconds_per_step": row["seconds"] - before,
+    }
+    return scalars | ({"skipped_tasks": row["skipped"]} if "skipped" in row else {})
 
 
 def _draw(

@@ -37,6 +37,7 @@ def choose_rate(
     seed: int,
     max_query: int,
     max_assays: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Rate, list[dict]]:
     """The candidate with the best mean Spearman on meta-validation assays.
 
@@ -48,6 +49,7 @@ def choose_rate(
         seed: of the draws.
         max_query: query rows per task.
         max_assays: assays used, to bound the cost.
+        progress: called with ``(done, total)`` after each candidate.
 
     Returns:
         The choice (first of equals) and one row per candidate with its score and
@@ -62,5 +64,7 @@ def choose_rate(
             score = mean_spearman(build((optimiser, lr)), chosen, shots, seed, max_query)
         row = {"optimiser": optimiser, "lr": lr, "validation_spearman": score}
         rows.append({**row, "diverged": len(diverged)})
+        if progress:
+            progress(len(rows), len(candidates))
     best = max(range(len(rows)), key=lambda index: rows[index]["validation_spearman"])
     return tuple(candidates[best]), rows

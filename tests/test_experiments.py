@@ -15,7 +15,8 @@ from mutmeta_lib.experiments import (
     timing_experiment,
 )
 from mutmeta_lib.experiments.encodings import hold_out_task
-from mutmeta_lib.experiments.few_shot import ALL_METHODS, RATES
+from mutmeta_lib.experiments.few_shot import ALL_METHODS
+from mutmeta_lib.experiments.few_shot_run import RATES
 from mutmeta_lib.experiments.setting import encode_fold, load_assays, make_predictor
 from mutmeta_lib.experiments.timing import break_even
 from mutmeta_lib.maml.algorithms import ALGORITHMS

@@ -1,48 +1,30 @@
 """Few-shot curves on proteins never seen in meta-training: the paper's central comparison."""
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from contextlib import nullcontext
 
 import pandas as pd
-from joblib import Parallel, delayed, parallel_config
 
-from mutmeta_lib.evaluate import compare, few_shot, summarise
+from mutmeta_lib.evaluate import compare, summarise
+from mutmeta_lib.experiments.few_shot_run import Comparison, compare_once
 from mutmeta_lib.experiments.setting import (
-    Fold,
     describe_encoder,
-    encode_fold,
-    initial_params,
     load_assays,
     make_predictor,
     make_record,
 )
 from mutmeta_lib.maml import InnerLoop
-from mutmeta_lib.maml.algorithms import ALGORITHMS
-from mutmeta_lib.methods import METHODS, Ingredients, build_methods, divergences
+from mutmeta_lib.methods import METHODS
 from mutmeta_lib.metrics import METRICS
-from mutmeta_lib.predictor import Params, Predictor
+from mutmeta_lib.parallel import run_all
+from mutmeta_lib.progress import shown_progress, silent
 from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.splits import protein_folds
-from mutmeta_lib.training import MetaTraining, Trained, meta_train, pick_device
-from mutmeta_lib.tuning import Rate, choose_rate
+from mutmeta_lib.training_settings import MetaTraining
 
 ALL_METHODS = tuple(METHODS)
 DEFAULT_METHODS = ("maml", "multitask", "finetune", "ridge", "gp", "onehot", "blosum", "mean")
-LEARNED = tuple(name for name in METHODS if name == "finetune" or name in ALGORITHMS)
 REPORTED = ("spearman", "ndcg", "relative_mse")
-
-# Grids of equal size per method, chosen from on meta-validation tasks. SGD is MAML's inner loop;
-# fine-tuning may use either optimiser. Methods that learn their own rates, or need none, have none.
-RATES: dict[str, tuple[Rate, ...]] = {
-    "maml": (("sgd", 0.01), ("sgd", 0.03), ("sgd", 0.1), ("adam", 1e-3)),
-    "multitask": (("sgd", 0.03), ("sgd", 0.1), ("adam", 3e-4), ("adam", 1e-3)),
-    "finetune": (("sgd", 0.03), ("sgd", 0.1), ("adam", 3e-4), ("adam", 1e-3)),
-    "anil": (("sgd", 0.01), ("sgd", 0.03), ("sgd", 0.1), ("adam", 1e-3)),
-    "boil": (("sgd", 0.01), ("sgd", 0.03), ("sgd", 0.1), ("adam", 1e-3)),
-    "reptile": (("sgd", 0.01), ("sgd", 0.03), ("sgd", 0.1), ("adam", 1e-3)),
-}
 
 
 def few_shot_experiment(
@@ -73,6 +55,7 @@ def few_shot_experiment(
     workers: int = 1,
     checkpoint_dir: str | None = None,
     cache_dir: str | None = None,
+    log_dir: str | None = None,
     profile: str = "full",
     progress: Callable[[str], None] | None = None,
 ) -> Record:
@@ -108,10 +91,12 @@ def few_shot_experiment(
         backend: implementation of the meta-gradient.
         device: ``auto``, ``cpu`` or ``cuda``.
         workers: processes that share the runs (fold, seed); it does not change results.
-        checkpoint_dir: folder for checkpoints; a killed run started again goes on from them.
+        checkpoint_dir: folder for checkpoints and finished parts; a killed run started again with
+            the same parameters goes on from them and ends at the same numbers.
         cache_dir: folder that keeps embeddings for the next run with the same encoder.
+        log_dir: folder for TensorBoard's curves of meta-training.
         profile: name of the profile, for the record.
-        progress: called with one line of text after each run.
+        progress: called with one line of text after each run, in place of bars on standard error.
 
     Returns:
         A record: table ``results`` (one row per method, assay, seed, shots), ``summary``,
@@ -121,64 +106,49 @@ def few_shot_experiment(
 
     """
     parameters = recorded_parameters(locals())
-    say = progress or (lambda line: None)
     assays = load_assays(data_dir, ids=ids, per_protein=per_protein)
-    splits = protein_folds(assays, n_folds)
-    chosen = range(n_folds) if folds is None else folds
-    settings = MetaTraining(
-        steps=meta_steps,
-        tasks_per_step=tasks_per_step,
-        support=support,
-        query=query,
-        inner=InnerLoop(inner_lr, inner_steps, first_order),
-        meta_lr=meta_lr,
-        backend=backend,
-        validate_every=max(5, meta_steps // 10),
-        validation_tasks=8,
-    )
     described = describe_encoder(make_predictor(encoder, pooling, seed=0, device="cpu"))
-
-    def run_pair(fold_index: int, seed: int) -> dict:
-        predictor = make_predictor(encoder, pooling, seed=seed, device=device)
-        fold = encode_fold(splits[fold_index], assays, encoding, predictor)
-        folder = Path(checkpoint_dir) / f"fold{fold_index}-seed{seed}" if checkpoint_dir else None
-        starts, runs = train_starts(predictor, fold, settings, methods, seed, device, folder)
-        began = time.perf_counter()
-        rates, tuned = {}, []
-        for name in (name for name in starts if name in RATES):
-            rates[name], rows = tune(predictor, fold, name, starts[name], adapt_steps, shots, seed)
-            tuned += [{"method": name, **row} for row in rows]
-        tuning_seconds = time.perf_counter() - began
-        where_to = str(pick_device(device))
-        given = Ingredients(predictor, starts, fold.test, rates, adapt_steps, where_to, cache_dir)
-        built = build_methods(methods, given)
-        with divergences() as diverged:
-            found = few_shot(built, fold.test, shots=shots, seeds=[seed], max_query=max_query)
-        where = {"fold": fold_index, "seed": seed}
-        return {
-            "results": found.assign(fold=fold_index),
-            "choices": pd.DataFrame(tuned).assign(**where),
-            "history": pd.DataFrame(
-                [{"method": name, **row} for name, run in runs.items() for row in run.history]
-            ).assign(**where),
-            "seconds": {f"meta_training_{name}": run.seconds for name, run in runs.items()}
-            | {"tuning": tuning_seconds},
-            "diverged": len(diverged),
-        }
-
-    pairs = [(index, seed) for index in chosen for seed in range(seeds)]
+    setting = Comparison(
+        assays=assays,
+        splits=protein_folds(assays, n_folds),
+        encoder=encoder,
+        encoder_sha256=described["sha256"],
+        encoding=encoding,
+        pooling=pooling,
+        methods=methods,
+        shots=shots,
+        settings=MetaTraining(
+            steps=meta_steps,
+            tasks_per_step=tasks_per_step,
+            support=support,
+            query=query,
+            inner=InnerLoop(inner_lr, inner_steps, first_order),
+            meta_lr=meta_lr,
+            backend=backend,
+            validate_every=max(5, meta_steps // 10),
+            validation_tasks=8,
+        ),
+        adapt_steps=adapt_steps,
+        max_query=max_query,
+        device=device,
+        cache_dir=cache_dir,
+        checkpoint_dir=checkpoint_dir,
+        log_dir=log_dir,
+        parameters=parameters,
+    )
+    chosen = range(n_folds) if folds is None else folds
+    pairs = [(setting, index, seed) for index in chosen for seed in range(seeds)]
     done = []
-    # Runs are independent, so their number of processes changes nothing but the time they take.
-    with parallel_config("loky", inner_max_num_threads=1):
-        jobs = Parallel(n_jobs=workers, return_as="generator")(
-            delayed(run_pair)(*pair) for pair in pairs
-        )
-        for (index, seed), outcome in zip(pairs, jobs, strict=True):
+    with shown_progress() if progress is None else nullcontext(silent) as tell:
+        runs = run_all(compare_once, pairs, workers=workers, report=tell, kept=checkpoint_dir)
+        for (_, index, seed), outcome in zip(pairs, runs, strict=True):
             done.append(outcome)
-            say(f"fold {index + 1} of {n_folds}, seed {seed}: done ({len(done)} of {len(pairs)})")
+            if progress is not None:
+                told = f"fold {index + 1} of {n_folds}, seed {seed}: done"
+                progress(f"{told} ({len(done)} of {len(pairs)})")
     seconds = pd.DataFrame([outcome["seconds"] for outcome in done]).sum().to_dict()
     tables = {
-        name: pd.concat([outcome[name] for outcome in done], ignore_index=True)
+        name: pd.concat([pd.DataFrame(outcome[name]) for outcome in done], ignore_index=True)
         for name in ("results", "choices", "history")
     }
     results = tables["results"]
@@ -204,58 +174,6 @@ def few_shot_experiment(
             "summary": summary,
             "differences": differences,
         },
-    )
-
-
-def train_starts(
-    predictor: Predictor,
-    fold: Fold,
-    settings: MetaTraining,
-    methods: Sequence[str],
-    seed: int,
-    device: str,
-    checkpoints: Path | None = None,
-) -> tuple[dict[str, Params], dict[str, Trained]]:
-    """The starts of the gradient methods: meta-trained, jointly trained, and untouched."""
-    start = initial_params(predictor, seed, device)
-    starts, runs = {}, {}
-    for name in LEARNED:
-        if name not in methods:
-            continue
-        if name == "finetune":
-            starts[name] = start
-            continue
-        runs[name] = meta_train(
-            predictor,
-            start,
-            fold.train,
-            replace(settings, algorithm=name),
-            seed=seed,
-            validation=fold.validation,
-            checkpoint=checkpoints / f"{name}.safetensors" if checkpoints else None,
-        )
-        starts[name] = runs[name].params
-    return starts, runs
-
-
-def tune(
-    predictor: Predictor,
-    fold: Fold,
-    name: str,
-    start: Params,
-    steps: int,
-    shots: Sequence[int],
-    seed: int,
-) -> tuple[Rate, list[dict]]:
-    """Choose a gradient method's optimiser and rate on the fold's validation proteins."""
-    return choose_rate(
-        lambda rate: METHODS[name](Ingredients(predictor, {name: start}, [], {name: rate}, steps)),
-        RATES[name],
-        fold.validation,
-        shots=[k for k in shots if k > 1] or [max(shots)],
-        seed=seed,
-        max_query=64,
-        max_assays=6,
     )
 
 

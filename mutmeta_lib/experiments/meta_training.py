@@ -1,6 +1,8 @@
 """One meta-training run, watched: loss against steps and seconds, with checkpoint and resume."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +16,7 @@ from mutmeta_lib.experiments.setting import (
     make_record,
 )
 from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.progress import shown_progress
 from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.splits import protein_folds
 from mutmeta_lib.training import MetaTraining, Trained, meta_train
@@ -42,6 +45,7 @@ def meta_training_experiment(
     backend: str = "torch.func",
     device: str = "auto",
     checkpoint_dir: str | None = None,
+    log_dir: str | None = None,
     profile: str = "full",
     progress: Progress | None = None,
 ) -> Record:
@@ -67,8 +71,10 @@ def meta_training_experiment(
         backend: implementation of the meta-gradient.
         device: ``auto``, ``cpu`` or ``cuda``.
         checkpoint_dir: folder for checkpoints; a killed run started again goes on from them.
+        log_dir: folder for TensorBoard's curves, one folder in it per start.
         profile: name of the profile, for the record.
-        progress: called with ``(method, step, steps, loss)`` after every step.
+        progress: called with ``(method, step, steps, loss)`` after every step, in place of bars
+            on standard error.
 
     Returns:
         A record: table ``history`` (one row per method and step), numbers
@@ -82,32 +88,35 @@ def meta_training_experiment(
     start = initial_params(predictor, seed, device)
     arms = {"maml": ("maml", False), "fomaml": ("maml", True), "multitask": ("multitask", True)}
     history, seconds, numbers = [], {}, {}
-    for name, (algorithm, first_order) in arms.items():
-        settings = MetaTraining(
-            algorithm=algorithm,
-            steps=meta_steps,
-            tasks_per_step=tasks_per_step,
-            support=support,
-            query=query,
-            inner=InnerLoop(inner_lr, inner_steps, first_order),
-            meta_lr=meta_lr,
-            validate_every=max(5, meta_steps // 10),
-            validation_tasks=8,
-            backend=backend,
-        )
-        run = meta_train(
-            predictor,
-            start,
-            split.train,
-            settings,
-            seed=seed,
-            validation=split.validation,
-            checkpoint=Path(checkpoint_dir) / f"{name}.safetensors" if checkpoint_dir else None,
-            progress=None if progress is None else _named(progress, name),
-        )
-        history += [{"method": name, **row} for row in run.history]
-        seconds[f"meta_training_{name}"] = run.seconds
-        numbers |= _numbers(name, run)
+    with nullcontext() if progress else shown_progress() as report:
+        tell = progress or (lambda name, step, steps, loss: report(name, step, steps))
+        for name, (algorithm, first_order) in arms.items():
+            settings = MetaTraining(
+                algorithm=algorithm,
+                steps=meta_steps,
+                tasks_per_step=tasks_per_step,
+                support=support,
+                query=query,
+                inner=InnerLoop(inner_lr, inner_steps, first_order),
+                meta_lr=meta_lr,
+                validate_every=max(5, meta_steps // 10),
+                validation_tasks=8,
+                backend=backend,
+            )
+            run = meta_train(
+                predictor,
+                start,
+                split.train,
+                settings,
+                seed=seed,
+                validation=split.validation,
+                checkpoint=Path(checkpoint_dir) / f"{name}.safetensors" if checkpoint_dir else None,
+                log_dir=Path(log_dir) / name if log_dir else None,
+                progress=partial(tell, name),
+            )
+            history += [{"method": name, **row} for row in run.history]
+            seconds[f"meta_training_{name}"] = run.seconds
+            numbers |= _numbers(name, run)
     return make_record(
         "meta_training",
         profile,
@@ -119,10 +128,6 @@ def meta_training_experiment(
         numbers=numbers,
         tables={"history": pd.DataFrame(history)},
     )
-
-
-def _named(progress: Progress, name: str) -> Callable[[int, int, float], None]:
-    return lambda step, steps, loss: progress(name, step, steps, loss)
 
 
 def _numbers(name: str, run: Trained) -> dict[str, dict]:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from mutmeta_lib.evaluate import few_shot, summarise
-from mutmeta_lib.experiments.few_shot import train_starts, tune
+from mutmeta_lib.experiments.few_shot_run import train_starts, tune
 from mutmeta_lib.experiments.setting import (
     describe_encoder,
     encode_fold,
