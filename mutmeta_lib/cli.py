@@ -4,6 +4,7 @@ Bad input ends in one red sentence on standard error and exit code 2, never in a
 that import torch are imported by the commands that need them, so that ``--help`` answers at once.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,9 @@ from mutmeta_lib.console import (
     only_sequence,
     out,
     say_error,
+    say_problems,
     say_progress,
+    sweep_table,
     whole_numbers,
 )
 
@@ -105,10 +108,7 @@ def data_check(
     sequence = wild_type if fasta is None else only_sequence(fasta)
     columns = {"mutant_column": mutant_column, "score_column": score_column}
     problems = table_problems(csv, sequence, property=property, **columns)
-    for problem in problems:
-        say_error(str(problem))
-    if len(problems) > 1:
-        say_error(f"{len(problems)} problems found")
+    say_problems(problems)
     if problems:
         raise typer.Exit(2)
     assay = read_table(csv, sequence, property=property, **columns)
@@ -224,6 +224,44 @@ def run_command(
         raise typer.Exit(1) from None
     shown = target if output else target.relative_to(runs.parent.parent)
     out().print(f"{notebook.name} ran; executed copy: {shown}", markup=False)
+
+
+@app.command("sweep", no_args_is_help=True)
+def sweep_command(
+    file: Annotated[
+        Path, typer.Argument(help="A sweep file (YAML); see the book, 'Run it again'.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the file and list its runs; run nothing.")
+    ] = False,
+) -> None:
+    """Run a notebook with many parameters and seeds, beside each other; needs Ray.
+
+    What is finished already is skipped; what fails is tried again, then reported (exit code 1).
+    """
+    from mutmeta_lib.sweep import read_sweep, sweep_problems
+
+    problems = sweep_problems(file)
+    say_problems(problems)
+    if problems:
+        raise typer.Exit(2)
+    sweep = read_sweep(file)
+
+    from mutmeta_lib.sweep_outcomes import index_path, planned
+    from mutmeta_lib.sweep_ray import run_sweep
+
+    results = planned(sweep) if dry_run else run_sweep(sweep, progress=say_progress)
+    console = out()
+    console.print(sweep_table(results))
+    if dry_run:
+        return
+    console.print(f"index of the runs: {os.path.relpath(index_path(sweep))}", markup=False)
+    failed = [(run, outcome) for run, outcome in results if outcome.state == "failed"]
+    for run, outcome in failed:
+        times = "once" if outcome.attempts == 1 else f"{outcome.attempts} times"
+        say_error(f"{run.name} failed {times}; {outcome.reason()}")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command("evaluate")

@@ -59,6 +59,14 @@ def say_error(sentence: str) -> None:
     Console(stderr=True, highlight=False).print(Text(sentence, style="red"), soft_wrap=True)
 
 
+def say_problems(problems: Sequence[DataError]) -> None:
+    """Print problems on standard error, and how many they are if more than one."""
+    for problem in problems:
+        say_error(str(problem))
+    if len(problems) > 1:
+        say_error(f"{len(problems)} problems found")
+
+
 def say_progress(line: str) -> None:
     """Print a line about work under way on standard error."""
     Console(stderr=True, highlight=False).print(line, style="dim", markup=False)
@@ -76,6 +84,18 @@ def curve_table(title: str, summary: Any, methods: Sequence[str]) -> Table:
     }
     for method in methods:
         table.add_row(Text(method), *[Text(cells.get((method, k), "")) for k in shots])
+    return table
+
+
+def sweep_table(results: Sequence[tuple[Any, Any]]) -> Table:
+    """A table of a sweep's runs: what varies, and what became of each."""
+    names = list(results[0][0].varied)
+    table = Table("run", *names, "state", "attempts", "seconds", "record")
+    for run, outcome in results:
+        seconds = "" if outcome.seconds is None else f"{outcome.seconds:.1f}"
+        ended = [outcome.state, str(outcome.attempts), seconds, outcome.record or ""]
+        cells = [run.name, *[str(run.varied[name]) for name in names], *ended]
+        table.add_row(*map(Text, cells))
     return table
 
 
