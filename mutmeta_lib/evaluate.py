@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.label_prior import Priors, prior_for
 from mutmeta_lib.metrics import METRICS
 from mutmeta_lib.summaries import compare, summarise
 from mutmeta_lib.tasks import EncodedAssay, Task, draw_task, stable_seed, task_generator
@@ -37,6 +38,7 @@ def few_shot(
     shots: Sequence[int],
     seeds: Sequence[int],
     max_query: int | None = None,
+    priors: Priors | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Adapt and score every method on every assay, seed and number of shots.
@@ -47,8 +49,10 @@ def few_shot(
     withheld from ``predict``: they are NaN there.
 
     Errors are in the assay's own units (predictions go back through the support's label scale);
-    where the support identifies no scale (fewer than two shots, or equal labels) ``mse``, ``mae``
-    and ``relative_mse`` are NaN. Seconds are wall-clock, with the device synchronised.
+    where the support identifies no scale (fewer than two shots, or equal labels, and no prior)
+    ``mse``, ``mae`` and ``relative_mse`` are NaN. So they are for a method trained on a ranking
+    loss (``Predictor.objective``), whose predictions have no scale. Seconds are wall-clock, with
+    the device synchronised.
 
     Args:
         methods: name -> method; the name goes into the table.
@@ -56,6 +60,8 @@ def few_shot(
         shots: support sizes; the largest reserves the pool of supports.
         seeds: one draw of support and query per seed and assay.
         max_query: query variants per task; all when None.
+        priors: label priors of meta-training assays (``label_prior.learn_label_priors``), applied
+            to the assays whose property and units they know; by default none.
         progress: called with ``(done, total)`` after each row.
 
     Returns:
@@ -73,7 +79,8 @@ def few_shot(
     rows = []
     for assay, seed, k in product(assays, seeds, shots):
         rng = task_generator(seed, assay.assay.id)
-        task = draw_task(assay, k, rng, pool=pool, max_query=max_query)
+        prior = prior_for(priors, assay.assay)
+        task = draw_task(assay, k, rng, pool=pool, max_query=max_query, prior=prior)
         if np.ptp(task.query.scores) == 0:
             raise DataError(
                 f"the query scores of assay {assay.assay.id} (seed {seed}) are all equal, "
@@ -121,7 +128,7 @@ def _measure(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]
             "lower its learning rate or look at the support",
         )
     predicted, measured = task.label_scale.to_scores(labels), task.query.scores
-    defined = shots >= 2 and task.label_scale.identified
+    defined = task.label_scale.identified and not getattr(method, "ranks_only", False)
     return {
         "method": name,
         "assay": assay.id,

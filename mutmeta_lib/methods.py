@@ -22,6 +22,7 @@ from mutmeta_lib.baselines import (
     onehot_features,
 )
 from mutmeta_lib.finetune import finetune
+from mutmeta_lib.losses import RANKING
 from mutmeta_lib.maml import InnerLoop, inner_update
 from mutmeta_lib.maml.algorithms import ALGORITHMS, Algorithm
 from mutmeta_lib.maml.scope import adapted_names
@@ -30,7 +31,10 @@ from mutmeta_lib.tasks import EncodedAssay, Examples
 
 
 class Method(Protocol):
-    """Learn from a support set, then predict a query set of the same assay."""
+    """Learn from a support set, then predict a query set of the same assay.
+
+    A method whose predictions have an order but no scale says so by an attribute ``ranks_only``.
+    """
 
     name: str
 
@@ -108,6 +112,11 @@ class GradientMethod:
         """Predicted labels, ``(n,)``."""
         return predict(self.predictor, state, query.tokens).numpy()
 
+    @property
+    def ranks_only(self) -> bool:
+        """Trained on a ranking loss: predictions have no scale."""
+        return self.predictor.objective in RANKING
+
 
 @dataclass(frozen=True, eq=False)
 class AlgorithmMethod:
@@ -140,6 +149,11 @@ class AlgorithmMethod:
     def predict(self, state: Params, query: Examples) -> np.ndarray:
         """Predicted labels, ``(n,)``."""
         return predict(self.algorithm.model, state, query.tokens).numpy()
+
+    @property
+    def ranks_only(self) -> bool:
+        """Trained on a ranking loss: predictions have no scale."""
+        return self.algorithm.model.objective in RANKING
 
 
 def _unless_diverged(

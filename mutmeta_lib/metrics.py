@@ -38,7 +38,8 @@ def relative_mse(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Mean squared error over the variance (ddof 0) of the measured scores; no unit.
 
     1 is what predicting the mean of the measured scores gives; 1 minus this is R². Measured
-    scores that are all equal have no variance to compare with: NaN.
+    scores that are all equal have no variance to compare with: NaN. It means nothing for
+    predictions without a scale, such as those of a model trained on a ranking loss (``losses``).
 
     >>> relative_mse([2.0, 2.0], [1.0, 3.0])
     1.0

@@ -15,6 +15,7 @@ import torch
 from mutmeta_lib.assays import Assay
 from mutmeta_lib.encoding import TokenBatch, encode_variants
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.label_prior import LabelPrior
 from mutmeta_lib.mutations import Variant
 from mutmeta_lib.vocabulary import Vocabulary
 
@@ -46,7 +47,8 @@ class LabelScale:
     It is fitted on the support set alone: location = mean, scale = standard deviation (ddof 1).
     Fewer than two labels (or equal ones) identify no scale; it is then 1, and errors in measured
     units are not defined because assays have different units. No label at all leaves the location
-    at 0.
+    at 0. A prior learned from meta-training assays (``label_prior``) identifies a scale at any
+    number of labels.
     """
 
     location: float
@@ -54,14 +56,16 @@ class LabelScale:
     identified: bool
 
     @classmethod
-    def fit(cls, scores: np.ndarray) -> "LabelScale":
-        """Fit on the support scores, shape ``(k,)``.
+    def fit(cls, scores: np.ndarray, prior: LabelPrior | None = None) -> "LabelScale":
+        """Fit on the support scores, shape ``(k,)``; with a prior, shrink towards it.
 
         >>> LabelScale.fit(np.array([1.0, 3.0]))
         LabelScale(location=2.0, scale=1.4142135623730951, identified=True)
         >>> LabelScale.fit(np.array([5.0])).identified
         False
         """
+        if prior is not None:
+            return cls(*prior.shrink(scores), identified=True)
         location = float(np.mean(scores)) if len(scores) else 0.0
         spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
         identified = spread > 1e-12 * max(1.0, abs(location))
@@ -116,10 +120,12 @@ class Task:
     label_scale: LabelScale
 
 
-def make_task(assay: EncodedAssay, support: np.ndarray, query: np.ndarray) -> Task:
-    """A task from row numbers; label scaling sees the support rows only."""
+def make_task(
+    assay: EncodedAssay, support: np.ndarray, query: np.ndarray, prior: LabelPrior | None = None
+) -> Task:
+    """A task from row numbers; label scaling sees the support rows (and the prior) only."""
     scores = assay.assay.scores
-    scale = LabelScale.fit(scores[support])
+    scale = LabelScale.fit(scores[support], prior)
     return Task(
         support=Examples(assay, support, scale.to_labels(scores[support])),
         query=Examples(assay, query, scale.to_labels(scores[query])),
@@ -134,13 +140,14 @@ def draw_task(
     *,
     pool: int,
     max_query: int | None = None,
+    prior: LabelPrior | None = None,
 ) -> Task:
     """Draw ``shots`` support rows and the query rows of one task.
 
     One permutation of the assay is drawn. Its first ``pool`` rows are reserved for supports (the
     first ``shots`` of them are used), the rest is the query set, cut at ``max_query``. Called
     with equally seeded generators and the same ``pool``, supports are nested and the query set
-    does not depend on ``shots``.
+    does not depend on ``shots``. A ``prior`` changes the label scale alone, not the rows.
 
     Raises:
         DataError: the assay has too few variants to leave two query rows, or shots > pool.
@@ -158,7 +165,7 @@ def draw_task(
         )
     order = rng.permutation(len(assay))
     query = order[pool:] if max_query is None else order[pool : pool + max_query]
-    return make_task(assay, order[:shots], query)
+    return make_task(assay, order[:shots], query, prior)
 
 
 def stable_seed(*parts: object) -> int:

@@ -76,12 +76,12 @@ class DeepKernelPredictor(Predictor):
     @classmethod
     def of(cls, predictor: Predictor) -> "DeepKernelPredictor":
         """The same encoder and pooling with this head."""
-        return cls(predictor.encoder, predictor.pooling, (), objective=predictor.objective)
+        return cls(**{**vars(predictor), "hidden": ()})
 
     def prepare(self, params: Params, loop: InnerLoop | None = None) -> Params:
         """The encoder's parameters out of ``params``, and a fresh head; no random numbers."""
         start = {name: value for name, value in params.items() if name.startswith("encoder.")}
-        like = next(iter(start.values()))
+        like = next(iter(params.values()))
         return start | {f"kernel.{name}": like.new_full((), v) for name, v in START.items()}
 
     def init(self, generator: torch.Generator) -> Params:

@@ -44,7 +44,7 @@ class RidgePredictor(Predictor):
     @classmethod
     def of(cls, predictor: Predictor) -> "RidgePredictor":
         """The same encoder and pooling with this head."""
-        return cls(predictor.encoder, predictor.pooling, (), objective=predictor.objective)
+        return cls(**{**vars(predictor), "hidden": ()})
 
     def prepare(self, params: Params, loop: InnerLoop | None = None) -> Params:
         """The encoder's parameters out of ``params``, and a fresh head.
@@ -52,7 +52,7 @@ class RidgePredictor(Predictor):
         Penalty 1, scale 1, offset 0, in the place of a random MLP head; no random numbers.
         """
         start = {name: value for name, value in params.items() if name.startswith("encoder.")}
-        like = next(iter(start.values()))
+        like = next(iter(params.values()))
         return start | {
             "ridge.weight": like.new_zeros(self.encoder.width + 1),
             "ridge.log_penalty": like.new_zeros(()),
