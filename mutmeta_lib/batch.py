@@ -17,12 +17,16 @@ class TokenBatch:
         token_ids: Token ids, int64, shape ``(n, length)``.
         mask: True at real tokens, False at padding, shape ``(n, length)``.
         sites: True at the tokens of mutated sites, shape ``(n, length)``.
+        hidden: Where a part of the encoder has been run already (`mutmeta_lib.frozen`), the hidden
+            states that enter the next layer, ``(n, length, width)``, or after the last one the
+            pooled vectors, ``(n, width)``.
 
     """
 
     token_ids: torch.Tensor
     mask: torch.Tensor
     sites: torch.Tensor
+    hidden: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -37,9 +41,18 @@ class TokenBatch:
         # At least one column is kept, so that no row at all is still a batch an encoder can read.
         length = max(1, int(mask.sum(dim=1).max())) if len(mask) else 1
         return TokenBatch(
-            self.token_ids[chosen][:, :length], mask[:, :length], self.sites[chosen][:, :length]
+            self.token_ids[chosen][:, :length],
+            mask[:, :length],
+            self.sites[chosen][:, :length],
+            None if self.hidden is None else self._hidden(chosen, length),
         )
+
+    def _hidden(self, chosen: torch.Tensor, length: int) -> torch.Tensor:
+        part = self.hidden[chosen]
+        return part[:, :length] if part.dim() == 3 else part
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch on another device."""
-        return TokenBatch(self.token_ids.to(device), self.mask.to(device), self.sites.to(device))
+        hidden = None if self.hidden is None else self.hidden.to(device)
+        moved = (part.to(device) for part in (self.token_ids, self.mask, self.sites))
+        return TokenBatch(*moved, hidden)

@@ -10,6 +10,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ import torch
 from torch.func import functional_call
 
 from mutmeta_lib.batch import TokenBatch
-from mutmeta_lib.encoders import Encoder, pool
+from mutmeta_lib.encoders import Encoder
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.pooling import inputs, weighted_sum
 
 _BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, NotImplementedError)
 """What a damaged zip archive raises; the last one is about a compression method it lacks."""
@@ -37,7 +39,7 @@ def embed(
     Args:
         encoder: The encoder; it is not moved or changed.
         batch: The variants' tokens, ``n`` rows.
-        pooling: One of `mutmeta_lib.encoders.POOLINGS`.
+        pooling: One of `mutmeta_lib.pooling.POOLINGS`.
         batch_size: Rows computed at a time. Rows of similar length go together to save padding.
         device: Where to compute.
 
@@ -55,18 +57,43 @@ def embed(
     weights = {name: value.to(device) for name, value in encoder.module.named_parameters()}
     weights |= {name: value.to(device) for name, value in encoder.module.named_buffers()}
     result = np.empty((len(batch), encoder.width), dtype=np.float32)
-    by_length = torch.argsort(batch.mask.sum(dim=1), stable=True)
+    layered = hasattr(encoder.module, "layers")
     with torch.no_grad():
-        for rows in by_length.split(batch_size):
-            part = batch.rows(rows).to(device)
-            hidden = functional_call(encoder.module, weights, (part.token_ids, part.mask))
-            result[rows.cpu().numpy()] = pool(hidden, part, pooling).float().cpu().numpy()
+        for rows in length_buckets(batch.mask.sum(dim=1), batch_size):
+            given = inputs(batch.rows(rows).to(device), pooling, layered=layered)
+            wanted = {} if given.wanted is None else {"wanted": given.wanted}
+            hidden = functional_call(encoder.module, weights, (given.states, given.mask), wanted)
+            pooled = weighted_sum(hidden, given.weights)
+            result[rows.numpy()] = pooled.float().cpu().numpy()
     return result
 
 
-def _key(encoder: Encoder, batch: TokenBatch, pooling: str) -> str:
-    """SHA-256 of everything the embeddings depend on: encoder, tokens, sites and pooling."""
-    digest = hashlib.sha256(f"{encoder.sha256} {pooling} {tuple(batch.mask.shape)}".encode())
+def length_buckets(
+    lengths: torch.Tensor, rows: int = 64, tokens: int = 16_384
+) -> Iterator[torch.Tensor]:
+    """Row numbers in batches of similar length, so that little is padding.
+
+    Args:
+        lengths: Tokens of each row, ``(n,)``.
+        rows: Rows of a batch at most.
+        tokens: Tokens of a batch at most, padding included, unless one row alone has more.
+
+    >>> list(length_buckets(torch.tensor([5, 2, 5, 2]), rows=2))
+    [tensor([1, 3]), tensor([0, 2])]
+    """
+    order = torch.argsort(lengths, stable=True).cpu()
+    sizes = lengths.cpu()[order].tolist()
+    first = 0
+    for place in range(1, len(sizes) + 1):
+        count = place - first + 1
+        if place == len(sizes) or count > rows or count * sizes[place] > tokens:
+            yield order[first:place]
+            first = place
+
+
+def content_key(encoder: Encoder, batch: TokenBatch, what: str) -> str:
+    """SHA-256 of what results depend on: encoder, tokens, sites, and `what` is made of them."""
+    digest = hashlib.sha256(f"{encoder.sha256} {what} {tuple(batch.mask.shape)}".encode())
     for tensor in (batch.token_ids, batch.mask, batch.sites):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -124,7 +151,7 @@ def cached_embeddings(
 
     """
     directory = Path(cache_dir)
-    key = _key(encoder, batch, pooling)
+    key = content_key(encoder, batch, pooling)
     file = directory / f"{key[:32]}.npz"
     try:
         directory.mkdir(parents=True, exist_ok=True)

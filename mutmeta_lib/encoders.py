@@ -1,13 +1,12 @@
-"""Encoders: tokens to hidden states, and the pooling of hidden states to one vector per variant."""
+"""Encoders: protein language models that turn tokens into hidden states, loaded by name."""
 
 import hashlib
 import json
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mutmeta_lib.batch import TokenBatch
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.pretrained import load_pretrained
 from mutmeta_lib.transformer import TinyTransformer
@@ -25,8 +24,9 @@ class Encoder:
         width: Length of a hidden state.
         module: ``module(token_ids, mask)`` gives hidden states ``(n, length, width)``; in
             evaluation mode, and differentiable twice (no fused attention). Every named parameter
-            takes part in the result. ``torch.func.vmap`` over it works for ``tiny``; the code of
-            Hugging Face models looks at the mask's values, which vmap forbids.
+            takes part in the result. ``tiny`` and ESM-2 are *layered* (`mutmeta_lib.layers`) and
+            work under ``torch.func.vmap``; other Hugging Face models look at the mask's values,
+            which vmap forbids.
         sha256: Identity of the function: a hash over its weights and the settings that shape it.
         provenance: Where it came from.
 
@@ -143,33 +143,3 @@ def load_encoder(
         sha256=fingerprint(loaded.module, loaded.settings),
         provenance=loaded.provenance,
     )
-
-
-POOLINGS = ("cls", "mean", "sites")
-"""The ways of `pool`."""
-
-
-def pool(hidden: Tensor, batch: TokenBatch, pooling: str) -> Tensor:
-    """One vector per variant out of one vector per token.
-
-    Args:
-        hidden: Hidden states, ``(n, length, width)``.
-        batch: The tokens they belong to.
-        pooling: ``cls``: the first token (the public code's choice); ``mean``: the mean over all
-            real tokens, special ones included; ``sites``: the mean over the tokens of mutated
-            sites, and for the wild type, which has none, the mean over all real tokens.
-
-    Returns:
-        Shape ``(n, width)``.
-
-    """
-    if pooling not in POOLINGS:
-        raise DataError(f"there is no pooling '{pooling}'", f"use one of {', '.join(POOLINGS)}")
-    if pooling == "cls":
-        return hidden[:, 0]
-    chosen = batch.mask
-    if pooling == "sites":
-        chosen = torch.where(batch.sites.any(dim=1, keepdim=True), batch.sites, chosen)
-    weights = chosen.to(hidden.dtype)
-    weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
-    return (weights[:, None, :] @ hidden).squeeze(1)

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mutmeta_lib.encoders import Encoder, pool
+from mutmeta_lib.encoders import Encoder
 from mutmeta_lib.encoding import TokenBatch
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.layers import layer_of
 from mutmeta_lib.losses import LOSSES
+from mutmeta_lib.pooling import Inputs, inputs, weighted_sum
 from mutmeta_lib.tasks import Examples
 
 Params = dict[str, Tensor]
@@ -30,6 +32,10 @@ class Predictor:
     Dropout is active only when a call is given a ``generator``, and draws from it alone.
     ``objective`` names the task loss (``losses.LOSSES``). Trained on a ranking loss, a predictor
     leaves location and scale of its predictions free: rank metrics apply, errors do not.
+
+    ``start`` is the first encoder layer that is run. Those below it, and the token vectors, are
+    frozen, have no parameters here, and batches bring what enters the layer (see ``frozen``). With
+    None the entire encoder is frozen and batches bring pooled vectors.
     """
 
     encoder: Encoder
@@ -37,22 +43,21 @@ class Predictor:
     hidden: tuple[int, ...] = (256, 128)
     dropout: float = 0.1
     objective: str = "mse"
+    start: int | None = 0
 
     def __post_init__(self):
         if self.objective not in LOSSES:
             raise DataError(f"unknown loss {self.objective!r}", f"use one of {', '.join(LOSSES)}")
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters: the encoder's weights (copied) and a random head.
+        """Fresh parameters: the encoder's weights that learn (copied) and a random head.
 
         Head layers are drawn uniformly in ±1/sqrt(fan_in), torch's own rule for linear layers,
         the last one ten times smaller so that an untrained predictor says about 0, the support
         mean.
         """
-        params = {
-            f"encoder.{name}": value.detach().clone()
-            for name, value in self.encoder.module.named_parameters()
-        }
+        encoder = {f"encoder.{k}": v for k, v in self.encoder.module.named_parameters()}
+        params = {name: v.detach().clone() for name, v in self.learning(encoder).items()}
         widths = (self.encoder.width, *self.hidden, 1)
         for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
             bound = fan_in**-0.5 * (0.1 if layer == len(widths) - 2 else 1.0)
@@ -61,12 +66,45 @@ class Predictor:
                 params[f"head.{layer}.{name}"] = (2 * draw - 1) * bound
         return params
 
-    def pooled(self, params: Params, tokens: TokenBatch) -> Tensor:
-        """Pooled encoder output, ``(n, width)``."""
+    def learning(self, params: Params) -> Params:
+        """Those of the parameters that are not in the frozen part of the encoder."""
+        if self.start == 0:
+            return params
+        names = [name for name in params if name.startswith("encoder.")]
+        layers = [layer_of(name) for name in names]
+        if self.start is None:
+            frozen = set(names)
+        else:
+            # What stands before the first layer feeds it; what stands after the last reads it.
+            first = next((i for i, layer in enumerate(layers) if layer is not None), len(layers))
+            below = [layer is not None and layer < self.start for layer in layers]
+            frozen = {name for i, name in enumerate(names) if i < first or below[i]}
+        return {name: value for name, value in params.items() if name not in frozen}
+
+    def inputs(self, tokens: TokenBatch) -> Inputs:
+        """The tensors that ``pooled_inputs`` reads, on the tokens' device."""
+        if self.start is None:
+            return Inputs(tokens.hidden, None, None, None)
+        return inputs(tokens, self.pooling, layered=hasattr(self.encoder.module, "layers"))
+
+    def pooled_inputs(self, params: Params, given: Inputs) -> Tensor:
+        """Pooled encoder output, ``(n, width)``; no decision depends on a tensor's values."""
+        if self.start is None:
+            return given.states
         prefix = "encoder."
         own = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
-        hidden = functional_call(self.encoder.module, own, (tokens.token_ids, tokens.mask))
-        return pool(hidden, tokens, self.pooling)
+        options = {}
+        if self.start:
+            options |= {"hidden": given.states, "start": self.start}
+        if given.wanted is not None:
+            options["wanted"] = given.wanted
+        reads = (None if self.start else given.states, given.mask)
+        hidden = functional_call(self.encoder.module, own, reads, options)
+        return weighted_sum(hidden, given.weights)
+
+    def pooled(self, params: Params, tokens: TokenBatch) -> Tensor:
+        """Pooled encoder output, ``(n, width)``."""
+        return self.pooled_inputs(params, self.inputs(tokens))
 
     def head(
         self, params: Params, pooled: Tensor, generator: torch.Generator | None = None

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.esm import EsmLayers, is_supported
 from mutmeta_lib.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # importing transformers takes seconds, so it waits until a model is loaded
@@ -58,7 +59,7 @@ class Pretrained:
     vocabulary: Vocabulary
     max_tokens: int
     width: int
-    module: HiddenStates
+    module: nn.Module
     settings: dict
     provenance: dict
 
@@ -162,7 +163,7 @@ def _load(name: str, local_files_only: bool) -> tuple[PreTrainedModel, Vocabular
     return model.float().eval(), vocabulary, absent
 
 
-def _hide_unused(module: HiddenStates, token_ids: Tensor) -> None:
+def _hide_unused(module: nn.Module, token_ids: Tensor) -> None:
     """Turn parameters that the hidden states do not depend on into buffers that are not saved.
 
     Such parameters (ESM-2's contact head) may be absent from a checkpoint and then hold random
@@ -252,7 +253,7 @@ def load_pretrained(
             f"the encoder '{vocabulary.name}' reads at most {context} tokens, not {max_tokens}",
             f"ask for 1 to {context}",
         )
-    module = HiddenStates(model).eval()
+    module = (EsmLayers if is_supported(model.config) else HiddenStates)(model).eval()
     sample = [*vocabulary.start_ids, *vocabulary.residue_ids("MK"), *vocabulary.end_ids]
     _hide_unused(module, torch.tensor([sample]))
     used = {key.removeprefix("model.") for key, _ in module.named_parameters()}

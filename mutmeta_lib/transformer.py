@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.layers import at, attend, padding_bias
 
 
 def sinusoidal_positions(length: int, width: int) -> Tensor:
@@ -41,22 +42,24 @@ class Block(nn.Module):
         self.feed_forward_in = skip_init(nn.Linear, width, 2 * width)
         self.feed_forward_out = skip_init(nn.Linear, 2 * width, width)
 
-    def attention(self, x: Tensor, bias: Tensor) -> Tensor:
+    def attention(self, x: Tensor, bias: Tensor | None, wanted: Tensor | None) -> Tensor:
         """Multi-head attention over real tokens; `x` is ``(n, length, width)``."""
         n, length, width = x.shape
         split = self.query_key_value(x).view(n, length, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)  # each (n, heads, length, head width)
-        # Scaling the query and adding a bias spare two passes over the largest tensor here.
-        affinity = (query * (width // self.heads) ** -0.5) @ key.transpose(-1, -2) + bias
-        mixed = affinity.softmax(dim=-1) @ value
-        return self.attention_out(mixed.transpose(1, 2).reshape(n, length, width))
+        if wanted is not None:
+            query = torch.take_along_dim(query, wanted[:, None, :, None], dim=2)
+        return self.attention_out(attend(query * (width // self.heads) ** -0.5, key, value, bias))
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None, wanted: Tensor | None = None) -> Tensor:
         """Hidden states to hidden states, ``(n, length, width)``.
 
-        `bias` is added to attention logits, shape ``(n, 1, 1, length)``.
+        `bias` is added to attention logits, shape ``(n, 1, 1, length)``. With `wanted`, positions
+        of shape ``(n, m)``, only their hidden states are computed and returned,
+        ``(n, m, width)``: all tokens are attended to, but nothing else is spent on the others.
         """
-        x = x + self.attention(self.norm_attention(x), bias)
+        attended = self.attention(self.norm_attention(x), bias, wanted)
+        x = attended + (x if wanted is None else at(x, wanted))
         feed_forward = nn.functional.gelu(self.feed_forward_in(self.norm_feed_forward(x)))
         return x + self.feed_forward_out(feed_forward)
 
@@ -106,27 +109,50 @@ class TinyTransformer(nn.Module):
             draw = torch.rand(parameter.shape, generator=generator)
             parameter.copy_((2 * draw - 1) * bound)
 
-    def forward(self, token_ids: Tensor, mask: Tensor) -> Tensor:
-        """Encode tokens; padding changes nothing at real tokens.
+    @property
+    def layers(self) -> int:
+        """Number of layers, the bound of `start` and `stop`."""
+        return len(self.blocks)
+
+    def forward(
+        self,
+        token_ids: Tensor | None,
+        mask: Tensor | None,
+        *,
+        hidden: Tensor | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Encode tokens; padding changes nothing at real tokens (see `mutmeta_lib.layers`).
 
         Args:
             token_ids: int64, ``(n, length)`` with length at most ``max_tokens``.
-            mask: bool, ``(n, length)``, True at real tokens.
+            mask: bool, ``(n, length)``, True at real tokens; None where no token is padding.
+            hidden: Hidden states that enter layer `start`, in the place of `token_ids`.
+            start: The first layer that is run.
+            stop: The layer before which to stop; its input is returned then.
+            wanted: Positions ``(n, m)`` whose hidden states are asked for, by default all.
 
         Returns:
-            Hidden states, float32, ``(n, length, width)``; those at padding mean nothing.
+            Hidden states, float32, ``(n, length, width)`` or ``(n, m, width)``; those at padding
+            mean nothing.
 
         """
+        x = self.embed(token_ids) if hidden is None else hidden
+        bias = None if mask is None else padding_bias(mask, x.dtype)
+        end = self.layers if stop is None else stop
+        for index in range(start, end):
+            last = stop is None and index == end - 1
+            x = self.blocks[index](x, bias, wanted if last else None)
+        return x if stop is not None else self.norm(x)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """What enters the first layer, ``(n, length, width)``."""
         length = token_ids.shape[1]
         if length > len(self.positions):
             raise DataError(
                 f"{length} tokens exceed this encoder's context of {len(self.positions)}",
                 "encode with the encoder's max_tokens",
             )
-        x = self.embedding(token_ids) + self.positions[:length]
-        # A very low finite number rather than -inf: a row without any real token stays finite.
-        padding = torch.finfo(x.dtype).min / 2
-        bias = (~mask).to(x.dtype)[:, None, None, :] * padding
-        for block in self.blocks:
-            x = block(x, bias)
-        return self.norm(x)
+        return self.embedding(token_ids) + self.positions[:length]

@@ -9,10 +9,11 @@ import torch
 
 from mutmeta_lib import embeddings
 from mutmeta_lib.embeddings import cached_embeddings, embed
-from mutmeta_lib.encoders import POOLINGS, pool, tiny_encoder
+from mutmeta_lib.encoders import tiny_encoder
 from mutmeta_lib.encoding import encode_variants
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.mutations import parse_variant
+from mutmeta_lib.pooling import POOLINGS, pool
 
 WILD_TYPE = "MKTAYIAKQR"
 

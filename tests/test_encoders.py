@@ -4,10 +4,11 @@ import pytest
 import torch
 from hf_directories import write_esm, write_protbert
 
-from mutmeta_lib.encoders import POOLINGS, fingerprint, load_encoder, pool, tiny_encoder
+from mutmeta_lib.encoders import fingerprint, load_encoder, tiny_encoder
 from mutmeta_lib.encoding import TokenBatch, encode_variants
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.mutations import parse_variant
+from mutmeta_lib.pooling import POOLINGS, pool
 
 WILD_TYPE = "MKTAYIAKQR"
 VARIANTS = [parse_variant(text) for text in ("WT", "T3G", "M1A:K2L", "R10W")]

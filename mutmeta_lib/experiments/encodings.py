@@ -66,7 +66,7 @@ def encoding_experiment(
         per_protein: at most so many assays per protein and property; 0 is all.
         encoder: ``tiny``, a local directory or a hub name.
         encodings: names from ``encoding.ENCODINGS``.
-        poolings: names from ``encoders.POOLINGS``; the paper uses ``cls``.
+        poolings: names from ``pooling.POOLINGS``; the paper uses ``cls``.
         hold_outs: ``variants`` (random rows) and/or ``sites`` (all variants at held-out sites).
         held_out: fraction of variants, or of sites, held out per assay.
         seeds: number of seeds (starts, hold-outs, batches).

@@ -19,26 +19,10 @@ import re
 from collections.abc import Iterable
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.layers import layer_of
 
 SCOPES = ("all", "head", "encoder", "lora", "last-<k>")
 """The known scopes; k is a number from 1 to the number of layers."""
-
-# ``encoder.blocks.0.`` in our own transformer, ``encoder.model.encoder.layer.0.`` elsewhere.
-_LAYER = re.compile(r"encoder\.(?:[\w.]*?\.)?(?:blocks|layers?)\.(\d+)\.")
-
-
-def layer_of(name: str) -> int | None:
-    """The encoder layer a parameter belongs to, counted from 0; None outside the layers.
-
-    >>> layer_of("encoder.blocks.1.norm_attention.weight")
-    1
-    >>> layer_of("encoder.model.encoder.layer.10.output.dense.bias")
-    10
-    >>> layer_of("head.0.weight") is None
-    True
-    """
-    found = _LAYER.match(name)
-    return int(found.group(1)) if found else None
 
 
 def adapted_names(names: Iterable[str], scope: str) -> tuple[str, ...]:

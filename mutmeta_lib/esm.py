@@ -1,0 +1,118 @@
+"""ESM-2 layer by layer, over the weights of Hugging Face's model and with its numbers.
+
+Their own forward pass looks at the values of the attention mask, which ``torch.func.vmap`` forbids,
+cannot begin in the middle, and computes every token of the last layer. Architecture: pre-norm
+layers with rotary positions (doi:10.1126/science.ade2574), without contact head and pooler.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from mutmeta_lib.layers import at, attend, padding_bias
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+MASKED_IN_TRAINING = 0.15 * 0.8
+"""The share of tokens hidden in pretraining; token vectors are scaled to make up for it."""
+
+
+def is_supported(config: PretrainedConfig) -> bool:
+    """Whether a configuration is one of ESM-2 (rotary positions, no cross-attention)."""
+    return (
+        config.model_type == "esm"
+        and getattr(config, "position_embedding_type", None) == "rotary"
+        and not getattr(config, "is_decoder", False)
+        and not getattr(config, "add_cross_attention", False)
+        and not getattr(config, "emb_layer_norm_before", False)
+    )
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs of coordinates of ``(..., length, head width)`` by their position's angles."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class EsmLayers(nn.Module):
+    """A layered encoder (`mutmeta_lib.layers`) made of an ``EsmModel``."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    @property
+    def layers(self) -> int:
+        """Number of layers, the bound of `start` and `stop`."""
+        return len(self.model.encoder.layer)
+
+    def forward(
+        self,
+        token_ids: Tensor | None,
+        mask: Tensor | None,
+        *,
+        hidden: Tensor | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Encode tokens; arguments and result as in `mutmeta_lib.transformer.TinyTransformer`."""
+        x = self.embed(token_ids, mask) if hidden is None else hidden
+        bias = None if mask is None else padding_bias(mask, x.dtype)
+        rotation = self.rotation(x.shape[1])
+        end = self.layers if stop is None else stop
+        for index in range(start, end):
+            last = stop is None and index == end - 1
+            x = self.layer(index, x, bias, rotation, wanted if last else None)
+        return x if stop is not None else self.model.encoder.emb_layer_norm_after(x)
+
+    def embed(self, token_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """What enters the first layer, ``(n, length, width)``."""
+        embeddings = self.model.embeddings
+        x = embeddings.word_embeddings(token_ids)
+        if not embeddings.token_dropout:
+            return x
+        hidden = token_ids == embeddings.mask_token_id
+        real = token_ids.shape[1] if mask is None else mask.sum(dim=1)
+        kept = 1 - hidden.sum(dim=1).to(x.dtype) / real
+        return torch.where(hidden[..., None], 0.0, x) * (
+            (1 - MASKED_IN_TRAINING) / kept[:, None, None]
+        )
+
+    def rotation(self, length: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the rotary positions, each ``(length, head width)``."""
+        frequency = self.model.rotary_embeddings.inv_freq
+        angle = torch.arange(length, device=frequency.device)[:, None] * frequency
+        angle = torch.cat((angle, angle), dim=-1)
+        return angle.cos(), angle.sin()
+
+    def layer(
+        self,
+        index: int,
+        x: Tensor,
+        bias: Tensor | None,
+        rotation: tuple[Tensor, Tensor],
+        wanted: Tensor | None,
+    ) -> Tensor:
+        """One layer; with `wanted` only the hidden states at those positions."""
+        block = self.model.encoder.layer[index]
+        attention, cos, sin = block.attention.self, *rotation
+        normed = block.attention.LayerNorm(x)
+        size = attention.attention_head_size
+
+        def heads(states: Tensor) -> Tensor:
+            return states.unflatten(-1, (-1, size)).transpose(1, 2)
+
+        key = rotate(heads(attention.key(normed)), cos, sin)
+        value = heads(attention.value(normed))
+        if wanted is not None:
+            x, normed = at(x, wanted), at(normed, wanted)
+            cos, sin = cos[wanted][:, None], sin[wanted][:, None]
+        query = rotate(heads(attention.query(normed) * size**-0.5), cos, sin)
+        x = x + block.attention.output.dense(attend(query, key, value, bias))
+        grown = nn.functional.gelu(block.intermediate.dense(block.LayerNorm(x)))
+        return x + block.output.dense(grown)

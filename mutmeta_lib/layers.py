@@ -1,0 +1,67 @@
+"""What layered encoders share: attention that differentiates, and work for wanted tokens only.
+
+A *layered* encoder is a module with a number of ``layers`` and a call
+``module(token_ids, mask, hidden=, start=, stop=, wanted=)`` that can begin and stop at a layer.
+What lies below the layers that learn can then be computed once and kept (`mutmeta_lib.frozen`), and
+the last layer need not compute hidden states that pooling throws away: a token that is not pooled
+matters to the others through its key and value only. Both give the same numbers as the whole.
+"""
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+# ``encoder.blocks.0.`` in our own transformer, ``encoder.model.encoder.layer.0.`` elsewhere.
+_LAYER = re.compile(r"encoder\.(?:[\w.]*?\.)?(?:blocks|layers?)\.(\d+)\.")
+
+
+def layer_of(name: str) -> int | None:
+    """The encoder layer a parameter belongs to, counted from 0; None outside the layers.
+
+    >>> layer_of("encoder.blocks.1.norm_attention.weight")
+    1
+    >>> layer_of("encoder.model.encoder.layer.10.output.dense.bias")
+    10
+    >>> layer_of("head.0.weight") is None
+    True
+    """
+    found = _LAYER.match(name)
+    return int(found.group(1)) if found else None
+
+
+def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention logits, ``(n, 1, 1, length)``: 0 at real tokens.
+
+    A very low finite number rather than -inf at padding: a row without real tokens stays finite.
+    """
+    return (~mask).to(dtype)[:, None, None, :] * (torch.finfo(dtype).min / 2)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax attention; the query comes scaled.
+
+    Args:
+        query: ``(n, heads, m, head width)``.
+        key: ``(n, heads, length, head width)``.
+        value: As the key.
+        bias: Added to the logits, ``(n, 1, 1, length)``, or None.
+
+    Returns:
+        Shape ``(n, m, heads * head width)``.
+
+    """
+    if not torch.is_grad_enabled() and query.shape[-2] > 1:
+        # Fused kernels have no second derivative, but nobody asks for one here.
+        mixed = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias, scale=1.0
+        )
+    else:
+        logits = query @ key.transpose(-1, -2)
+        mixed = (logits if bias is None else logits + bias).softmax(dim=-1) @ value
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def at(x: Tensor, wanted: Tensor) -> Tensor:
+    """Hidden states at some positions: ``(n, length, width)``, ``(n, m)`` to ``(n, m, width)``."""
+    return torch.take_along_dim(x, wanted[..., None], dim=1)
