@@ -67,6 +67,11 @@ class Calibrated:
             return predicted
         return self.maps[shots].slope * predicted + self.maps[shots].offset
 
+    @property
+    def ranks_only(self) -> bool:
+        """As the method: numbers of labels that were not calibrated for have no scale."""
+        return getattr(self.method, "ranks_only", False)
+
 
 def calibrate(
     method: Method,
