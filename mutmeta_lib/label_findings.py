@@ -20,17 +20,22 @@ from mutmeta_lib.release import ReleaseFile, undo
 
 
 def agreement(first: Sequence[ReleaseFile], second: Sequence[ReleaseFile]) -> pd.DataFrame:
-    """Spearman correlation of the labels of rows that two sets of tables share, by source.
+    """Spearman correlation of the labels of rows that two sets of tables share.
 
-    Rows are the same when source, sequence and mutations are. A source of several proteins counts
-    as one; a correlation needs three rows.
+    Rows are the same when sequence and mutations are: a model reads the same. They are grouped by
+    the source of the second; a source of several proteins counts as one, and a correlation needs
+    three rows.
     """
-    labels = {row: y for file in first for row, y in zip(row_keys(file), file.labels, strict=True)}
+    labels = {
+        key[1:]: label
+        for file in first
+        for key, label in zip(row_keys(file), file.labels, strict=True)
+    }
     pairs = defaultdict(list)
     for file in second:
-        for row, y in zip(row_keys(file), file.labels, strict=True):
-            if row in labels:
-                pairs[row[0]].append((labels[row], y))
+        for (source, *key), label in zip(row_keys(file), file.labels, strict=True):
+            if tuple(key) in labels:
+                pairs[source].append((labels[tuple(key)], label))
     return pd.DataFrame(
         [(source, len(p), _rank(*zip(*p, strict=True))) for source, p in sorted(pairs.items())],
         columns=["source", "rows", "spearman"],

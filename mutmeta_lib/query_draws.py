@@ -60,12 +60,13 @@ def query_error_table(
 
     The one without always says the mean of all labels; `skilled` gives the other. Each row of the
     result is one number of query rows. Errors (``q2_5`` ... ``q97_5``, of the predictor without
-    skill) are relative to its own error over all rows, so 1 is the truth. ``over_50`` and ``over_94`` are
-    the shares of draws in which it looks more than 50 % and more than 94 % better than over all
-    rows. ``worse_same`` is the share of draws in which the skilled one looks worse on the same
-    rows, ``worse_apart`` on rows drawn for each, and ``worse_whole`` the share in which the one
-    without skill, on few rows, looks better than the skilled one over all rows. ``has_largest`` is
-    the share of draws with the row of the largest deviation.
+    skill) are relative to its own error over all rows, so 1 is the truth. Shares of draws:
+
+    - ``over_50``, ``over_94``: it looks more than 50 % or 94 % better than over all rows;
+    - ``worse_same``: the skilled one looks worse than it on the same rows;
+    - ``worse_apart``: the same, on rows drawn for each;
+    - ``worse_whole``: on few rows it looks better than the skilled one over all rows;
+    - ``has_largest``: the row of the largest deviation is among those drawn.
     """
     plain = (labels - labels.mean()) ** 2
     better = (labels - skilled(labels, correlation, rng)) ** 2
@@ -88,3 +89,26 @@ def query_error_table(
             }
         )
     return pd.DataFrame(rows).assign(skilled_relative=skilled_whole / whole)
+
+
+def error_histogram(
+    labels: np.ndarray, *, size: int, draws: int, rng: np.random.Generator, bins: int = 40
+) -> pd.DataFrame:
+    """How often which error comes out over `size` query rows, for always saying the mean label.
+
+    Errors are relative to the error over all rows; columns low and high are the ends of a bin
+    (equal on a logarithmic axis from 0.01 to 100, where the outermost take what lies beyond) and
+    ``share`` the share of draws.
+    """
+    squared = (labels - labels.mean()) ** 2
+    errors, _ = draw_errors(squared, size, draws, rng)
+    edges = np.logspace(-2, 2, bins + 1)
+    relative = np.clip(errors / squared.mean(), edges[0], edges[-1])
+    counts, _ = np.histogram(relative, edges)
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "share": counts / draws})
+
+
+def label_histogram(labels: np.ndarray, *, width: float = 0.5) -> pd.DataFrame:
+    """How many labels lie in bins of `width`, in order; empty bins are left out."""
+    bins, counts = np.unique(np.floor(labels / width).astype(int), return_counts=True)
+    return pd.DataFrame({"low": bins * width, "high": (bins + 1) * width, "rows": counts})

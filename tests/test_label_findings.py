@@ -19,11 +19,16 @@ def test_agreement_is_over_rows_that_both_have(tmp_path):
     first = [(*backwards(p, "W"), y, "domain", "f") for p, y in enumerate(labels, start=1)]
     second = [(*backwards(p, "W"), -y, "domain", "f") for p, y in enumerate(labels[:3], start=1)]
     second.append((*backwards(9, "W"), 9.0, "domain", "f"))
+    # Another source's row is the same to a model.
+    second.append((*backwards(4, "W"), 0.0, "elsewhere", "f"))
     write_table(tmp_path, "combined_ddG_train", first, "ddG")
     write_table(tmp_path, "fireprot_dTm_test", second, "dTm")
     files = read_release(tmp_path)
     table = agreement([files["combined_ddG_train"]], [files["fireprot_dTm_test"]])
-    assert table.to_dict("records") == [{"source": "domain", "rows": 3, "spearman": -1.0}]
+    domain, elsewhere = table.to_dict("records")
+    assert domain == {"source": "domain", "rows": 3, "spearman": -1.0}
+    assert (elsewhere["source"], elsewhere["rows"]) == ("elsewhere", 1)
+    assert np.isnan(elsewhere["spearman"])
 
 
 def test_proline_reads_the_new_residue_in_the_direction_of_the_row(tmp_path):

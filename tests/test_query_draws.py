@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from mutmeta_lib.query_draws import draw_errors, query_error_table, skilled
+from mutmeta_lib.query_draws import (
+    draw_errors,
+    error_histogram,
+    label_histogram,
+    query_error_table,
+    skilled,
+)
 
 
 def tailed(n=400, seed=0):
@@ -64,3 +70,15 @@ def test_a_tail_makes_few_rows_look_too_good_and_even_labels_do_not():
     assert without["q50"] == pytest.approx(1, abs=0.1)
     assert without["over_94"] == 0
     assert without["worse_whole"] < 0.5 < with_tail["worse_whole"]
+
+
+def test_histograms_hold_every_draw_and_every_label():
+    labels = tailed()
+    errors = error_histogram(labels, size=16, draws=300, rng=np.random.default_rng(0))
+    assert errors["share"].sum() == pytest.approx(1)
+    assert (errors["low"][1:].to_numpy() == errors["high"][:-1].to_numpy()).all()
+    assert errors.loc[errors["high"] <= 1, "share"].sum() > 0.9
+    counted = label_histogram(labels, width=0.5)
+    assert counted["rows"].sum() == len(labels)
+    assert (counted["low"].iloc[-1], counted["high"].iloc[-1]) == (20.0, 20.5)
+    assert (counted["rows"] > 0).all()

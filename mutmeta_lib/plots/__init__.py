@@ -4,6 +4,12 @@ In a notebook end the cell with ``plt.show()``. Widths are chosen so that text s
 telephone; ``style()`` gives the same looks to a figure made by hand.
 """
 
+from mutmeta_lib.plots.audit import (
+    label_tails,
+    query_error_histograms,
+    query_error_intervals,
+    signs,
+)
 from mutmeta_lib.plots.curves import few_shot_curves, timing_curve, training_curve
 from mutmeta_lib.plots.data import score_distributions, split_overview, tokens_figure
 from mutmeta_lib.plots.forests import encoding_scores, paired_differences
@@ -13,9 +19,13 @@ __all__ = [
     "encoding_scores",
     "few_shot_curves",
     "label",
+    "label_tails",
     "look",
     "paired_differences",
+    "query_error_histograms",
+    "query_error_intervals",
     "score_distributions",
+    "signs",
     "split_overview",
     "style",
     "timing_curve",
