@@ -10,8 +10,8 @@ support scores of mean :math:`\bar y` and variance :math:`s^2`,
 
 so that without labels the prior is used as it is, and with many it does not matter. The weights
 :math:`\kappa` and :math:`\nu`, in labels, follow from how much assays differ: little, and the prior
-is worth many labels. The shrinkage of variances is that of Smyth (2004,
-doi:10.2202/1544-6115.1027); that of means is the usual normal one.
+is worth many labels. The shrinkage of variances is that of Smyth (2004, Statistical Applications in
+Genetics and Molecular Biology 3, article 3); that of means is the usual normal one.
 
 No label of the assay at hand is used but its support's. A unit that occurs in fewer than two
 meta-training assays has no prior: there is nothing to learn from. Assays count alike; where most of

@@ -58,7 +58,7 @@ def bradley_terry(predicted: Tensor, labels: Tensor) -> Tensor:
        \qquad P = \{(i, j): y_i > y_j\}
 
     the chance that the better of two wins is a logistic function of the difference of their
-    predictions (doi:10.1093/biomet/39.3-4.324). Pairs with *equal labels* are left out. Without any
+    predictions (Biometrika 39, 324-345). Pairs with *equal labels* are left out. Without any
     pair the loss and its gradient are 0.
 
     Args:
