@@ -273,9 +273,13 @@ def evaluate_command(
         str, typer.Option(help="'tiny', a local directory or a Hugging Face name.")
     ] = "tiny",
     encoding: Annotated[str, typer.Option(help="How variants are written.")] = "separator",
-    methods: Annotated[str, typer.Option(help="Names, separated by commas.")] = (
-        "maml,multitask,finetune,ridge"
-    ),
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Names, separated by commas, out of maml, multitask, finetune, anil, boil, "
+            "reptile, metasgd, r2d2, deepkernel, ridge, gp, onehot, blosum and mean."
+        ),
+    ] = "maml,multitask,finetune,ridge",
     shots: Annotated[str, typer.Option(help="Support sizes, separated by commas.")] = "0,1,5,10",
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions with new draws.")] = 2,
     folds: Annotated[int, typer.Option(min=3, help="Groups of proteins.")] = 3,

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 import time
@@ -220,3 +221,10 @@ def test_evaluate_prints_methods_side_by_side_and_writes_the_record(monkeypatch,
     assert (asked["shots"], asked["methods"]) == ([0, 5], ["maml", "ridge"])
     assert set(asked) <= set(inspect.signature(real).parameters)
     assert read_record(output).experiment == "few_shot"
+
+
+def test_the_help_of_evaluate_names_every_method():
+    from mutmeta_lib.methods import METHODS
+
+    words = set(re.findall(r"\w+", inside("evaluate", "--help").output))
+    assert set(METHODS) <= words
