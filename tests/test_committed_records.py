@@ -14,7 +14,9 @@ from mutmeta_lib.parameters import default_parameters, profile_parameters
 from mutmeta_lib.records import read_record
 
 ROOT = Path(__file__).parent.parent
-RECORDS = sorted((ROOT / "book" / "records").glob("full/*.json"))
+ALL = sorted((ROOT / "book" / "records").glob("full/*.json"))
+RECORDS = [path for path in ALL if path.stem != "audit"]
+"""Records of experiments on the bundled data; the audit is of files that are not bundled."""
 STEMS = {
     "encodings": "02_encoding",
     "meta_training": "04_meta_training",
@@ -54,7 +56,7 @@ def test_a_record_answers_the_question_its_notebook_asks(path):
     }
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_a_record_names_no_place_of_a_machine(path):
     content = json.loads(path.read_text(encoding="utf-8"))
     texts = [json.dumps(content[name]) for name in ("parameters", "environment", "encoder")]
@@ -112,3 +114,95 @@ def test_the_few_shot_chapter_says_what_its_record_says():
     assert mean["TDP-43 290-373"] > 0.2
     assert mean["Abeta42"] < -0.1
     assert mean["GB1"] < -0.1
+
+
+AUDIT = ROOT / "book" / "records" / "full" / "audit.json"
+
+
+def test_the_audit_names_its_numbers_and_files():
+    page = (ROOT / "notebooks" / "07_audit.md").read_text(encoding="utf-8")
+    record = read_record(AUDIT)
+    named = re.findall(r"\{record\}`audit@full (\w[^`]*)`", page)
+    assert len(named) > 20
+    assert not [name for name in named if name not in record.numbers]
+    assert re.search(r"^profile = \"quick\"$", page, re.M)
+    files = record.table("files")["table"]
+    missing = set(record.table("missing")["table"])
+    assert set(files) <= set(record.data)
+    assert missing == {
+        "combined_ddG_raw",
+        "functional_fitness_raw",
+        "soluprotmut_solubility_train",
+        "soluprotmut_solubility_raw",
+    }
+
+
+def test_the_audit_chapter_says_in_words_what_its_record_says():
+    page = " ".join((ROOT / "notebooks" / "07_audit.md").read_text(encoding="utf-8").split())
+    record = read_record(AUDIT)
+    numbers = {name: number["value"] for name, number in record.numbers.items()}
+
+    assert "against 548 to 4255" in page
+    rows = [numbers[f"{name}_test_rows"] for name in ("fireprot_dTm", "binding_affinity")]
+    assert [*rows, numbers["soluprotmut_solubility_test_rows"]] == [548, 4255, 3214]
+
+    assert "but for 25 rows, log10 K50 of trypsin of 64 domains" in page
+    found = record.table("directions").set_index(["table", "source"])
+    raw = found.loc["binding_affinity_raw"]
+    assert raw[~raw["backwards"]]["rows"].tolist() == [25]
+    assert raw["backwards"].sum() == 64
+    assert "5 test rows of binding_affinity" in page
+    test = found.loc["binding_affinity_test"]
+    assert test[~test["backwards"]]["rows"].tolist() == [5]
+
+    texts = record.table("texts").query("form == 'spaced'").set_index("table")
+    assert "no row of the other files does" in page
+    several = record.table("files").set_index("table")["several_mutations"]
+    assert several[several > 0].index.tolist() == ["soluprotmut_solubility_test"]
+    assert "none of the second ones is found" in page
+    solubility = texts.loc["soluprotmut_solubility_test"]
+    assert solubility["astray"] == 0
+    assert solubility["in place"] + solubility["rows_as_words"] == solubility["rows"]
+    assert "about one row in ten of the dTm files" in page
+    for part in ("train", "test"):
+        assert 7 < numbers[f"fireprot_dTm_{part}_as_words"] < 12
+
+    assert "About half of the dTm test rows" in page
+    assert 45 < numbers["fireprot_dTm_test_in_initial"] < 55
+    assert "Of the solubility test rows three are there" in page
+    seen = record.table("agreement").groupby("table")["rows"].sum()
+    assert seen["soluprotmut_solubility_test"] == 3
+
+    backwards = record.numbers["reference_backwards_rows"]
+    assert backwards["value"] == backwards["n"] > 0
+    assert record.numbers["reference_backwards_wild_types"]["value"] > 0
+    assert "none of the true wild types occurs" in page
+    assert numbers["reference_clash_wild_types"] == 0
+    assert "given one sequence" in page
+    assert numbers["clash_sequences"] == 1
+
+    assert "No variant is in both parts" in page
+    shared = record.table("shared")
+    assert (shared["same_rows"] == 0).all()
+    assert "nearly every test row is of a protein that is in training" in page
+    assert (shared["wild_type_rows"] / shared["test_rows"] > 0.99).all()
+    assert "most often at a position that is in training" in page
+    assert (shared["site_rows"] / shared["test_rows"] >= 0.5).all()
+
+    proline = {name: record.numbers[f"proline_{name}"] for name in ("deltag_t", "ddG", "ddg_stat")}
+    assert proline["deltag_t"]["high"] < 0 < proline["ddG"]["low"]
+    assert proline["ddg_stat"]["low"] < 0 < proline["ddg_stat"]["high"]
+    assert numbers["BLAT_ECOLX_Deng_2012_reference"] == -1
+    assert "no difference at all" in page
+    assert record.table("scaling")["from_raw"].max() == 0
+
+    queries = record.table("queries").set_index(["table", "query_rows"])
+    at_16 = queries.loc[("soluprotmut_solubility_test", 16)]
+    assert "come out near a tenth" in page
+    assert 0.05 < at_16["q50"] < 0.15
+    assert "about a quarter less error" in page
+    assert 0.7 < at_16["skilled_relative"] < 0.8
+    assert "the median error on solubility is still less than half" in page
+    assert queries.loc[("soluprotmut_solubility_test", 128), "q50"] < 0.5
+    assert "On binding_affinity the answers scatter around 1" in page
+    assert 0.9 < queries.loc[("binding_affinity_test", 16), "q50"] < 1.1
