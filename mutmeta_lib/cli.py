@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mutmeta_lib import __version__
+from mutmeta_lib.cli_train import train_command
 from mutmeta_lib.console import (
     Commands,
     NameValueCommand,
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="List, check and fetch measurements.")
 app.add_typer(data, name="data")
+app.command("train", no_args_is_help=True)(train_command)
 
 
 def show_version(wanted: bool) -> None:
@@ -300,6 +302,7 @@ def evaluate_command(
         str | None, typer.Option(help="Keep checkpoints here; a killed run goes on from them.")
     ] = None,
     cache_dir: Annotated[str | None, typer.Option(help="Keep embeddings here.")] = None,
+    log_dir: Annotated[str | None, typer.Option(help="Folder of TensorBoard's curves.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the record here (json).")] = None,
 ) -> None:
     """Few-shot curves on proteins that meta-training has not seen, methods side by side.
@@ -331,8 +334,8 @@ def evaluate_command(
         workers=workers,
         checkpoint_dir=checkpoint_dir,
         cache_dir=cache_dir,
+        log_dir=log_dir,
         profile="own",
-        progress=say_progress,
     )
     if output is not None:
         write_record(record, output)
