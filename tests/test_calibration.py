@@ -1,6 +1,6 @@
 """Slopes and offsets at zero and one label."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,13 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_label_prior import encoded_population
-from toy import toy_encoded
+from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.calibration import MIN_SLOPE, Affine, Calibrated, calibrate, fit_affine
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.evaluate import few_shot
 from mutmeta_lib.label_prior import learn_label_priors
+from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.methods import GradientMethod
 from mutmeta_lib.tasks import Examples
+from mutmeta_lib.training import MetaTraining, meta_train
 
 TRAIN, TEST = encoded_population()
 PRIORS = learn_label_priors([assay.assay for assay in TRAIN])
@@ -91,3 +94,31 @@ def test_other_numbers_of_labels_are_left_alone():
 def test_without_a_prior_there_is_nothing_to_calibrate_on():
     with pytest.raises(DataError, match="no assay to calibrate on has a label prior"):
         calibrate(Overconfident(), toy_encoded(2), PRIORS)
+
+
+def test_a_meta_learned_start_predicts_on_a_sensible_scale():
+    """Before adaptation MAML's start is off by a factor that other assays of the unit reveal."""
+    predictor = toy_predictor()
+    rng = np.random.default_rng(1)
+    assays = [
+        replace(
+            one,
+            assay=replace(one.assay, scores=40 + rng.normal() + 5 * one.assay.scores, units="u"),
+        )
+        for one in toy_encoded(14)
+    ]
+    train, validation, test = assays[:6], assays[6:10], assays[10:]
+    start = predictor.init(torch.Generator().manual_seed(0))
+    inner = InnerLoop(0.3, 3, first_order=True)
+    settings = MetaTraining(
+        steps=15, tasks_per_step=2, support=5, query=10, inner=inner, meta_lr=0.01
+    )
+    run = meta_train(predictor, start, train, settings, seed=0)
+    method = GradientMethod("maml", predictor, run.params, "sgd", 0.1, 3)
+    priors = learn_label_priors([one.assay for one in train])
+    made = calibrate(method, validation, priors)
+    options = {"shots": [0, 1], "seeds": [0, 1], "priors": priors, "max_query": 40}
+    found = few_shot({"maml": method, "calibrated": made}, test, **options)
+    means = found.pivot_table(index="method", columns="shots", values="relative_mse")
+    print(means, made.maps)
+    assert (means.loc["calibrated"] < means.loc["maml"]).all()

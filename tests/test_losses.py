@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from torch.func import grad, vmap
 from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.evaluate import few_shot
 from mutmeta_lib.losses import LOSSES, RANKING, bradley_terry, list_mle, mse
 from mutmeta_lib.maml import InnerLoop, meta_gradient
+from mutmeta_lib.methods import GradientMethod
 from mutmeta_lib.predictor import Predictor
 from mutmeta_lib.tasks import sample_tasks
+from mutmeta_lib.training import MetaTraining, meta_train
 
 values = st.floats(-5, 5).map(lambda value: round(value, 3))
 pairs = st.integers(1, 7).flatmap(
@@ -195,3 +199,20 @@ def test_mse_is_the_default_and_unknown_names_are_refused():
     assert BASE.objective == "mse"
     with pytest.raises(DataError, match=r"unknown loss 'huber'.*mse, list_mle, bradley_terry"):
         Predictor(BASE.encoder, objective="huber")
+
+
+@pytest.mark.parametrize("name", RANKING)
+def test_meta_training_on_a_ranking_loss_learns_to_rank(name):
+    predictor = Predictor(BASE.encoder, hidden=(8,), objective=name)
+    start = predictor.init(torch.Generator().manual_seed(0))
+    assays = toy_encoded(8, n=150)
+    settings = MetaTraining(
+        steps=25, tasks_per_step=2, support=8, query=16, inner=InnerLoop(0.1, 2), meta_lr=2e-2
+    )
+    run = meta_train(predictor, start, assays[:6], settings, seed=0)
+    method = GradientMethod("maml", predictor, run.params, "sgd", 0.1, 2)
+    ranks = [
+        few_shot({"m": one}, assays[6:], shots=[8], seeds=[0, 1])["spearman"].mean()
+        for one in (replace(method, start=start), method)
+    ]
+    assert ranks[1] > ranks[0] + 0.2
