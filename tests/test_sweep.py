@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from toy_sweep import PARAMETERS, write_notebook, write_sweep
 
 from mutmeta_lib.errors import DataError
@@ -183,3 +184,10 @@ def test_a_notebook_must_let_its_record_be_placed(tmp_path):
 def test_committed_sweeps_are_sound(path):
     assert told(path) == []
     assert len(expand(read_sweep(path))) == 4
+
+
+def test_the_book_shows_the_committed_sweep():
+    page = (ROOT / "book/rerun.md").read_text(encoding="utf-8")
+    shown = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    committed = ROOT / "notebooks/sweeps/inner_loop.yml"
+    assert shown == yaml.safe_load(committed.read_text(encoding="utf-8"))

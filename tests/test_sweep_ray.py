@@ -113,6 +113,7 @@ def test_what_no_machine_has_is_refused(ray, tmp_path, content, sentence):
 
 
 def test_the_command_is_quiet_and_skips_what_is_finished(tmp_path):
+    pytest.importorskip("ray")
     path = write_sweep(tmp_path, grid={"steps": [2, 3]})
     done = subprocess.run(
         [*COMMAND, str(path)], capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path
@@ -158,6 +159,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 def test_ctrl_c_cancels_cleanly(tmp_path):
+    pytest.importorskip("ray")
     grid = {"mood": ["fine", "slow", "fine too"]}
     parameters = {"scratch": str(tmp_path)}
     path = write_sweep(tmp_path, parameters=parameters, grid=grid, cpus_per_run=1)
@@ -256,9 +258,8 @@ def test_every_problem_of_the_file_is_told_and_nothing_starts(tmp_path):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "a:b"])
 def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch, tmp_path, address):
+    ray = pytest.importorskip("ray")
     path = write_sweep(tmp_path, address=address)
-    import ray
-
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     began = time.monotonic()
