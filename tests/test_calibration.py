@@ -120,5 +120,4 @@ def test_a_meta_learned_start_predicts_on_a_sensible_scale():
     options = {"shots": [0, 1], "seeds": [0, 1], "priors": priors, "max_query": 40}
     found = few_shot({"maml": method, "calibrated": made}, test, **options)
     means = found.pivot_table(index="method", columns="shots", values="relative_mse")
-    print(means, made.maps)
     assert (means.loc["calibrated"] < means.loc["maml"]).all()
