@@ -159,7 +159,7 @@ def test_the_audit_chapter_says_in_words_what_its_record_says():
     assert "no row of the other files does" in page
     several = record.table("files").set_index("table")["several_mutations"]
     assert several[several > 0].index.tolist() == ["soluprotmut_solubility_test"]
-    assert "none of the second ones is found" in page
+    assert "none of the second ones is marked in its place" in page
     solubility = texts.loc["soluprotmut_solubility_test"]
     assert solubility["astray"] == 0
     assert solubility["in place"] + solubility["rows_as_words"] == solubility["rows"]
