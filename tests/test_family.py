@@ -12,6 +12,7 @@ from toy import toy_encoded
 
 from mutmeta_lib.encoders import tiny_encoder
 from mutmeta_lib.encoding import TokenBatch
+from mutmeta_lib.frozen import freeze
 from mutmeta_lib.maml import InnerLoop, meta_gradient
 from mutmeta_lib.maml.algorithms import ALGORITHMS
 from mutmeta_lib.predictor import Predictor, predict
@@ -212,3 +213,32 @@ def test_vmapped_over_tasks_equals_the_loop(member, monkeypatch):
         torch.testing.assert_close(values[index], value, rtol=1e-8, atol=1e-11)
         found = {name: stacked[index] for name, stacked in gradients.items()}
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("start", [1, None])
+@pytest.mark.parametrize("name", ["anil", "deepkernel", "multitask", "r2d2"])
+def test_members_whose_inner_loop_leaves_the_trunk_work_on_a_frozen_one(name, start):
+    """What is left to learn has the same gradient, up to the trunk's single precision."""
+    deep = Predictor(tiny_encoder(width=8, layers=2, heads=2), hidden=(6,))
+    assays = toy_encoded(2, predictor=deep)
+    params = deep.init(torch.Generator().manual_seed(0))
+    frozen, kept = freeze(deep, assays, start)
+    found = []
+    for predictor, encoded in ((deep, assays), (frozen, kept)):
+        algorithm = ALGORITHMS[name](predictor)
+        loop = algorithm.loop(LOOP)
+        tasks = sample_tasks(encoded, 2, support=5, query=6, rng=np.random.default_rng(0))
+        value, gradient, _ = meta_gradient(
+            algorithm.model.loss,
+            algorithm.prepare(predictor.learning(params), loop),
+            [algorithm.batches(task) for task in tasks],
+            algorithm.training_loop(loop),
+            backends=algorithm.backends,
+        )
+        found.append((value, gradient))
+    (value, whole), (same, left) = found
+    assert 0 < len(left) < len(whole)
+    torch.testing.assert_close(same, value, rtol=1e-4, atol=1e-5)
+    size = max(float(part.abs().max()) for part in left.values())
+    for key, part in left.items():
+        torch.testing.assert_close(part, whole[key], rtol=1e-3, atol=1e-4 * size)

@@ -103,7 +103,8 @@ class DeepKernelPredictor(Predictor):
         Add ``params["kernel.log_noise"].exp()`` for that of new measurements; times the label
         scale squared it is in the assay's units. Without adaptation it is the prior's.
         """
-        pooled = self.pooled(params, tokens)
+        device = next(iter(params.values())).device
+        pooled = self.pooled(params, tokens.to(device))
         linear, bend = params["kernel.log_linear"].exp(), params["kernel.log_rbf"].exp()
         prior = linear * (pooled**2).mean(dim=1) + bend
         if "kernel.inputs" not in params:
