@@ -257,7 +257,9 @@ def sweep_command(
     console.print(sweep_table(results))
     if dry_run:
         return
-    console.print(f"index of the runs: {os.path.relpath(index_path(sweep))}", markup=False)
+    index = os.path.relpath(index_path(sweep))
+    shown = index_path(sweep) if index.startswith("..") else index
+    console.print(f"index of the runs: {shown}", markup=False)
     failed = [(run, outcome) for run, outcome in results if outcome.state == "failed"]
     for run, outcome in failed:
         times = "once" if outcome.attempts == 1 else f"{outcome.attempts} times"

@@ -60,7 +60,7 @@ def is_seeds(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int for item in value) and bool(value)
 
 
-RULES: dict[str, tuple[Callable[[Any], bool], str, Any]] = {
+_RULES: dict[str, tuple[Callable[[Any], bool], str, Any]] = {
     "notebook": (lambda v: isinstance(v, str), "write an .ipynb file, relative to this file", None),
     "output": (lambda v: isinstance(v, str), "write a folder, relative to this file", None),
     "profile": (lambda v: isinstance(v, str), "write its name: quick or full", None),
@@ -157,7 +157,7 @@ def _load(path: Path) -> dict:
 
 def _complete(content: Mapping[str, Any]) -> dict[str, Any]:
     """What was left out or left empty is filled in."""
-    filled = {key: default for key, (_, _, default) in RULES.items()}
+    filled = {key: default for key, (_, _, default) in _RULES.items()}
     return filled | {key: value for key, value in content.items() if value is not None}
 
 
@@ -172,17 +172,17 @@ def _problems(content: dict, folder: Path) -> Iterator[DataError]:
     """Problems of the file's keys, then of every parameter."""
     sound = {}
     for key, value in content.items():
-        if key not in RULES:
-            near = difflib.get_close_matches(str(key), RULES, n=1)
-            mend = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(RULES)}"
+        if key not in _RULES:
+            near = difflib.get_close_matches(str(key), _RULES, n=1)
+            mend = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(_RULES)}"
             yield DataError(f"there is no key '{key}'", mend)
-        elif value is not None and not RULES[key][0](value):
-            yield DataError(f"'{key}' is {value!r}", RULES[key][1])
+        elif value is not None and not _RULES[key][0](value):
+            yield DataError(f"'{key}' is {value!r}", _RULES[key][1])
         else:
             sound[key] = value
     for key in REQUIRED:
         if content.get(key) is None:
-            yield DataError(f"'{key}' is missing", RULES[key][1])
+            yield DataError(f"'{key}' is missing", _RULES[key][1])
     if sound.get("notebook") is None:
         return
     given = _complete(sound)

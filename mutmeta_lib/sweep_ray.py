@@ -153,29 +153,29 @@ def _ray_at(ray: ModuleType, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     # Sockets live here, and their paths must be short; on some machines $TMPDIR is not.
-    short = "/tmp" if os.path.isdir("/tmp") else None
-    folder = tempfile.mkdtemp(prefix="mutmeta-", dir=short)
+    folder = tempfile.mkdtemp(prefix="mutmeta-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    settings: dict[str, Any] = {"address": address}
+    if address is None:
+        settings = {
+            "address": "local",  # a plain init() would join a cluster that somebody started here
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES,
+            "_temp_dir": folder,
+            "_node_ip_address": "127.0.0.1",
+        }
     try:
-        if address is None:
-            ray.init(
-                address="local",  # plain init() would join a cluster that somebody started here
-                include_dashboard=False,
-                object_store_memory=STORE_BYTES,
-                _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
-        else:
+        if address is not None:
             _check_address(address)
-            try:
-                ray.init(address=address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise DataError(
-                    f"Ray at '{address}' cannot be used ({last_line(str(error))})",
-                    "start it with the same versions of Python and Ray, or mend the address",
-                ) from None
+        try:
+            ray.init(log_to_driver=False, logging_level="ERROR", **settings)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            where = "on this machine" if address is None else f"at '{address}'"
+            mend = "start it with the same Python, Ray and RAY_AUTH_MODE, or mend the address"
+            raise DataError(
+                f"Ray {where} cannot be used ({last_line(str(error))})",
+                "mend what it names" if address is None else mend,
+            ) from None
         yield
     finally:
         ray.shutdown()

@@ -286,3 +286,49 @@ def test_a_failed_sweep_ends_with_exit_code_1(monkeypatch, tmp_path):
     assert done.exit_code == 1
     assert done.stderr == f"{first.name} failed 3 times; cell 4: no luck\n"
     assert "abcdef" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        (None, "Ray on this machine cannot be used (no room); mend what it names\n"),
+        (
+            "auto",
+            "Ray at 'auto' cannot be used (no room); "
+            "start it with the same Python, Ray and RAY_AUTH_MODE, or mend the address\n",
+        ),
+    ],
+)
+def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch, tmp_path, address, sentence):
+    ray = pytest.importorskip("ray")
+
+    def init(**settings):
+        raise OSError("first line\nno room")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", init)
+    done = command(str(write_sweep(tmp_path, address=address)))
+    assert (done.exit_code, done.stderr) == (2, sentence)
+
+
+def test_ray_here_is_private_and_quiet_and_cleans_up(monkeypatch, tmp_path):
+    """No dashboard, no address but this machine's own, nothing reported, no folder left."""
+    ray = pytest.importorskip("ray")
+    asked: dict = {}
+
+    def init(**settings):
+        asked.update(settings)
+        assert Path(settings["_temp_dir"]).is_dir()
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", init)
+    assert command(str(write_sweep(tmp_path))).exit_code == 2
+    folder = Path(asked["_temp_dir"])
+    assert not folder.exists()
+    assert not folder.is_relative_to(Path(__file__).resolve().parents[1])
+    assert (asked["address"], asked["_node_ip_address"]) == ("local", "127.0.0.1")
+    assert asked["include_dashboard"] is asked["log_to_driver"] is False
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
