@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,8 +15,8 @@ import pytest
 import torch
 
 import mutmeta_lib.experiments.few_shot_run as few_shot_run
+from mutmeta_lib.errors import DataError
 from mutmeta_lib.experiments import few_shot_experiment
-from mutmeta_lib.records import read_record
 
 ASKED = {
     "per_protein": 1,
@@ -115,32 +117,11 @@ def test_other_parameters_are_not_answered_with_these_parts(straight, tmp_path):
     pd.testing.assert_frame_equal(found, wanted, check_exact=True)
 
 
-def evaluate(folder):
-    """Start ``mutmeta evaluate`` with two workers in a process group of its own."""
-    command = (
-        f"evaluate --per-protein 1 --methods maml,finetune,ridge --shots 2,5 --seeds 1 "
-        f"--meta-steps 2 --max-query 12 --device cpu --workers 2 "
-        f"--checkpoint-dir {folder}/kept --output {folder}/record.json"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-m", "mutmeta_lib.cli", *command.split()],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+def parts(folder):
+    return set(folder.rglob("finished/*.json"))
 
 
-def wait_for_a_part(process, folder):
-    """Wait until the run has finished one more part."""
-    before = set(folder.rglob("finished/*.json"))
-    while set(folder.rglob("finished/*.json")) <= before:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
-
-
-def workers_of(process):
+def workers_of(pid):
     """The processes that joblib started for this one."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
@@ -149,45 +130,62 @@ def workers_of(process):
             words = (status.parent / "cmdline").read_text()
         except OSError:  # it has ended meanwhile
             continue
-        if int(parent) == process.pid and "popen_loky" in words:
+        if int(parent) == pid and "popen_loky" in words:
             found.append(int(status.parent.name))
     return found
 
 
-def assert_nobody_is_left(process):
-    """No process of the group lives on (a moment is given to those told to end)."""
-    for _ in range(300):
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.02)
-    pytest.fail("a process of the run lives on")
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-def test_ctrl_c_and_a_killed_worker_cost_no_finished_work(tmp_path):
-    process = evaluate(tmp_path)
-    wait_for_a_part(process, tmp_path)
+def test_a_killed_worker_costs_no_finished_work(straight, tmp_path):
+    asked = {**ASKED, "checkpoint_dir": str(tmp_path)}
+    killed = []
+
+    def kill():
+        while not parts(tmp_path):
+            time.sleep(0.01)
+        killed.append(workers_of(os.getpid())[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    with pytest.raises(DataError) as caught:
+        few_shot_experiment(**asked, workers=2)
+    thread.join()
+    assert re.fullmatch(
+        r"a worker process was killed after [01] of 2 runs, .*; start again to go on from .*",
+        str(caught.value),
+    )
+    assert not workers_of(os.getpid())
+    kept = {file: file.read_bytes() for file in parts(tmp_path)}
+    assert_same(few_shot_experiment(**asked), straight)
+    assert all(file.read_bytes() == content for file, content in kept.items())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks for the processes of a group")
+def test_ctrl_c_ends_the_command_and_its_workers_with_one_sentence(tmp_path):
+    command = "-m mutmeta_lib.cli evaluate --per-protein 1 --methods maml,ridge --shots 2 --seeds 9"
+    command += f" --meta-steps 2 --device cpu --workers 2 --checkpoint-dir {tmp_path}"
+    process = subprocess.Popen(
+        [sys.executable, *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    while not parts(tmp_path):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
-    assert told.count("\n") == 1, told
-    assert "stopped after" in told
-    assert f"start again to go on from {tmp_path}/kept" in told
-    assert_nobody_is_left(process)
-
-    process = evaluate(tmp_path)
-    wait_for_a_part(process, tmp_path)
-    os.kill(workers_of(process)[0], signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 2, told
-    assert told.count("\n") == 1, told
-    assert told.startswith("a worker process was killed after")
-    assert_nobody_is_left(process)
-
-    process = evaluate(tmp_path)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
-    asked = {**ASKED, "folds": None, "profile": "own"}
-    assert_same(read_record(tmp_path / "record.json"), few_shot_experiment(**asked))
+    sentence = rf"stopped after \d of 27 runs; start again to go on from {tmp_path}\n"
+    assert re.fullmatch(sentence, told)
+    for _ in range(500):  # those told to end are given a moment
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("a process of the run lives on")
