@@ -56,3 +56,20 @@ class TokenBatch:
         hidden = None if self.hidden is None else self.hidden.to(device)
         moved = (part.to(device) for part in (self.token_ids, self.mask, self.sites))
         return TokenBatch(*moved, hidden)
+
+
+def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:
+    """One batch of the rows of several, padded to the longest."""
+    length = max(batch.mask.shape[1] for batch in batches)
+
+    def rows(name: str) -> torch.Tensor:
+        parts = [getattr(batch, name) for batch in batches]
+        if name == "hidden" and parts[0].dim() == 2:
+            return torch.cat(parts)
+        padded = [part.new_zeros(len(part), length, *part.shape[2:]) for part in parts]
+        for whole, part in zip(padded, parts, strict=True):
+            whole[:, : part.shape[1]] = part
+        return torch.cat(padded)
+
+    hidden = None if batches[0].hidden is None else rows("hidden")
+    return TokenBatch(rows("token_ids"), rows("mask"), rows("sites"), hidden)

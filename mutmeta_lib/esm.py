@@ -68,6 +68,8 @@ class EsmLayers(nn.Module):
         for index in range(start, end):
             last = stop is None and index == end - 1
             x = self.layer(index, x, bias, rotation, wanted if last else None)
+        if wanted is not None and start == end:
+            x = at(x, wanted)
         return x if stop is not None else self.model.encoder.emb_layer_norm_after(x)
 
     def embed(self, token_ids: Tensor, mask: Tensor | None) -> Tensor:

@@ -80,13 +80,16 @@ def _gradient(
     skip = settings.on_nonfinite == "skip"
     own = ranks.share(tasks)
     if own:
+        loop = algorithm.training_loop(loop)
+        auto = settings.backend == "auto"
         loss, gradient, losses = meta_gradient(
             algorithm.model.loss,
             params,
             [algorithm.batches(task) for task in own],
-            algorithm.training_loop(loop),
-            backend=settings.backend,
+            loop,
+            backend=algorithm.fastest(loop) if auto else settings.backend,
             backends=algorithm.backends,
+            batched=algorithm.batched(loop),
             skip_nonfinite=skip,
         )
         if ranks.size == 1:

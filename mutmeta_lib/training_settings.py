@@ -17,7 +17,9 @@ class MetaTraining:
     variants; Adam with rate ``meta_lr``, gradient norm clipped at ``clip``. Every
     ``validate_every`` steps the mean query loss on fixed meta-validation tasks is taken, and the
     start with the lowest one is returned. A task whose loss or gradient is NaN or infinite stops
-    the run, or is left out of its step with a warning (``on_nonfinite="skip"``).
+    the run, or is left out of its step with a warning (``on_nonfinite="skip"``). ``backend`` is a
+    way to compute the meta-gradient (``maml.meta``, ``maml.batched``), all to the same numbers up
+    to rounding; ``auto`` is the fastest.
     """
 
     algorithm: str = "maml"
@@ -30,7 +32,7 @@ class MetaTraining:
     clip: float = 1.0
     validate_every: int = 20
     validation_tasks: int = 16
-    backend: str = "torch.func"
+    backend: str = "auto"
     on_nonfinite: str = "stop"
 
     def __post_init__(self):

@@ -145,6 +145,8 @@ class TinyTransformer(nn.Module):
         for index in range(start, end):
             last = stop is None and index == end - 1
             x = self.blocks[index](x, bias, wanted if last else None)
+        if wanted is not None and start == end:
+            x = at(x, wanted)
         return x if stop is not None else self.norm(x)
 
     def embed(self, token_ids: Tensor) -> Tensor:

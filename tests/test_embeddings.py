@@ -172,7 +172,7 @@ def test_any_flipped_byte_is_noticed_or_harmless(encoder, batch, tmp_path):
     small = batch.rows([0])
     values = cached_embeddings(encoder, small, "cls", tmp_path)
     (file,) = tmp_path.iterdir()
-    key, sound, noticed = embeddings._key(encoder, small, "cls"), file.read_bytes(), 0
+    key, sound, noticed = embeddings.content_key(encoder, small, "cls"), file.read_bytes(), 0
     for place in range(len(sound)):
         damaged = bytearray(sound)
         damaged[place] ^= 0xFF

@@ -6,15 +6,17 @@ the gradient of one task. A new one is a short file with these and one line in `
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.maml.batched import batched_gradient, lowrank_head_losses, vmapped_losses
 from mutmeta_lib.maml.deep_kernel import DeepKernelPredictor, surprise_task_gradient
 from mutmeta_lib.maml.inner import InnerLoop, Params, Update, inner_update
 from mutmeta_lib.maml.learn2learn import metasgd_gbml_task_gradient, metasgd_task_gradient
-from mutmeta_lib.maml.meta import BACKENDS, TaskGradient, differentiate
+from mutmeta_lib.maml.meta import BACKENDS, BatchedGradient, TaskGradient, differentiate
 from mutmeta_lib.maml.metasgd import metasgd_update, with_rates
 from mutmeta_lib.maml.r2d2 import RidgePredictor
 from mutmeta_lib.maml.reptile import reptile_task_gradient
@@ -56,7 +58,8 @@ class Algorithm:
     ``meta_gradient``. ``prepare`` turns given parameters into those that are meta-trained, ``loop``
     the inner loop asked for into the one a new task is adapted by, and ``training_loop`` that one
     into the one inside the meta-gradient. ``batches`` is what inner and outer loss see of a task in
-    meta-training. The defaults are those of MAML.
+    meta-training. ``through`` says that the gradient is that of the query loss through ``update``,
+    so that tasks may be taken side by side. The defaults are those of MAML.
     """
 
     model: Predictor
@@ -66,6 +69,25 @@ class Algorithm:
     loop: Callable[[InnerLoop], InnerLoop] = _unchanged
     training_loop: Callable[[InnerLoop], InnerLoop] = _unchanged
     batches: Callable[[Task], Batches] = support_and_query
+    through: bool = True
+
+    def batched(self, loop: InnerLoop) -> dict[str, BatchedGradient]:
+        """Gradients of many tasks at once by name, where this algorithm and model have any."""
+        if not self.through:
+            return {}
+        found = {}
+        if self.model.start is None or hasattr(self.model.encoder.module, "layers"):
+            found["vmap"] = vmapped_losses(self.model, self.update)
+        plain = type(self.model) is Predictor and self.update is inner_update
+        if plain and self.model.start is None and loop.scope in ("all", "head"):
+            found["lowrank"] = lowrank_head_losses(self.model)
+        return {
+            name: partial(batched_gradient, losses, self.model) for name, losses in found.items()
+        }
+
+    def fastest(self, loop: InnerLoop) -> str:
+        """What the backend ``auto`` stands for: the fastest by our measurements, all are exact."""
+        return "lowrank" if "lowrank" in self.batched(loop) else "torch.func"
 
 
 def _in_scope(scope: str) -> Callable[[InnerLoop], InnerLoop]:
@@ -106,13 +128,14 @@ def _reptile(predictor: Predictor) -> Algorithm:
         predictor,
         backends={"torch.func": reptile_task_gradient},
         batches=lambda task: (everything(task), task.query),
+        through=False,
     )
 
 
 def _r2d2(predictor: Predictor) -> Algorithm:
     model = RidgePredictor.of(predictor)
     backends = {"torch.func": differentiate(model.update)}
-    return Algorithm(model, model.update, backends, prepare=model.prepare)
+    return Algorithm(model, model.update, backends, prepare=model.prepare, through=False)
 
 
 def _deepkernel(predictor: Predictor) -> Algorithm:
@@ -124,6 +147,7 @@ def _deepkernel(predictor: Predictor) -> Algorithm:
         {"torch.func": surprise_task_gradient(model)},
         prepare=model.prepare,
         batches=lambda task: (task.support, everything(task)),
+        through=False,
     )
 
 

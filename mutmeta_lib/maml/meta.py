@@ -4,8 +4,8 @@ r"""The meta-gradient: how the start must move so that *adapted* predictors do b
    L_{\text{query},t}\bigl(\theta'_t(\theta)\bigr)
 
 with :math:`\theta'_t` from the inner loop on task t's support set (Finn et al. 2017, eq. 1).
-Tasks are taken one after the other and their gradients summed, so memory does not grow with the
-number of tasks.
+Tasks are taken one after the other and their gradients summed, or side by side in groups of bounded
+size (``batched``), so memory does not grow with the number of tasks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,12 @@ from torch.func import grad_and_value
 from mutmeta_lib.maml.inner import Batch, InnerLoop, Loss, Params, Update, inner_update
 from mutmeta_lib.maml.learn2learn import gbml_task_gradient
 from mutmeta_lib.maml.learn2learn import task_gradient as learn2learn_task_gradient
+from mutmeta_lib.maml.recursion import recursive_task_gradient
 
 TaskGradient = Callable[..., tuple[Tensor, Params]]
+"""``(loss, params, support, query, loop)`` to a task's query loss and its gradient."""
+BatchedGradient = Callable[[Params, Sequence, InnerLoop], tuple[Tensor, Params]]
+"""``(params, tasks, loop)`` to all query losses ``(n_tasks,)`` and the gradient of their mean."""
 
 
 def differentiate(update: Update) -> TaskGradient:
@@ -43,6 +47,7 @@ task_gradient = differentiate(inner_update)
 
 BACKENDS: dict[str, TaskGradient] = {
     "torch.func": task_gradient,
+    "recursion": recursive_task_gradient,
     "learn2learn": learn2learn_task_gradient,
     "learn2learn-gbml": gbml_task_gradient,
 }
@@ -57,6 +62,7 @@ def meta_gradient(
     *,
     backend: str = "torch.func",
     backends: Mapping[str, TaskGradient] = BACKENDS,
+    batched: Mapping[str, BatchedGradient] | None = None,
     skip_nonfinite: bool = False,
 ) -> tuple[Tensor, Params, Tensor]:
     """Mean query loss over tasks after adaptation, and its gradient.
@@ -68,8 +74,11 @@ def meta_gradient(
         params: the shared start.
         tasks: ``(support, query)`` pairs.
         loop: the inner loop.
-        backend: ``torch.func``, ``learn2learn`` or ``learn2learn-gbml``.
+        backend: a name in ``backends`` (``torch.func``, ``recursion``, ``learn2learn``,
+            ``learn2learn-gbml``) or in ``batched``.
         backends: name -> gradient of one task; MAML's, unless another algorithm brings its own.
+        batched: name -> gradient of all tasks at once (see ``batched``). If a loss or the gradient
+            is not finite, the tasks are taken one by one with ``torch.func`` to find out which.
         skip_nonfinite: leave tasks out of both means whose loss or gradient is not finite. With
             none left, the loss is NaN and the gradient zero.
 
@@ -83,8 +92,16 @@ def meta_gradient(
     """
     if not tasks:
         raise ValueError("meta_gradient needs at least one task")
-    if backend not in backends:
-        raise ValueError(f"unknown MAML backend {backend!r}; choose from {sorted(backends)}")
+    batched = batched or {}
+    if backend not in {*backends, *batched}:
+        known = sorted({*backends, *batched})
+        raise ValueError(f"unknown MAML backend {backend!r}; choose from {known}")
+    if backend in batched:
+        values, gradient = batched[backend](params, tasks, loop)
+        sums = torch.stack([values.sum(), *(part.sum() for part in gradient.values())])
+        if sums.sum().isfinite():
+            return values.mean(), gradient, values
+        backend = "torch.func"
     total = {name: torch.zeros_like(value) for name, value in params.items()}
     losses = []
     for support, query in tasks:

@@ -1,0 +1,92 @@
+"""Layered encoders: begun and stopped anywhere, and asked for some tokens only."""
+
+import pytest
+import torch
+from hf_directories import write_esm
+
+from mutmeta_lib.encoders import load_encoder, tiny_encoder
+from mutmeta_lib.layers import attend, padding_bias
+from mutmeta_lib.pretrained import HiddenStates
+
+
+@pytest.fixture(scope="module")
+def esm(tmp_path_factory):
+    return load_encoder(str(write_esm(tmp_path_factory.mktemp("esm") / "esm"))).module
+
+
+@pytest.fixture(params=["tiny", "esm"])
+def module(request, esm):
+    return esm if request.param == "esm" else tiny_encoder(width=16, layers=2, heads=4).module
+
+
+def tokens(n=4, length=12, real=(12, 9, 12, 3)):
+    generator = torch.Generator().manual_seed(0)
+    token_ids = torch.randint(4, 20, (n, length), generator=generator)
+    mask = torch.arange(length)[None] < torch.tensor(real)[:, None]
+    return token_ids, mask
+
+
+def test_esm_gives_the_numbers_of_hugging_face(esm):
+    token_ids, mask = tokens()
+    token_ids[2, 5] = 32  # a masked token, which changes the scale of the others
+    theirs = HiddenStates(esm.model)(token_ids.masked_fill(~mask, 1), mask)
+    torch.testing.assert_close(esm(token_ids, mask)[mask], theirs[mask], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_two_halves_are_the_whole(module, cut):
+    token_ids, mask = tokens()
+    below = module(token_ids, mask, stop=cut)
+    above = module(None, mask, hidden=below, start=cut)
+    torch.testing.assert_close(above, module(token_ids, mask), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_wanted_tokens_are_those_of_the_whole(module, cut, grad):
+    token_ids, mask = tokens()
+    wanted = torch.tensor([[0, 11], [8, 8], [5, 3], [2, 0]])
+    with torch.set_grad_enabled(grad):
+        whole = module(token_ids, mask)
+        below = module(token_ids, mask, stop=cut)
+        found = module(None, mask, hidden=below, start=cut, wanted=wanted)
+    expected = torch.take_along_dim(whole, wanted[..., None], dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_mask_means_no_padding(module):
+    token_ids, _ = tokens()
+    everything = torch.ones_like(token_ids, dtype=torch.bool)
+    torch.testing.assert_close(module(token_ids, None), module(token_ids, everything))
+
+
+def test_layers_work_under_vmap(module):
+    token_ids, mask = tokens()
+    many = torch.func.vmap(lambda ids, real: module(ids[None], real[None])[0])(token_ids, mask)
+    torch.testing.assert_close(many[mask], module(token_ids, mask)[mask], rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_of_wanted_tokens_are_those_of_the_whole(module):
+    token_ids, mask = tokens()
+    wanted = torch.tensor([[1], [2], [3], [0]])
+    named = list(module.named_parameters())
+
+    def gradients(hidden):
+        total = hidden.pow(3).sum()
+        first = torch.autograd.grad(total, [p for _, p in named], create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in first), [p for _, p in named])
+
+    found = gradients(module(token_ids, mask, wanted=wanted))
+    whole = module(token_ids, mask)
+    expected = gradients(torch.take_along_dim(whole, wanted[..., None], dim=1))
+    for (name, _), one, other in zip(named, found, expected, strict=True):
+        assert (one - other).norm() <= 1e-4 * other.norm() + 1e-6, name
+
+
+def test_fused_attention_without_gradients_is_the_same():
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 7, 4, generator=generator) for _ in range(3))
+    bias = padding_bias(tokens(2, 7, (7, 4))[1], torch.float32)
+    with torch.no_grad():
+        fused = attend(query, key, value, bias)
+    torch.testing.assert_close(fused, attend(query, key, value, bias), rtol=1e-5, atol=1e-6)
