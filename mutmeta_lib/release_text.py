@@ -1,4 +1,4 @@
-"""The text that the public code gives to a tokenizer, re-written from its description.
+"""The text that the public code gives to a tokenizer, in an implementation of our own.
 
 In the version of 22 July 2025 (``data.py``: ``_combine_mutations``,
 ``_highlight_mutation_in_sequence``, ``_precompute_tokenization``) only the first two mutations of
