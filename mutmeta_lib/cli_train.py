@@ -118,6 +118,10 @@ def train_command(
                 raise
             say_error(f"process {ranks.rank}: {error}")
             raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            if ranks.first:
+                raise
+            raise typer.Exit(130) from None  # all of them stop; the first says so
         if not ranks.first:
             return
         origin = {

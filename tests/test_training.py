@@ -246,6 +246,35 @@ def test_where_all_is_finite_skipping_changes_no_bit():
     assert "skipped" not in train().history[0]
 
 
+def test_curves_go_on_where_a_killed_run_was_saved(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = replace(SETTINGS, on_nonfinite="skip")
+    places = {"checkpoint": tmp_path / "run.safetensors", "log_dir": tmp_path / "logs"}
+
+    def kill(step, steps, loss):
+        if step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(settings, checkpoint_every=2, progress=kill, **places)
+    run = train(settings, checkpoint_every=2, **places)
+    assert_same(run, train(settings))
+    events = accumulator.EventAccumulator(str(places["log_dir"]))
+    events.Reload()
+    found = {name: events.Scalars(name) for name in events.Tags()["scalars"]}
+    every = [1, 2, 3, 4, 5, 6]
+    assert {name: [one.step for one in values] for name, values in found.items()} == {
+        "loss/train": every,
+        "loss/validation": [2, 4, 6],
+        "gradient_norm": every,
+        "seconds_per_step": every,
+        "skipped_tasks": every,
+    }
+    losses = [one.value for one in found["loss/train"]]
+    assert losses == pytest.approx([row["train_loss"] for row in run.history], rel=1e-6)
+    assert all(one.value > 0 for one in found["seconds_per_step"] + found["gradient_norm"])
+
+
 def test_a_validation_loss_that_is_not_finite_is_told():
     with pytest.warns(UserWarning, match="meta-step 2: the validation loss is not finite"):
         train_broken(replace(SETTINGS, steps=2), [TRAIN[0]], validation=[TRAIN[1]])
