@@ -4,6 +4,7 @@ A piece is one JSON file that says what question it answers, with a checksum. On
 the same question are used: one that is damaged or answers another question is computed anew.
 """
 
+import glob
 import json
 import os
 import warnings
@@ -73,6 +74,8 @@ def _write(file: Path, kept: dict) -> None:
     draft = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        for left in file.parent.glob(f".{glob.escape(file.name)}.*.part"):  # by a killed run
+            left.unlink(missing_ok=True)
         try:
             with draft.open("w", encoding="utf-8") as stream:
                 json.dump(kept, stream)

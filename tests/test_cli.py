@@ -48,7 +48,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
     done = mutmeta("--help")
     assert done.returncode == 0
     assert time.perf_counter() - began < 1.5 * 4  # other tests may hold the processor
-    for command in ("data", "encode", "run", "sweep", "evaluate"):
+    for command in ("data", "encode", "run", "sweep", "train", "evaluate"):
         assert command in done.stdout
 
 

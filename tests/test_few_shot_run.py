@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -52,9 +53,32 @@ def assert_same(record, expected):
         )
 
 
+REPORTS = []
+
+
+@contextmanager
+def recorded_progress():
+    yield lambda *given: REPORTS.append(given)
+
+
 @pytest.fixture(scope="module")
 def straight():
-    return few_shot_experiment(**ASKED)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("mutmeta_lib.experiments.few_shot.shown_progress", recorded_progress)
+        return few_shot_experiment(**ASKED)
+
+
+def test_every_stage_tells_how_far_it_is(straight):
+    stages = {what: [] for what, _, _ in REPORTS}
+    for what, done, total in REPORTS:
+        stages[what].append((done, total))
+    runs = ["fold 1, seed 0: ", "fold 2, seed 0: "]
+    named = ["maml", "rates of maml", "rates of finetune", "test"]
+    assert [*stages] == ["runs", *(run + name for run in runs for name in named)]
+    for what, seen in stages.items():
+        steps, totals = zip(*seen, strict=True)
+        assert list(steps) == sorted(set(steps)), what
+        assert set(totals) == {steps[-1]}, "it ends at its end"
 
 
 class Stopped(Exception):

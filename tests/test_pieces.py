@@ -107,6 +107,12 @@ def test_work_that_fails_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    (tmp_path / ".x.json.123.part").write_text("{")
+    assert quiet(Pieces(tmp_path, QUESTION), "x", Work(1)) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="a finished part of the run cannot be kept"):
