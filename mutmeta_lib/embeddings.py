@@ -69,7 +69,7 @@ def embed(
 
 
 def length_buckets(
-    lengths: torch.Tensor, rows: int = 64, tokens: int = 16_384
+    lengths: torch.Tensor, rows: int = 64, tokens: int = 4_096
 ) -> Iterator[torch.Tensor]:
     """Row numbers in batches of similar length, so that little is padding.
 
