@@ -36,7 +36,7 @@ def train_command(
         bool, typer.Option("--first-order/--second-order", help="Order of the meta-gradient.")
     ] = False,
     meta_lr: Annotated[float, typer.Option(help="Adam rate of the outer loop.")] = 1e-3,
-    backend: Annotated[str, typer.Option(help="Implementation of the gradient.")] = "torch.func",
+    backend: Annotated[str, typer.Option(help="How the meta-gradient is computed.")] = "auto",
     on_nonfinite: Annotated[
         str, typer.Option(help="'stop' or 'skip' a task whose loss or gradient is not finite.")
     ] = "stop",
@@ -98,6 +98,9 @@ def train_command(
         where = device if ranks.size == 1 else str(ranks.device)
         try:
             predictor = make_predictor(encoder, pooling, seed=seed, device=where)
+            member = ALGORITHMS[algorithm](predictor)
+            batched = member.batched(member.training_loop(member.loop(settings.inner)))
+            check_known([backend], ["auto", *member.backends, *batched], "backend")
             sides = encode_fold(split, assays, encoding, predictor)
             with shown_progress() as report:
                 run = meta_train(
