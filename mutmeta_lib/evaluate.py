@@ -38,6 +38,7 @@ def few_shot(
     shots: Sequence[int],
     seeds: Sequence[int],
     max_query: int | None = None,
+    pool: int | None = None,
     priors: Priors | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
@@ -57,9 +58,10 @@ def few_shot(
     Args:
         methods: name -> method; the name goes into the table.
         assays: meta-test assays.
-        shots: support sizes; the largest reserves the pool of supports.
+        shots: support sizes.
         seeds: one draw of support and query per seed and assay.
         max_query: query variants per task; all when None.
+        pool: variants reserved for supports; the largest number of shots when None.
         priors: label priors of meta-training assays (``label_prior.learn_label_priors``), applied
             to the assays whose property and units they know; by default none.
         progress: called with ``(done, total)`` after each row.
@@ -73,7 +75,7 @@ def few_shot(
             prediction is not finite (the message names method, assay, seed and shots).
 
     """
-    pool = max(shots)
+    pool = max(shots) if pool is None else pool
     check_assays(assays, pool)
     total = len(assays) * len(seeds) * len(shots) * len(methods)
     rows = []

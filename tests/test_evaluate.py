@@ -228,3 +228,11 @@ def test_the_table_feeds_summaries():
     made = summarise(table, "spearman", n_boot=100)
     assert made["mean"].tolist() == pytest.approx([0.0] * 4 + [1.0] * 4)
     assert compare(table, "ndcg", "oracle", "mean", n_boot=100)["low"].min() > 0
+
+
+def test_with_a_larger_pool_fewer_shots_predict_the_same_rows():
+    many, few = Mean(), Mean()
+    few_shot({"mean": many}, [assay()], shots=[5, 20], seeds=[0])
+    few_shot({"mean": few}, [assay()], shots=[5], seeds=[0], pool=20)
+    np.testing.assert_array_equal(few.queries[0].rows, many.queries[0].rows)
+    np.testing.assert_array_equal(few.supports[0].rows, many.supports[0].rows)
