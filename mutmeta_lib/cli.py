@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mutmeta_lib import __version__
+from mutmeta_lib.cli_bench import bench_command
 from mutmeta_lib.cli_train import train_command
 from mutmeta_lib.console import (
     Commands,
@@ -40,6 +41,7 @@ app = typer.Typer(
 data = typer.Typer(no_args_is_help=True, help="List, check and fetch measurements.")
 app.add_typer(data, name="data")
 app.command("train", no_args_is_help=True)(train_command)
+app.command("bench")(bench_command)
 
 
 def show_version(wanted: bool) -> None:

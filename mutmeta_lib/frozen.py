@@ -21,7 +21,8 @@ import torch
 from torch.func import functional_call
 
 from mutmeta_lib.batch import TokenBatch
-from mutmeta_lib.embeddings import cached_embeddings, content_key, embed, length_buckets
+from mutmeta_lib.batches import run_batches
+from mutmeta_lib.embeddings import cached_embeddings, content_key, embed
 from mutmeta_lib.encoders import Encoder
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.predictor import Predictor
@@ -49,11 +50,13 @@ class FrozenTokens:
 
     def rows(self, index: Sequence[int] | np.ndarray | torch.Tensor) -> TokenBatch:
         """The rows at `index` as a padded batch that holds its hidden states."""
-        batch = self.tokens.rows(index)
-        chosen = torch.as_tensor(np.asarray(index))
-        chosen = torch.arange(len(self))[chosen] if chosen.numel() else chosen.long()
+        index = np.asarray(index)
+        chosen = torch.as_tensor(np.arange(len(self))[index if index.size else index.astype(int)])
         if self.offsets is None:
-            return replace(batch, hidden=self.states[chosen])
+            # Nobody reads the tokens of pooled vectors any more.
+            none = torch.empty(len(chosen), 0, dtype=torch.bool)
+            return TokenBatch(none.long(), none, none, self.states[chosen])
+        batch = self.tokens.rows(index)
         place = torch.arange(batch.mask.shape[1])
         # A padded place reads the variant's first token: finite, and masked.
         flat = self.offsets[chosen][:, None] + torch.where(batch.mask, place, 0)
@@ -132,12 +135,12 @@ def _run(encoder: Encoder, tokens, start, offsets, states, device) -> None:
     weights = {name: value.to(device) for name, value in encoder.module.named_parameters()}
     weights |= {name: value.to(device) for name, value in encoder.module.named_buffers()}
     with torch.no_grad():
-        for rows in length_buckets(tokens.mask.sum(dim=1)):
-            part = tokens.rows(rows).to(device)
+        for rows, part in run_batches(tokens):
+            part = part.to(device)
             mask = None if bool(part.mask.all()) else part.mask
-            hidden = functional_call(
-                encoder.module, weights, (part.token_ids, mask), {"stop": start}
-            ).cpu()
+            options = {"stop": start, "varying": part.varying}
+            reads = (part.token_ids, mask)
+            hidden = functional_call(encoder.module, weights, reads, options).cpu()
             for row, own, real in zip(rows.tolist(), hidden, part.mask.cpu(), strict=True):
                 states[offsets[row] : offsets[row + 1]] = own[real]
 

@@ -163,7 +163,7 @@ def _load(name: str, local_files_only: bool) -> tuple[PreTrainedModel, Vocabular
     return model.float().eval(), vocabulary, absent
 
 
-def _hide_unused(module: nn.Module, token_ids: Tensor) -> None:
+def hide_unused(module: nn.Module, token_ids: Tensor) -> None:
     """Turn parameters that the hidden states do not depend on into buffers that are not saved.
 
     Such parameters (ESM-2's contact head) may be absent from a checkpoint and then hold random
@@ -255,7 +255,7 @@ def load_pretrained(
         )
     module = (EsmLayers if is_supported(model.config) else HiddenStates)(model).eval()
     sample = [*vocabulary.start_ids, *vocabulary.residue_ids("MK"), *vocabulary.end_ids]
-    _hide_unused(module, torch.tensor([sample]))
+    hide_unused(module, torch.tensor([sample]))
     used = {key.removeprefix("model.") for key, _ in module.named_parameters()}
     if absent := sorted(missing & used):
         raise DataError(

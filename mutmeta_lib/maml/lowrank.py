@@ -64,13 +64,14 @@ def lowrank_losses(
             last = _descend(last, examples, delta, loop)
         return loss(_out(others, last), others_labels)
 
-    both = torch.cat([examples, others], dim=1)
-    start = linear(both, weights[0], biases[0])
-    alike = _alike(both, examples)
+    both, sizes = torch.cat([examples, others], dim=1), [k, others.shape[1]]
+    # Split once: a slice in every step would be as many zero-padded gradients to add up.
+    start, start_others = linear(both, weights[0], biases[0]).split(sizes, dim=1)
+    alike, alike_others = _alike(both, examples).split(sizes, dim=1)
     first: Tensor | None = None
     memory: Memory = [None] * layers
     for _ in range(loop.steps):
-        inputs = _run(start[:, :k], alike[:, :k], first, weights, biases, memory, loop.lr)
+        inputs = _run(start, alike, first, weights, biases, memory, loop.lr)
         delta = slope(_out(inputs[-1], last), labels)[..., None]
         back = delta * last[0]
         last = _descend(last, inputs[-1], delta, loop)
@@ -92,7 +93,7 @@ def lowrank_losses(
                 else (torch.cat([known[0], entered], dim=1), torch.cat([known[1], own], dim=1))
             )
             back = onward
-    inputs = _run(start[:, k:], alike[:, k:], first, weights, biases, memory, loop.lr)
+    inputs = _run(start_others, alike_others, first, weights, biases, memory, loop.lr)
     return loss(_out(inputs[-1], last), others_labels)
 
 
