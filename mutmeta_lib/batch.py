@@ -20,6 +20,8 @@ class TokenBatch:
         hidden: Where a part of the encoder has been run already (`mutmeta_lib.frozen`), the hidden
             states that enter the next layer, ``(n, length, width)``, or after the last one the
             pooled vectors, ``(n, width)``.
+        varying: The only column in which the rows differ, where that is known and no row is padded
+            (`mutmeta_lib.batches`).
 
     """
 
@@ -27,6 +29,7 @@ class TokenBatch:
     mask: torch.Tensor
     sites: torch.Tensor
     hidden: torch.Tensor | None = None
+    varying: int | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -45,6 +48,7 @@ class TokenBatch:
             mask[:, :length],
             self.sites[chosen][:, :length],
             None if self.hidden is None else self._hidden(chosen, length),
+            self.varying,
         )
 
     def _hidden(self, chosen: torch.Tensor, length: int) -> torch.Tensor:
@@ -55,7 +59,7 @@ class TokenBatch:
         """The same batch on another device."""
         hidden = None if self.hidden is None else self.hidden.to(device)
         moved = (part.to(device) for part in (self.token_ids, self.mask, self.sites))
-        return TokenBatch(*moved, hidden)
+        return TokenBatch(*moved, hidden, self.varying)
 
 
 def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:

@@ -10,7 +10,6 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from torch.func import functional_call
 
 from mutmeta_lib.batch import TokenBatch
+from mutmeta_lib.batches import run_batches
 from mutmeta_lib.encoders import Encoder
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.pooling import inputs, weighted_sum
@@ -40,7 +40,7 @@ def embed(
         encoder: The encoder; it is not moved or changed.
         batch: The variants' tokens, ``n`` rows.
         pooling: One of `mutmeta_lib.pooling.POOLINGS`.
-        batch_size: Rows computed at a time. Rows of similar length go together to save padding.
+        batch_size: Rows computed at a time, at most (`mutmeta_lib.batches`).
         device: Where to compute.
 
     Returns:
@@ -59,36 +59,12 @@ def embed(
     result = np.empty((len(batch), encoder.width), dtype=np.float32)
     layered = hasattr(encoder.module, "layers")
     with torch.no_grad():
-        for rows in length_buckets(batch.mask.sum(dim=1), batch_size):
-            given = inputs(batch.rows(rows).to(device), pooling, layered=layered)
-            wanted = {} if given.wanted is None else {"wanted": given.wanted}
-            hidden = functional_call(encoder.module, weights, (given.states, given.mask), wanted)
-            pooled = weighted_sum(hidden, given.weights)
-            result[rows.numpy()] = pooled.float().cpu().numpy()
+        for rows, part in run_batches(batch, batch_size, layered=layered):
+            given = inputs(part.to(device), pooling, layered=layered)
+            reads = (given.states, given.mask)
+            hidden = functional_call(encoder.module, weights, reads, given.options)
+            result[rows] = weighted_sum(hidden, given.weights).float().cpu().numpy()
     return result
-
-
-def length_buckets(
-    lengths: torch.Tensor, rows: int = 64, tokens: int = 4_096
-) -> Iterator[torch.Tensor]:
-    """Row numbers in batches of similar length, so that little is padding.
-
-    Args:
-        lengths: Tokens of each row, ``(n,)``.
-        rows: Rows of a batch at most.
-        tokens: Tokens of a batch at most, padding included, unless one row alone has more.
-
-    >>> list(length_buckets(torch.tensor([5, 2, 5, 2]), rows=2))
-    [tensor([1, 3]), tensor([0, 2])]
-    """
-    order = torch.argsort(lengths, stable=True).cpu()
-    sizes = lengths.cpu()[order].tolist()
-    first = 0
-    for place in range(1, len(sizes) + 1):
-        count = place - first + 1
-        if place == len(sizes) or count > rows or count * sizes[place] > tokens:
-            yield order[first:place]
-            first = place
 
 
 def content_key(encoder: Encoder, batch: TokenBatch, what: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mutmeta_lib.layers import at, attend, padding_bias
+from mutmeta_lib.siblings import attend_siblings, distinct_tokens
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -38,6 +39,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
+def _heads(states: Tensor, size: int) -> Tensor:
+    """Split the width of ``(..., length, width)`` into heads, ``(..., heads, length, size)``."""
+    return states.unflatten(-1, (-1, size)).transpose(-3, -2)
+
+
 class EsmLayers(nn.Module):
     """A layered encoder (`mutmeta_lib.layers`) made of an ``EsmModel``."""
 
@@ -59,15 +65,19 @@ class EsmLayers(nn.Module):
         start: int = 0,
         stop: int | None = None,
         wanted: Tensor | None = None,
+        varying: int | None = None,
     ) -> Tensor:
         """Encode tokens; arguments and result as in `mutmeta_lib.transformer.TinyTransformer`."""
         x = self.embed(token_ids, mask) if hidden is None else hidden
+        if varying is not None and self._rescaled(token_ids):
+            varying = None
         bias = None if mask is None else padding_bias(mask, x.dtype)
         rotation = self.rotation(x.shape[1])
         end = self.layers if stop is None else stop
         for index in range(start, end):
             last = stop is None and index == end - 1
-            x = self.layer(index, x, bias, rotation, wanted if last else None)
+            x = self.layer(index, x, bias, rotation, wanted if last else None, varying)
+            varying = None  # above the first layer the rows differ everywhere
         if wanted is not None and start == end:
             x = at(x, wanted)
         return x if stop is not None else self.model.encoder.emb_layer_norm_after(x)
@@ -85,6 +95,11 @@ class EsmLayers(nn.Module):
             (1 - MASKED_IN_TRAINING) / kept[:, None, None]
         )
 
+    def _rescaled(self, token_ids: Tensor) -> bool:
+        """Whether hidden tokens scale the others, so that rows differ in more than one column."""
+        embeddings = self.model.embeddings
+        return embeddings.token_dropout and bool((token_ids == embeddings.mask_token_id).any())
+
     def rotation(self, length: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the rotary positions, each ``(length, head width)``."""
         frequency = self.model.rotary_embeddings.inv_freq
@@ -99,22 +114,44 @@ class EsmLayers(nn.Module):
         bias: Tensor | None,
         rotation: tuple[Tensor, Tensor],
         wanted: Tensor | None,
+        varying: int | None = None,
     ) -> Tensor:
         """One layer; with `wanted` only the hidden states at those positions."""
         block = self.model.encoder.layer[index]
-        attention, cos, sin = block.attention.self, *rotation
-        normed = block.attention.LayerNorm(x)
+        if varying is None:
+            x = self._attention(block.attention, x, bias, rotation, wanted)
+        else:
+            x = self._sibling_attention(block.attention, x, rotation, varying)
+            x = x if wanted is None else at(x, wanted)
+        grown = nn.functional.gelu(block.intermediate.dense(block.LayerNorm(x)))
+        return x + block.output.dense(grown)
+
+    def _attention(
+        self,
+        block: nn.Module,
+        x: Tensor,
+        bias: Tensor | None,
+        rotation: tuple[Tensor, Tensor],
+        wanted: Tensor | None,
+    ) -> Tensor:
+        attention, cos, sin = block.self, *rotation
         size = attention.attention_head_size
-
-        def heads(states: Tensor) -> Tensor:
-            return states.unflatten(-1, (-1, size)).transpose(1, 2)
-
-        key = rotate(heads(attention.key(normed)), cos, sin)
-        value = heads(attention.value(normed))
+        normed = block.LayerNorm(x)
+        key = rotate(_heads(attention.key(normed), size), cos, sin)
+        value = _heads(attention.value(normed), size)
         if wanted is not None:
             x, normed = at(x, wanted), at(normed, wanted)
             cos, sin = cos[wanted][:, None], sin[wanted][:, None]
-        query = rotate(heads(attention.query(normed) * size**-0.5), cos, sin)
-        x = x + block.attention.output.dense(attend(query, key, value, bias))
-        grown = nn.functional.gelu(block.intermediate.dense(block.LayerNorm(x)))
-        return x + block.output.dense(grown)
+        query = rotate(_heads(attention.query(normed) * size**-0.5, size), cos, sin)
+        return x + block.output.dense(attend(query, key, value, bias))
+
+    def _sibling_attention(
+        self, block: nn.Module, x: Tensor, rotation: tuple[Tensor, Tensor], varying: int
+    ) -> Tensor:
+        attention, size = block.self, block.self.attention_head_size
+        cos, sin = (torch.cat([t, t[varying].expand(len(x), -1)]) for t in rotation)
+        normed = block.LayerNorm(distinct_tokens(x, varying))
+        query = rotate(_heads(attention.query(normed) * size**-0.5, size), cos, sin)
+        key = rotate(_heads(attention.key(normed), size), cos, sin)
+        value = _heads(attention.value(normed), size)
+        return x + block.output.dense(attend_siblings(query, key, value, len(x), varying))

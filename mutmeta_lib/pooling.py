@@ -57,6 +57,7 @@ class Inputs(NamedTuple):
         mask: True at real tokens, ``(n, length)``; None where no token is padding.
         wanted: Positions of the tokens that are pooled, ``(n, m)``; None for all of them.
         weights: Their shares, ``(n, m)`` or ``(n, length)``.
+        varying: The only column in which the rows differ, or None (see `TokenBatch`).
 
     """
 
@@ -64,6 +65,13 @@ class Inputs(NamedTuple):
     mask: Tensor | None
     wanted: Tensor | None
     weights: Tensor | None
+    varying: int | None = None
+
+    @property
+    def options(self) -> dict:
+        """What spares a layered encoder work, as keywords of its call."""
+        given = {"wanted": self.wanted, "varying": self.varying}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def inputs(batch: TokenBatch, pooling: str, *, layered: bool = True) -> Inputs:
@@ -75,7 +83,8 @@ def inputs(batch: TokenBatch, pooling: str, *, layered: bool = True) -> Inputs:
     mask = None if layered and bool(batch.mask.all()) else batch.mask
     states = batch.token_ids if batch.hidden is None else batch.hidden
     most = int((weights > 0).sum(dim=1).max()) if len(weights) else 0
+    varying = batch.varying if layered else None
     if not layered or not 0 < most <= weights.shape[1] // 4:
-        return Inputs(states, mask, None, weights)
+        return Inputs(states, mask, None, weights, varying)
     shares, wanted = weights.topk(most, dim=1)
-    return Inputs(states, mask, wanted, shares)
+    return Inputs(states, mask, wanted, shares, varying)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mutmeta_lib.batches import run_batches
 from mutmeta_lib.encoders import Encoder
 from mutmeta_lib.encoding import TokenBatch
 from mutmeta_lib.errors import DataError
@@ -93,11 +94,9 @@ class Predictor:
             return given.states
         prefix = "encoder."
         own = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
-        options = {}
+        options = given.options
         if self.start:
             options |= {"hidden": given.states, "start": self.start}
-        if given.wanted is not None:
-            options["wanted"] = given.wanted
         reads = (None if self.start else given.states, given.mask)
         hidden = functional_call(self.encoder.module, own, reads, options)
         return weighted_sum(hidden, given.weights)
@@ -138,12 +137,15 @@ class Predictor:
         return LOSSES[self.objective](predicted, labels)
 
 
-def predict(predictor: Predictor, params: Params, tokens: TokenBatch, batch_size: int = 256):
-    """Predict without gradients, in batches; returns a float tensor ``(n,)`` on the CPU."""
-    device = next(iter(params.values())).device
-    parts = []
+def predict(predictor: Predictor, params: Params, tokens: TokenBatch, batch_size: int = 64):
+    """Predict without gradients, in batches; returns a float tensor ``(n,)`` on the CPU.
+
+    Variants at one site share work where the encoder allows it (`mutmeta_lib.batches`).
+    """
+    first = next(iter(params.values()))
+    layered = hasattr(predictor.encoder.module, "layers")
+    predicted = torch.empty(len(tokens), dtype=first.dtype)
     with torch.no_grad():
-        for start in range(0, len(tokens), batch_size):
-            rows = range(start, min(start + batch_size, len(tokens)))
-            parts.append(predictor(params, tokens.rows(rows).to(device)).cpu())
-    return torch.cat(parts) if parts else torch.empty(0)
+        for rows, part in run_batches(tokens, batch_size, layered=layered):
+            predicted[rows] = predictor(params, part.to(first.device)).cpu()
+    return predicted

@@ -14,6 +14,7 @@ from torch.nn.utils import skip_init
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.layers import at, attend, padding_bias
+from mutmeta_lib.siblings import attend_siblings, distinct_tokens
 
 
 def sinusoidal_positions(length: int, width: int) -> Tensor:
@@ -51,15 +52,36 @@ class Block(nn.Module):
             query = torch.take_along_dim(query, wanted[:, None, :, None], dim=2)
         return self.attention_out(attend(query * (width // self.heads) ** -0.5, key, value, bias))
 
-    def forward(self, x: Tensor, bias: Tensor | None, wanted: Tensor | None = None) -> Tensor:
+    def sibling_attention(self, x: Tensor, varying: int) -> Tensor:
+        """Norm and attention for rows that differ in column `varying` only."""
+        width = x.shape[-1]
+        split = self.query_key_value(self.norm_attention(distinct_tokens(x, varying)))
+        split = split.view(-1, 3, self.heads, width // self.heads).permute(1, 2, 0, 3)
+        query, key, value = split  # each (heads, distinct tokens, head width)
+        query = query * (width // self.heads) ** -0.5
+        return self.attention_out(attend_siblings(query, key, value, len(x), varying))
+
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        wanted: Tensor | None = None,
+        varying: int | None = None,
+    ) -> Tensor:
         """Hidden states to hidden states, ``(n, length, width)``.
 
         `bias` is added to attention logits, shape ``(n, 1, 1, length)``. With `wanted`, positions
         of shape ``(n, m)``, only their hidden states are computed and returned,
         ``(n, m, width)``: all tokens are attended to, but nothing else is spent on the others.
+        With `varying`, the only column in which the rows of `x` differ, the others are worked on
+        once where they are still equal.
         """
-        attended = self.attention(self.norm_attention(x), bias, wanted)
-        x = attended + (x if wanted is None else at(x, wanted))
+        if varying is None:
+            attended = self.attention(self.norm_attention(x), bias, wanted)
+            x = attended + (x if wanted is None else at(x, wanted))
+        else:
+            x = x + self.sibling_attention(x, varying)
+            x = x if wanted is None else at(x, wanted)
         feed_forward = nn.functional.gelu(self.feed_forward_in(self.norm_feed_forward(x)))
         return x + self.feed_forward_out(feed_forward)
 
@@ -123,6 +145,7 @@ class TinyTransformer(nn.Module):
         start: int = 0,
         stop: int | None = None,
         wanted: Tensor | None = None,
+        varying: int | None = None,
     ) -> Tensor:
         """Encode tokens; padding changes nothing at real tokens (see `mutmeta_lib.layers`).
 
@@ -133,6 +156,8 @@ class TinyTransformer(nn.Module):
             start: The first layer that is run.
             stop: The layer before which to stop; its input is returned then.
             wanted: Positions ``(n, m)`` whose hidden states are asked for, by default all.
+            varying: The only column of `token_ids` in which the rows differ, if there is one and
+                no row is padded; work that they share is then done once (`mutmeta_lib.siblings`).
 
         Returns:
             Hidden states, float32, ``(n, length, width)`` or ``(n, m, width)``; those at padding
@@ -144,7 +169,8 @@ class TinyTransformer(nn.Module):
         end = self.layers if stop is None else stop
         for index in range(start, end):
             last = stop is None and index == end - 1
-            x = self.blocks[index](x, bias, wanted if last else None)
+            x = self.blocks[index](x, bias, wanted if last else None, varying)
+            varying = None  # above the first layer the rows differ everywhere
         if wanted is not None and start == end:
             x = at(x, wanted)
         return x if stop is not None else self.norm(x)
