@@ -37,6 +37,9 @@ def train_command(
     ] = False,
     meta_lr: Annotated[float, typer.Option(help="Adam rate of the outer loop.")] = 1e-3,
     backend: Annotated[str, typer.Option(help="How the meta-gradient is computed.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="'float32', or 'bfloat16' for faster and coarser products.")
+    ] = "float32",
     on_nonfinite: Annotated[
         str, typer.Option(help="'stop' or 'skip' a task whose loss or gradient is not finite.")
     ] = "stop",
@@ -71,10 +74,11 @@ def train_command(
     from mutmeta_lib.progress import shown_progress
     from mutmeta_lib.splits import Split, protein_folds
     from mutmeta_lib.training import meta_train
-    from mutmeta_lib.training_settings import ON_NONFINITE, MetaTraining
+    from mutmeta_lib.training_settings import ON_NONFINITE, PRECISIONS, MetaTraining
 
     check_known([algorithm], list(ALGORITHMS), "algorithm")
     check_known([encoding], list(ENCODINGS), "encoding")
+    check_known([precision], list(PRECISIONS), "precision")
     check_known([on_nonfinite], list(ON_NONFINITE), "way with tasks that are not finite")
     check_device(device)
     if fold is not None and fold >= folds:
@@ -93,6 +97,7 @@ def train_command(
         validate_every=max(5, steps // 10),
         backend=backend,
         on_nonfinite=on_nonfinite,
+        precision=precision,
     )
     with launched(device, timeout=timeout) as ranks:
         where = device if ranks.size == 1 else str(ranks.device)

@@ -82,16 +82,19 @@ def _gradient(
     if own:
         loop = algorithm.training_loop(loop)
         auto = settings.backend == "auto"
-        loss, gradient, losses = meta_gradient(
-            algorithm.model.loss,
-            params,
-            [algorithm.batches(task) for task in own],
-            loop,
-            backend=algorithm.fastest(loop) if auto else settings.backend,
-            backends=algorithm.backends,
-            batched=algorithm.batched(loop),
-            skip_nonfinite=skip,
-        )
+        device = next(iter(params.values())).device.type
+        coarse = settings.precision == "bfloat16"
+        with torch.autocast(device, torch.bfloat16, enabled=coarse):
+            loss, gradient, losses = meta_gradient(
+                algorithm.model.loss,
+                params,
+                [algorithm.batches(task) for task in own],
+                loop,
+                backend=algorithm.fastest(loop) if auto else settings.backend,
+                backends=algorithm.backends,
+                batched=algorithm.batched(loop),
+                skip_nonfinite=skip,
+            )
         if ranks.size == 1:
             return loss, gradient, losses
     else:  # fewer tasks than ranks

@@ -7,6 +7,9 @@ from mutmeta_lib.maml.algorithms import ALGORITHMS
 from mutmeta_lib.predictor import Params
 
 ON_NONFINITE = ("stop", "skip")
+PRECISIONS = ("float32", "bfloat16")
+CLOSED_FORM = ("r2d2", "deepkernel")
+"""Algorithms that solve a linear system, for which bfloat16 is too coarse."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class MetaTraining:
     validation_tasks: int = 16
     backend: str = "auto"
     on_nonfinite: str = "stop"
+    precision: str = "float32"
 
     def __post_init__(self):
         if self.algorithm not in ALGORITHMS:
@@ -43,6 +47,13 @@ class MetaTraining:
         if self.on_nonfinite not in ON_NONFINITE:
             raise ValueError(
                 f"unknown on_nonfinite {self.on_nonfinite!r}; choose from {ON_NONFINITE}"
+            )
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}; choose from {PRECISIONS}")
+        if self.precision == "bfloat16" and self.algorithm in CLOSED_FORM:
+            raise ValueError(
+                f"{self.algorithm} solves a linear system, which bfloat16 is too coarse for; "
+                "choose precision='float32'"
             )
 
 

@@ -133,3 +133,24 @@ def test_the_same_labels_reach_every_algorithm():
     for name, make in ALGORITHMS.items():
         inner, outer = make(PREDICTOR).batches(task)
         assert {*inner.rows, *outer.rows} == {*seen.rows}, name
+
+
+def test_bfloat16_products_leave_float32_parameters_and_a_like_gradient():
+    fine = train("maml", replace(SETTINGS, steps=1))
+    coarse = train("maml", replace(SETTINGS, steps=1, precision="bfloat16"))
+    assert {value.dtype for value in coarse.params.values()} == {torch.float32}
+    one, other = fine.history[0]["train_loss"], coarse.history[0]["train_loss"]
+    assert one != other
+    assert other == pytest.approx(one, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"precision": "float16"}, "unknown precision 'float16'"),
+        ({"precision": "bfloat16", "algorithm": "r2d2"}, "r2d2 solves a linear system"),
+    ],
+)
+def test_precisions_that_do_not_fit_are_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        MetaTraining(**settings)

@@ -71,14 +71,23 @@ def _tasks(assays: list[EncodedAssay], n: int) -> list[Task]:
     return sample_tasks(assays, n, support=SHOTS, query=SHOTS, rng=np.random.default_rng(0))
 
 
-def _ours(predictor: Predictor, params: Params, tasks: list[Task], loop, backend: str) -> Gradient:
+def _ours(
+    predictor: Predictor,
+    params: Params,
+    tasks: list[Task],
+    loop: InnerLoop,
+    backend: str,
+    coarse: bool = False,
+) -> Gradient:
     algorithm = ALGORITHMS["maml"](predictor)
     pairs = [(task.support, task.query) for task in tasks]
 
     def gradient() -> Params:
-        return meta_gradient(
-            predictor.loss, params, pairs, loop, backend=backend, batched=algorithm.batched(loop)
-        )[1]
+        batched = algorithm.batched(loop)
+        with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
+            return meta_gradient(
+                predictor.loss, params, pairs, loop, backend=backend, batched=batched
+            )[1]
 
     return gradient
 
@@ -170,9 +179,17 @@ def head_case(
 
 
 def encoder_case(
-    n_tasks: int, first_order: bool, residues: int, start: int, backend: str = "torch.func"
+    n_tasks: int,
+    first_order: bool,
+    residues: int,
+    start: int,
+    backend: str = "torch.func",
+    coarse: bool = False,
 ) -> Case:
-    """(b) The last layers of ESM-2 8M's shape from layer `start` on, or (c) all of it (0)."""
+    """(b) The last layers of ESM-2 8M's shape from layer `start` on, or (c) all of it (0).
+
+    With `coarse`, our side computes matrix products in bfloat16, theirs in float32.
+    """
     shape = EsmShape()
     encoder = random_esm(shape)
     predictor = Predictor(encoder)
@@ -193,11 +210,11 @@ def encoder_case(
         _order(first_order),
         n_tasks,
         residues,
-        backend,
+        backend + (", bfloat16" if coarse else ""),
         _theirs(
             lambda: _WholeModel(HiddenStates(encoder.module.model), learning, start), tasks, loop
         ),
-        _ours(model, learning, own, loop, backend),
+        _ours(model, learning, own, loop, backend, coarse),
     )
 
 

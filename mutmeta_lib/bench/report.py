@@ -115,6 +115,8 @@ def _cases(quick: bool) -> list[tuple[str, Callable[[], Case], int]]:
             (f"last_long_{order}", partial(encoder_case, 2, first, 130, 4), 3),
             (f"whole_{order}", partial(encoder_case, 2, first, 60, 0), 3),
         ]
+    for name, start in (("last_second_bfloat16", 4), ("whole_second_bfloat16", 0)):
+        cases.append((name, partial(encoder_case, 2, False, 60, start, coarse=True), 3))
     cases.append(("whole_recursion", partial(encoder_case, 2, False, 60, 0, "recursion"), 3))
     return cases
 
