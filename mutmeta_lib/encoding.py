@@ -96,13 +96,14 @@ def _write(
     for piece in pieces:
         if draft.token_ids:
             draft.token_ids.append(vocabulary.id(vocabulary.separator))
-        for index in piece:
-            if index in at_site:
-                tokens, marked = at_site[index]
-                draft.sites.append(len(draft.token_ids) + marked)
-                draft.token_ids.extend(tokens)
-            else:
-                draft.token_ids.append(residues[index])
+        written = piece.start
+        for index in sorted(site for site in at_site if site in piece):
+            tokens, marked = at_site[index]
+            draft.token_ids.extend(residues[written:index])
+            draft.sites.append(len(draft.token_ids) + marked)
+            draft.token_ids.extend(tokens)
+            written = index + 1
+        draft.token_ids.extend(residues[written : piece.stop])
     return draft
 
 

@@ -71,6 +71,10 @@ class Vocabulary:
     def _ids(self) -> dict[str, int]:
         return {token: index for index, token in enumerate(self.tokens)}
 
+    @cached_property
+    def _residues(self) -> dict[str, int]:
+        return {letter: self._residue_id(letter) for letter in AMINO_ACIDS}
+
     def _require(self, token: str, what: str) -> int:
         found = self._ids.get(token)
         if found is None:
@@ -101,8 +105,10 @@ class Vocabulary:
             DataError: A letter is not in the vocabulary.
 
         """
-        ids = {letter: self._residue_id(letter) for letter in set(sequence)}
-        return tuple(ids[letter] for letter in sequence)
+        ids = self._residues
+        if others := set(sequence) - ids.keys():
+            ids = ids | {letter: self._residue_id(letter) for letter in others}
+        return tuple(map(ids.__getitem__, sequence))
 
     def show(self, ids: Iterable[int]) -> list[str]:
         """The tokens behind ids, exactly as the model sees them."""
