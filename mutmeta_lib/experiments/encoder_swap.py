@@ -1,0 +1,264 @@
+"""Long-term stability: swap the encoder under a meta-learned head. What is lost, what mends it?
+
+A start is meta-trained on one encoder's vectors. New assays are then read through another encoder:
+perturbed, rounded, a layer less, or one that knows nothing. Ridge regression, which is fitted anew
+each time and remembers no encoder, shows how much of a loss is the vectors' own.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mutmeta_lib import __version__
+from mutmeta_lib.baselines import Ridge
+from mutmeta_lib.bootstrap import bootstrap_mean
+from mutmeta_lib.encoders import load_encoder
+from mutmeta_lib.evaluate import few_shot
+from mutmeta_lib.experiments.frozen_heads import (
+    Frozen,
+    choose_rate,
+    freeze_assays,
+    learn_start,
+    read_assays,
+    split_around,
+    validation_tasks,
+)
+from mutmeta_lib.experiments.setting import DEMO, make_record
+from mutmeta_lib.experiments.swapped import swap
+from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.methods import GradientMethod, divergences
+from mutmeta_lib.pieces import Pieces
+from mutmeta_lib.records import Record, number, recorded_parameters
+from mutmeta_lib.selections import cap_assay
+from mutmeta_lib.training import MetaTraining
+
+SWAPS = (
+    "same",
+    "bfloat16",
+    "int8",
+    "noise 0.01",
+    "noise 0.03",
+    "noise 0.1",
+    "noise 0.3",
+    "one layer less",
+    "shuffled",
+)
+
+REFERENCE = 10
+"""Labels of the level that a swapped encoder has to get back to."""
+
+
+def swap_experiment(
+    *,
+    data_dir: str = "demo",
+    selection: str = "sound",
+    roles: Sequence[str] | None = None,
+    per_protein: int = 0,
+    test_ids: Sequence[str] = (),
+    test_cap: int = 120,
+    encoder: str = "tiny",
+    encoding: str = "separator",
+    pooling: str = "sites",
+    swaps: Sequence[str] = SWAPS,
+    shots: Sequence[int] = (0, 5, 10, 20, 40),
+    seeds: int = 5,
+    meta_steps: int = 300,
+    tasks_per_step: int = 16,
+    support: int = 10,
+    query: int = 16,
+    inner_steps: int = 5,
+    inner_lr: float = 0.03,
+    meta_lr: float = 1e-3,
+    adapt_steps: int = 10,
+    tuning_tasks: int = 24,
+    profile: str = "full",
+    progress: Callable[[str], None] | None = None,
+    checkpoint_dir: str | None = None,
+    cache_dir: str | None = None,
+) -> Record:
+    """Swap the encoder under the head and count what is lost.
+
+    Args:
+        data_dir: ``demo`` or a data directory.
+        selection: its assays; those of the tested clusters are not learned from.
+        roles: kinds of assays of the selection; all when None.
+        per_protein: assays per protein and property of the bundled data; 0 is all.
+        test_ids: assays to test on, run through every encoder.
+        test_cap: variants of each of them at most.
+        encoder: ``tiny``, a local directory or a hub name; the original.
+        encoding: how a variant is written as tokens.
+        pooling: how hidden states become one vector.
+        swaps: see ``swapped.swap``; ``same`` must be among them.
+        shots: numbers of labels.
+        seeds: number of seeds of starts and draws; noise is drawn once.
+        meta_steps: outer steps of meta-training.
+        tasks_per_step: tasks per outer step.
+        support: support size in meta-training.
+        query: query size in meta-training.
+        inner_steps: inner steps in meta-training.
+        inner_lr: inner rate in meta-training.
+        meta_lr: Adam rate of the outer loop.
+        adapt_steps: gradient steps.
+        tuning_tasks: meta-validation tasks that rates are chosen on.
+        profile: name of the profile, for the record.
+        progress: called with one line of text per part.
+        checkpoint_dir: finished parts are kept here.
+        cache_dir: pooled vectors are kept here.
+
+    Returns:
+        A record: tables ``summary``, ``differences`` (swapped minus same), ``results``, ``moved``;
+        numbers ``<method>_<shots>_<swap>``, ``lost_<method>_<shots>_<swap>`` (same minus swapped),
+        ``recovered_<method>_<swap>`` (fewest labels at which the swapped encoder is level with
+        the original at ten; open when none of ``shots`` suffices) and ``moved_<swap>`` (distance
+        of a variant's vector from its old place, relative to the spread of the assay's vectors).
+
+    """
+    parameters = recorded_parameters(locals())
+    say = progress or (lambda line: None)
+    assays = read_assays(data_dir, selection, None, per_protein, roles)
+    tested = [a for a in assays if a.id in test_ids] or assays[:1]
+    short = [cap_assay(assay, test_cap) for assay in tested]
+    if data_dir == DEMO:
+        assays = [a for a in assays if a.protein not in {t.protein for t in tested}]
+    original = load_encoder(encoder)
+    how = {"encoding": encoding, "pooling": pooling}
+    settings = MetaTraining(
+        steps=meta_steps,
+        tasks_per_step=tasks_per_step,
+        support=support,
+        query=query,
+        inner=InnerLoop(inner_lr, inner_steps),
+        meta_lr=meta_lr,
+        validate_every=max(5, meta_steps // 15),
+        validation_tasks=32,
+    )
+    question = {
+        "parameters": parameters,
+        "data": sorted(assay.sha256 for assay in [*assays, *short]),
+        "encoder": original.sha256,
+        "version": __version__,
+    }
+    pieces = Pieces(Path(checkpoint_dir) if checkpoint_dir else None, question)
+    pool = freeze_assays(original, assays, cache_dir=cache_dir, **how)
+    _, clusters = split_around(assays, short, seed=0)
+    read = {}
+    for kind in swaps:
+        read[kind] = freeze_assays(swap(original, kind), short, cache_dir=cache_dir, **how)
+        say(f"{kind}: vectors ready")
+    rows = []
+    for seed in range(seeds):
+        rows += pieces.get(
+            f"seed {seed}",
+            lambda s=seed: measure(
+                pool, read, short, settings, shots, adapt_steps, tuning_tasks, s
+            ),
+        )
+        say(f"seed {seed}: done")
+    results = pd.DataFrame(rows)
+    results["cluster"] = results["assay"].map({a.id: clusters[a.wild_type] for a in short})
+    moved = distances(read)
+    summary, numbers = report(results, swaps, shots)
+    for kind, own in moved.groupby("swap", sort=False):
+        numbers[f"moved_{_name(kind)}"] = number(
+            own["moved"].mean(), own["moved"].min(), own["moved"].max(), len(own), "spread"
+        )
+    keys = ["swap", "method", "shots", "assay", "cluster"]
+    per_assay = results.groupby(keys, as_index=False, sort=False)["spearman"].mean()
+    return make_record(
+        "swap",
+        profile,
+        parameters,
+        assays=[*assays, *short],
+        encoder={"name": original.name, "sha256": original.sha256}
+        | {"provenance": original.provenance},
+        device="cpu",
+        seconds={},
+        numbers=numbers,
+        tables={
+            "summary": summary.round(5),
+            "results": per_assay.round(5),
+            "moved": moved.round(5),
+        },
+    )
+
+
+def measure(
+    pool: Frozen,
+    read: dict[str, Frozen],
+    short,
+    settings: MetaTraining,
+    shots: Sequence[int],
+    steps: int,
+    tuning_tasks: int,
+    seed: int,
+) -> list[dict]:
+    """Learn the start on the original, then adapt and score it on every encoder's vectors."""
+    given = [assay.assay for assay in pool.assays.values()]
+    split, _ = split_around(given, short, seed=seed)
+    drawn = validation_tasks(pool, split, support=10, query=16, n_tasks=tuning_tasks, seed=seed)
+    starts = {n: learn_start(pool, split, settings, n, seed)[0] for n in ("maml", "finetune")}
+    rates = {n: choose_rate(pool.predictor, s, drawn, steps)[0] for n, s in starts.items()}
+    rows = []
+    for kind, frozen in read.items():
+        methods = {
+            name: GradientMethod(name, pool.predictor, starts[name], *rates[name], steps)
+            for name in starts
+        }
+        methods["ridge"] = Ridge("ridge", frozen.features())
+        with divergences():
+            found = few_shot(methods, list(frozen.assays.values()), shots=shots, seeds=[seed])
+        kept = found[["method", "assay", "shots", "seed", "spearman"]]
+        rows += kept.assign(swap=kind).to_dict("records")
+    return rows
+
+
+def distances(read: dict[str, Frozen]) -> pd.DataFrame:
+    """How far vectors moved, relative to how far variants of the assay are apart."""
+    rows = []
+    for kind, frozen in read.items():
+        for name, assay in frozen.assays.items():
+            before = np.asarray(read["same"].assays[name].tokens.states, dtype=float)
+            after = np.asarray(assay.tokens.states, dtype=float)
+            spread = np.sqrt(((before - before.mean(axis=0)) ** 2).sum(axis=1).mean())
+            moved = np.sqrt(((after - before) ** 2).sum(axis=1).mean())
+            rows.append({"swap": kind, "assay": name, "moved": moved / spread})
+    return pd.DataFrame(rows)
+
+
+def report(
+    results: pd.DataFrame, swaps: Sequence[str], shots: Sequence[int]
+) -> tuple[pd.DataFrame, dict[str, dict]]:
+    """Means and losses with intervals over clusters, and labels that mend a loss."""
+    keys = ["swap", "method", "shots", "assay"]
+    means = results.groupby(keys).agg(spearman=("spearman", "mean"), cluster=("cluster", "first"))
+    rows, made = [], {}
+    for method in results["method"].unique():
+        level = means.loc["same", method, REFERENCE]["spearman"].mean() if REFERENCE in shots else 0
+        for kind in swaps:
+            enough = []
+            for k in shots:
+                own, same = means.loc[kind, method, k], means.loc["same", method, k]
+                clusters = own["cluster"].to_numpy()
+                score = bootstrap_mean(own["spearman"].to_numpy(), clusters)
+                lost = bootstrap_mean((same["spearman"] - own["spearman"]).to_numpy(), clusters)
+                made[f"{method}_{k}_{_name(kind)}"] = number(*score, len(own), "Spearman")
+                if kind != "same":
+                    made[f"lost_{method}_{k}_{_name(kind)}"] = number(*lost, len(own), "Spearman")
+                if score[0] >= level:
+                    enough.append(k)
+                for what, values in (("spearman", score), ("lost", lost)):
+                    ends = dict(zip(("mean", "low", "high"), values, strict=True))
+                    row = {"what": what, "swap": kind, "method": method, "shots": k, **ends}
+                    counted = {"n_assays": len(own), "n_proteins": len(np.unique(clusters))}
+                    rows.append(row | counted)
+            mended = min(enough) if enough else float("nan")
+            made[f"recovered_{method}_{_name(kind)}"] = number(
+                mended, n=len(means.loc[kind, method, shots[0]]), unit="labels"
+            )
+    return pd.DataFrame(rows), made
+
+
+def _name(kind: str) -> str:
+    return kind.replace(" ", "_")
