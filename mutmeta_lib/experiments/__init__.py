@@ -5,9 +5,14 @@ configuration; profiles in ``notebooks/params`` and the command line name the sa
 """
 
 from mutmeta_lib.experiments.audit import audit_experiment
+from mutmeta_lib.experiments.encoder_swap import swap_experiment
 from mutmeta_lib.experiments.encodings import encoding_experiment
 from mutmeta_lib.experiments.few_shot import few_shot_experiment
+from mutmeta_lib.experiments.held_out import held_out_experiment
 from mutmeta_lib.experiments.meta_training import meta_training_experiment
+from mutmeta_lib.experiments.pair_transfer import protocols_experiment
+from mutmeta_lib.experiments.protocol import protocol_experiment
+from mutmeta_lib.experiments.speed import speed_experiment
 from mutmeta_lib.experiments.timing import timing_experiment
 
 EXPERIMENTS = {
@@ -15,7 +20,12 @@ EXPERIMENTS = {
     "encodings": encoding_experiment,
     "meta_training": meta_training_experiment,
     "few_shot": few_shot_experiment,
+    "protocol": protocol_experiment,
     "timing": timing_experiment,
+    "held_out": held_out_experiment,
+    "protocols": protocols_experiment,
+    "speed": speed_experiment,
+    "swap": swap_experiment,
 }
 
 __all__ = [
@@ -23,6 +33,11 @@ __all__ = [
     "audit_experiment",
     "encoding_experiment",
     "few_shot_experiment",
+    "held_out_experiment",
     "meta_training_experiment",
+    "protocol_experiment",
+    "protocols_experiment",
+    "speed_experiment",
+    "swap_experiment",
     "timing_experiment",
 ]
