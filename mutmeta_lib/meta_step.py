@@ -11,7 +11,8 @@ from torch import Tensor
 from mutmeta_lib.distributed import ALONE, Ranks
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.maml import InnerLoop, inner_update, meta_gradient
-from mutmeta_lib.maml.algorithms import Algorithm
+from mutmeta_lib.maml.algorithms import Algorithm, support_and_query
+from mutmeta_lib.maml.batched import collate
 from mutmeta_lib.maml.inner import Update
 from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.run_state import RunState
@@ -139,7 +140,16 @@ def validate(
     step = len(state.history) + 1
     if not tasks or (step % settings.validate_every and step != settings.steps):
         return float("nan")
-    loss = validation_loss(algorithm.model, state.params(), tasks, loop, algorithm.update, ranks)
+    together = algorithm.losses(loop).get("lowrank") if ranks.size == 1 else None
+    if together is not None:
+        pairs = [support_and_query(task) for task in tasks]
+        with torch.no_grad():
+            stacked = collate(algorithm.model, pairs, next(iter(state.current.values())).device)
+            loss = float(together(state.params(), stacked, loop).mean())
+    else:
+        loss = validation_loss(
+            algorithm.model, state.params(), tasks, loop, algorithm.update, ranks
+        )
     if not np.isfinite(loss) and ranks.first:
         warnings.warn(f"meta-step {step}: the validation loss is not finite", stacklevel=3)
     if loss < state.best_loss:

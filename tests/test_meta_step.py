@@ -7,6 +7,7 @@ import torch
 from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.frozen import freeze
 from mutmeta_lib.maml import InnerLoop
 from mutmeta_lib.maml.algorithms import ALGORITHMS
 from mutmeta_lib.meta_step import take_step, validate, validation_loss
@@ -84,3 +85,15 @@ def test_without_validation_tasks_none_is_taken():
     state.history = [{}] * (SETTINGS.steps - 1)
     assert math.isnan(validate(state, ALGORITHM, SETTINGS.inner, [], SETTINGS))
     assert state.best is state.current
+
+
+def test_validation_side_by_side_is_that_of_one_task_after_the_other():
+    predictor = toy_predictor()
+    frozen, assays = freeze(predictor, toy_encoded(4, predictor=predictor), None)
+    params = frozen.init(torch.Generator().manual_seed(0))
+    settings = MetaTraining(steps=1, support=5, query=6)
+    algorithm = ALGORITHMS["maml"](frozen)
+    state = begin(params, settings, np.random.default_rng(0))
+    tasks = sample_tasks(assays, 7, support=5, query=6, rng=np.random.default_rng(1))
+    together = validate(state, algorithm, settings.inner, tasks, settings)
+    assert together == pytest.approx(validation_loss(frozen, params, tasks, settings.inner), 1e-5)

@@ -12,7 +12,12 @@ import numpy as np
 import torch
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.maml.batched import batched_gradient, lowrank_head_losses, vmapped_losses
+from mutmeta_lib.maml.batched import (
+    TaskLosses,
+    batched_gradient,
+    lowrank_head_losses,
+    vmapped_losses,
+)
 from mutmeta_lib.maml.deep_kernel import DeepKernelPredictor, surprise_task_gradient
 from mutmeta_lib.maml.inner import InnerLoop, Params, Update, inner_update
 from mutmeta_lib.maml.learn2learn import metasgd_gbml_task_gradient, metasgd_task_gradient
@@ -71,8 +76,8 @@ class Algorithm:
     batches: Callable[[Task], Batches] = support_and_query
     through: bool = True
 
-    def batched(self, loop: InnerLoop) -> dict[str, BatchedGradient]:
-        """Gradients of many tasks at once by name, where this algorithm and model have any."""
+    def losses(self, loop: InnerLoop) -> dict[str, TaskLosses]:
+        """Query losses of many tasks at once by name, where this algorithm and model have any."""
         if not self.through:
             return {}
         found = {}
@@ -81,8 +86,13 @@ class Algorithm:
         plain = type(self.model) is Predictor and self.update is inner_update
         if plain and self.model.start is None and loop.scope in ("all", "head"):
             found["lowrank"] = lowrank_head_losses(self.model)
+        return found
+
+    def batched(self, loop: InnerLoop) -> dict[str, BatchedGradient]:
+        """Gradients of many tasks at once by name, where this algorithm and model have any."""
         return {
-            name: partial(batched_gradient, losses, self.model) for name, losses in found.items()
+            name: partial(batched_gradient, losses, self.model)
+            for name, losses in self.losses(loop).items()
         }
 
     def fastest(self, loop: InnerLoop) -> str:
