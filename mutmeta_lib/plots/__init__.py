@@ -13,11 +13,14 @@ from mutmeta_lib.plots.audit import (
 from mutmeta_lib.plots.curves import few_shot_curves, timing_curve, training_curve
 from mutmeta_lib.plots.data import score_distributions, split_overview, tokens_figure
 from mutmeta_lib.plots.forests import encoding_scores, paired_differences
+from mutmeta_lib.plots.protocol import gain_draws, gain_intervals, time_and_rows
 from mutmeta_lib.plots.style import label, look, style
 
 __all__ = [
     "encoding_scores",
     "few_shot_curves",
+    "gain_draws",
+    "gain_intervals",
     "label",
     "label_tails",
     "look",
@@ -28,6 +31,7 @@ __all__ = [
     "signs",
     "split_overview",
     "style",
+    "time_and_rows",
     "timing_curve",
     "tokens_figure",
     "training_curve",

@@ -1,0 +1,182 @@
+"""The public code's comparison, as released and as described, over many draws and seeds.
+
+One draw of the test is what the code reports; here the same test is repeated, scored as there and
+scored fairly. The chapter on the protocol prints these tables and numbers.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from mutmeta_lib.encoders import load_encoder
+from mutmeta_lib.experiments.protocol_numbers import protocol_numbers
+from mutmeta_lib.experiments.protocol_run import Setting
+from mutmeta_lib.experiments.protocol_runs import Run, loaded, run_all_seeds
+from mutmeta_lib.experiments.protocol_tables import cut_table, rounded, row_table
+from mutmeta_lib.experiments.setting import DEMO, describe_encoder, load_assays, make_record
+from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.predictor import Predictor
+from mutmeta_lib.protocol_data import (
+    POOLING,
+    TARGETS,
+    ProtocolData,
+    cap_rows,
+    protocol_of_assays,
+    read_protocol,
+)
+from mutmeta_lib.records import Record, recorded_parameters
+
+
+def protocol_experiment(
+    *,
+    release_dir: str,
+    encoder: str = "",
+    targets: Sequence[str] = TARGETS,
+    encodings: Sequence[str] = ("separator",),
+    max_tokens: int = 256,
+    sizes: Sequence[int] = (8, 16, 32),
+    draws: int = 200,
+    seeds: int = 5,
+    initial_epochs: int = 10,
+    finetune_epochs: int = 5,
+    maml_epochs: int = 30,
+    inner_lr: float = 0.01,
+    inner_steps: int = 5,
+    meta_lr: float = 1e-3,
+    initial_peak: float = 3e-3,
+    finetune_peak: float = 1e-3,
+    slow_peak: float = 1e-5,
+    time_rows: Sequence[int] = (500, 1000, 2000, 4000, 8000, 16000),
+    time_seeds: int = 3,
+    tiny_encodings: Sequence[str] = ("separator",),
+    tiny_sizes: Sequence[int] = (16,),
+    tiny_draws: int = 200,
+    tiny_rows: int = 4000,
+    tiny_max_tokens: int = 96,
+    tiny_initial_epochs: int = 5,
+    profile: str = "full",
+    checkpoint_dir: str | None = None,
+    cache_dir: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Record:
+    """Run the protocol of the public code with its own files.
+
+    Two encoders: ``tiny``, trained in every phase as the public code trains its encoder, on fewer
+    rows and shorter texts; and a pretrained one, frozen, of which the head alone is trained.
+
+    Args:
+        release_dir: a copy of the public repository, or ``demo``: a miniature on bundled data.
+        encoder: folder or name of the frozen encoder; none when empty.
+        targets: names of the target data sets (not read for ``demo``).
+        encodings: encodings of the frozen encoder.
+        max_tokens: its context: longer texts keep the residues around the mutated sites.
+        sizes: support rows, and as many query rows, in meta-training and test.
+        draws: draws of the test per target and size; the same for all seeds and methods.
+        seeds: repetitions of everything but the draws.
+        initial_epochs: epochs of the initial fit.
+        finetune_epochs: epochs of fine-tuning.
+        maml_epochs: epochs of meta-training, one meta-step per data set each.
+        inner_lr: rate of adaptation.
+        inner_steps: steps of adaptation.
+        meta_lr: Adam's rate in meta-training.
+        initial_peak: highest rate of the initial fit (the public code's for a frozen encoder).
+        finetune_peak: the same of fine-tuning.
+        slow_peak: highest rate of a second fine-tuning (the public code's for a trained encoder).
+        time_rows: numbers of rows of every data set whose cost is measured, on the first target.
+        time_seeds: repetitions of that.
+        tiny_encodings: encodings of ``tiny``.
+        tiny_sizes: its sizes.
+        tiny_draws: its draws.
+        tiny_rows: rows it is trained on per file at most; 0 means all. Test files are never cut.
+        tiny_max_tokens: its context.
+        tiny_initial_epochs: its epochs of the initial fit.
+        profile: name of the profile, for the record.
+        checkpoint_dir: folder in which the parts of a run are kept as they end.
+        cache_dir: folder in which the vectors of the frozen encoder are kept.
+        progress: called with one line of text per step.
+
+    Returns:
+        A record: tables ``rows``, ``cuts``, ``gains``, ``ratios``, ``errors``, ``whole``,
+        ``seconds``, ``times``; numbers ``<encoder>_<encoding>_<target>_<method>_<comparison>`` and
+        others, see `protocol_numbers`. Seconds are of the processor, without what other programs
+        took; those of a frozen encoder do not contain running it.
+
+    Raises:
+        DataError: a table is missing or cannot be read, or has too few rows for the sizes.
+
+    """
+    parameters = recorded_parameters(locals())
+    say = progress or (lambda line: None)
+    began = time.perf_counter()
+    data = _demo() if release_dir == DEMO else read_protocol(release_dir, targets)
+    setting = Setting(
+        initial_epochs,
+        finetune_epochs,
+        maml_epochs,
+        InnerLoop(inner_lr, inner_steps, first_order=True),
+        meta_lr,
+        initial_peak,
+        finetune_peak,
+        slow_peak,
+        tuple(sizes),
+        draws,
+    )
+    small = replace(
+        setting, initial_epochs=tiny_initial_epochs, sizes=tuple(tiny_sizes), draws=tiny_draws
+    )
+    capped = cap_rows(data, tiny_rows)
+    timing = {"time_rows": tuple(time_rows), "time_seeds": time_seeds}
+    runs = [Run("tiny", "tiny", False, tiny_max_tokens, tiny_encodings, capped, small, **timing)]
+    if encoder:
+        name = _short(load_encoder(encoder).name)
+        name = "frozen_tiny" if name == "tiny" else name
+        frozen = Run(name, encoder, True, max_tokens, encodings, data, setting, **timing)
+        runs.insert(0, frozen)
+    kept = [
+        run_all_seeds(run, encoding, seeds, checkpoint_dir, cache_dir, say)
+        for run in runs
+        for encoding in run.encodings
+    ]
+    tables = {"rows": row_table(data, capped), "cuts": cut_table(runs)}
+    for name in ("gains", "ratios", "errors", "whole", "seconds", "times"):
+        tables[name] = pd.concat([part[name] for part in kept], ignore_index=True)
+    described = describe_encoder(Predictor(loaded(runs[0], 0), POOLING))
+    if encoder:
+        described["provenance"] |= {"beside it": "tiny, trained"}
+    made = make_record(
+        "protocol",
+        profile,
+        parameters,
+        assays=[],
+        encoder=described,
+        device="cpu",
+        seconds={"total": time.perf_counter() - began},
+        numbers=protocol_numbers(tables["gains"], tables["whole"], tables["seconds"]),
+        tables={name: rounded(table) for name, table in tables.items()},
+    )
+    made.data.update(data.sha256)
+    return made
+
+
+def _short(name: str) -> str:
+    """An encoder's name in numbers: letters and digits only.
+
+    >>> _short("ESM-2 t6 8M (UR50D), encoder")
+    'esm2'
+    """
+    first = name.split()[0] if name.split() else name
+    return "".join(letter for letter in first.lower() if letter.isalnum())
+
+
+def _demo() -> ProtocolData:
+    """The miniature: stability of GB1 first, then two assays of each protein as a data set."""
+    assays = load_assays(DEMO, per_protein=2)
+    (initial,) = [assay for assay in assays if assay.property == "stability"]
+    proteins: dict[str, list] = {}
+    for assay in assays:
+        if assay is not initial:
+            proteins.setdefault(assay.protein, []).append(assay)
+    short = {name: name.replace("-", " ").split()[0] for name in proteins}
+    return protocol_of_assays(initial, {short[name]: group for name, group in proteins.items()})
