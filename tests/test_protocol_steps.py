@@ -11,7 +11,7 @@ from mutmeta_lib.encoders import tiny_encoder
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.maml import InnerLoop, meta_gradient
 from mutmeta_lib.predictor import Predictor
-from mutmeta_lib.protocol_data import encode_protocol, read_protocol
+from mutmeta_lib.protocol_data import Rows, encode_protocol, read_protocol
 from mutmeta_lib.protocol_steps import (
     ARMS,
     draw_support_query,
@@ -140,6 +140,7 @@ def test_support_rows_are_never_query_rows(n, seed, data):
 
 def test_one_cycle_learns_and_leaves_its_start_alone(data):
     rows = data.train["binding_affinity"]
+    rows = Rows(rows.tokens, rows.labels + 2)
     before = flat(START).clone()
 
     def fit(seed, **length):
@@ -156,7 +157,7 @@ def test_one_cycle_learns_and_leaves_its_start_alone(data):
 
     fitted = fit(0, epochs=20)
     assert torch.equal(flat(START), before)
-    assert PREDICTOR.loss(fitted, rows) < 0.7 * PREDICTOR.loss(START, rows)
+    assert PREDICTOR.loss(fitted, rows) < 0.5 * PREDICTOR.loss(START, rows)
     assert torch.equal(flat(fitted), flat(fit(0, epochs=20)))
     assert not torch.equal(flat(fitted), flat(fit(1, epochs=20)))
     # 60 rows hold three whole batches of 16.

@@ -1,5 +1,6 @@
 """All seeds of one encoder in the public code's comparison, kept as they end."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -48,8 +49,11 @@ def run_all_seeds(
     checkpoint_dir: str | None,
     cache_dir: str | None,
     say: Callable[[str], None],
-) -> dict[str, pd.DataFrame]:
-    """Tables of one encoder and encoding; parts that were kept are not computed again."""
+) -> tuple[float, dict[str, pd.DataFrame]]:
+    """Processor seconds and tables of one encoder and encoding.
+
+    Parts that were kept are not computed again; their seconds are those that they took.
+    """
     label = f"{run.name}, {encoding}"
     question = {
         "setting": asdict(run.setting),
@@ -78,7 +82,10 @@ def run_all_seeds(
         return Predictor(loaded(run, seed), POOLING, start=None if run.frozen else 0)
 
     def one(seed: int) -> dict:
-        return run_seed(predictor(seed), encoded(), run.setting, seed)
+        given = predictor(seed), encoded()
+        began = time.process_time()
+        found = run_seed(*given, run.setting, seed)
+        return found | {"total_seconds": time.process_time() - began}
 
     results = []
     for seed in range(seeds):
@@ -100,4 +107,7 @@ def run_all_seeds(
         say(f"{label}: time, seed {seed} done")
     where = {"encoder": run.name, "encoding": encoding}
     made = result_tables(results, run.setting.sizes, where)
-    return made | {"times": pd.DataFrame(times).assign(target=target, **where)}
+    spent = sum(result["total_seconds"] for result in results)
+    return spent + sum(row["seconds"] for row in times), made | {
+        "times": pd.DataFrame(times).assign(target=target, **where)
+    }
