@@ -10,6 +10,7 @@ from mutmeta_lib.plots.audit import (
     query_error_intervals,
     signs,
 )
+from mutmeta_lib.plots.checks import adaptation_curves, forest, shared_bill
 from mutmeta_lib.plots.curves import few_shot_curves, timing_curve, training_curve
 from mutmeta_lib.plots.data import score_distributions, split_overview, tokens_figure
 from mutmeta_lib.plots.forests import encoding_scores, paired_differences
@@ -17,8 +18,10 @@ from mutmeta_lib.plots.protocol import gain_draws, gain_intervals, time_and_rows
 from mutmeta_lib.plots.style import label, look, style
 
 __all__ = [
+    "adaptation_curves",
     "encoding_scores",
     "few_shot_curves",
+    "forest",
     "gain_draws",
     "gain_intervals",
     "label",
@@ -28,6 +31,7 @@ __all__ = [
     "query_error_histograms",
     "query_error_intervals",
     "score_distributions",
+    "shared_bill",
     "signs",
     "split_overview",
     "style",

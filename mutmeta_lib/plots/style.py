@@ -47,6 +47,14 @@ LOOKS: dict[str, Look] = {
     "fomaml": Look("MAML, first order", SKY, "o", "--"),
     "maml_fixed": Look("MAML, fixed labels", BLUE, "<", ":"),
     "finetune_epochs": Look("Fine-tuning, epochs", VERMILLION, ">", ":"),
+    "scores_a": Look("Scores of A alone", BLACK, "X", ":"),
+    "ridge_a": Look("Ridge with A's score", PURPLE, "P", "-"),
+    "maml_a": Look("MAML, via A", SKY, "d", "-"),
+    "finetune_a": Look("Fine-tuning, via A", ORANGE, "s", "-"),
+    "finetune_fixed": Look("Fine-tuning, fixed labels", VERMILLION, "v", ":"),
+    "maml_steps": Look("MAML, all labels", BLUE, "o", "-"),
+    "finetune_steps": Look("Fine-tuning, all labels", VERMILLION, "^", "-"),
+    "maml_epochs": Look("MAML, epochs", BLUE, "D", "--"),
 }
 """Method -> look, the same in every figure."""
 
