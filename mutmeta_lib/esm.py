@@ -142,7 +142,8 @@ class EsmLayers(nn.Module):
         if wanted is not None:
             x, normed = at(x, wanted), at(normed, wanted)
             cos, sin = cos[wanted][:, None], sin[wanted][:, None]
-        query = rotate(_heads(attention.query(normed) * size**-0.5, size), cos, sin)
+        scale = size**-0.5
+        query = rotate(_heads(attention.query(normed), size), cos * scale, sin * scale)
         return x + block.output.dense(attend(query, key, value, bias))
 
     def _sibling_attention(
@@ -151,7 +152,8 @@ class EsmLayers(nn.Module):
         attention, size = block.self, block.self.attention_head_size
         cos, sin = (torch.cat([t, t[varying].expand(len(x), -1)]) for t in rotation)
         normed = block.LayerNorm(distinct_tokens(x, varying))
-        query = rotate(_heads(attention.query(normed) * size**-0.5, size), cos, sin)
+        scale = size**-0.5
+        query = rotate(_heads(attention.query(normed), size), cos * scale, sin * scale)
         key = rotate(_heads(attention.key(normed), size), cos, sin)
         value = _heads(attention.value(normed), size)
         return x + block.output.dense(attend_siblings(query, key, value, len(x), varying))

@@ -51,7 +51,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Te
         Shape ``(n, m, heads * head width)``.
 
     """
-    if not torch.is_grad_enabled() and query.shape[-2] > 1:
+    if not torch.is_grad_enabled():
         # Fused kernels have no second derivative, but nobody asks for one here.
         mixed = nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=bias, scale=1.0

@@ -89,6 +89,16 @@ def test_whatever_the_embeddings_depend_on_is_another_file(encoder, batch, tmp_p
         np.testing.assert_array_equal(values, embed(*arguments))
 
 
+def test_a_lower_precision_is_near_and_another_file(encoder, batch, tmp_path):
+    exact = cached_embeddings(encoder, batch, "mean", tmp_path)
+    low = cached_embeddings(encoder, batch, "mean", tmp_path, precision="bfloat16")
+    assert len(list(tmp_path.iterdir())) == 2
+    assert low.dtype == np.float32
+    assert 0 < np.abs(low - exact).max() < 0.05 * np.abs(exact).max()
+    with pytest.raises(DataError, match="no precision 'float16'"):
+        embed(encoder, batch, "mean", precision="float16")
+
+
 def flip_a_bit(file, values):
     content = bytearray(file.read_bytes())
     place = content.find(values.tobytes()[:16])
