@@ -14,6 +14,8 @@ from mutmeta_lib.experiments.pair_transfer import protocols_experiment
 from mutmeta_lib.experiments.protocol import protocol_experiment
 from mutmeta_lib.experiments.speed import speed_experiment
 from mutmeta_lib.experiments.timing import timing_experiment
+from mutmeta_lib.experiments.transfer import transfer_experiment
+from mutmeta_lib.experiments.transfer_encodings import transfer_encodings_experiment
 
 EXPERIMENTS = {
     "audit": audit_experiment,
@@ -22,6 +24,8 @@ EXPERIMENTS = {
     "few_shot": few_shot_experiment,
     "protocol": protocol_experiment,
     "timing": timing_experiment,
+    "transfer": transfer_experiment,
+    "transfer_encodings": transfer_encodings_experiment,
     "held_out": held_out_experiment,
     "protocols": protocols_experiment,
     "speed": speed_experiment,
@@ -40,4 +44,6 @@ __all__ = [
     "speed_experiment",
     "swap_experiment",
     "timing_experiment",
+    "transfer_encodings_experiment",
+    "transfer_experiment",
 ]
