@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mutmeta_lib.bootstrap import bootstrap_mean, effective_number
+from mutmeta_lib.bootstrap import bootstrap_mean, bootstrap_ratio, effective_number
 
 numbers = st.lists(st.floats(-100, 100), min_size=2, max_size=20).map(np.array)
 
@@ -91,3 +91,22 @@ def test_effective_number_lies_between_one_and_the_number(groups):
 
 def test_effective_number_of_nothing_is_zero():
     assert effective_number(np.array([])) == 0.0
+
+
+def test_a_ratio_of_proportional_values_has_no_spread():
+    below = np.array([1.0, 2.0, 5.0])
+    assert bootstrap_ratio(3 * below, below) == pytest.approx((3.0, 3.0, 3.0))
+
+
+def test_a_cost_over_a_saving_that_may_not_exist_has_an_interval_without_an_end():
+    value, low, high = bootstrap_ratio(np.ones(4), np.array([1.0, 1.0, 1.0, -2.5]))
+    assert value == pytest.approx(8.0)
+    assert 0 < low < value
+    assert high == np.inf
+    assert bootstrap_ratio(np.ones(3), -np.ones(3)) == (np.inf, np.inf, np.inf)
+
+
+def test_a_ratio_of_one_group_has_no_interval():
+    value, low, high = bootstrap_ratio(np.ones(3), np.ones(3), np.zeros(3))
+    assert value == 1.0
+    assert np.isnan([low, high]).all()

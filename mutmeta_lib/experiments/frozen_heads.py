@@ -18,6 +18,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.experiments.setting import DEMO, load_assays
 from mutmeta_lib.frozen import freeze
 from mutmeta_lib.losses import LOSSES
+from mutmeta_lib.normal_scores import with_normal_scores
 from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.selections import load_selection
 from mutmeta_lib.splits import Split, cluster_proteins
@@ -59,23 +60,25 @@ def read_assays(
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
-    """A predictor that reads pooled vectors, and assays that hold them, by id."""
+    """A predictor that reads pooled vectors, and assays that hold them, by id.
+
+    Vectors are standardised within each assay, over all its variants: their sequences are known
+    before anything is measured. Every method, by gradient or in closed form, reads the same ones.
+    ``training`` are the assays as meta-training sees them, with scores of one shape
+    (``normal_scores``), so that no assay's outliers lead; tests see what was measured.
+    """
 
     predictor: Predictor
     assays: dict[str, EncodedAssay]
+    training: dict[str, EncodedAssay]
 
     def of(self, ids: Sequence[str]) -> list[EncodedAssay]:
         """The assays of these ids."""
         return [self.assays[name] for name in ids]
 
     def features(self) -> Features:
-        """Vectors standardised within each assay over all its variants, as ridge reads them."""
-        tables = {}
-        for name, assay in self.assays.items():
-            states = np.asarray(assay.tokens.states, dtype=float)
-            spread = states.std(axis=0)
-            tables[name] = (states - states.mean(axis=0)) / np.where(spread > 1e-8, spread, 1.0)
-        return lambda examples: tables[examples.assay.assay.id][examples.rows]
+        """Rows of the vectors, as ridge reads them."""
+        return lambda examples: examples.tokens.hidden.numpy()
 
 
 def freeze_assays(
@@ -89,7 +92,19 @@ def freeze_assays(
     """Encode assays and run the encoder on every variant, once."""
     encoded = [encode_assay(a, encoding, encoder.vocabulary, encoder.max_tokens) for a in assays]
     predictor, frozen = freeze(Predictor(encoder, pooling), encoded, None, cache_dir=cache_dir)
-    return Frozen(predictor, {assay.assay.id: assay for assay in frozen})
+    kept, training = {}, {}
+    for one in frozen:
+        tokens = replace(one.tokens, states=standardised(one.tokens.states))
+        kept[one.assay.id] = replace(one, tokens=tokens)
+        training[one.assay.id] = replace(kept[one.assay.id], assay=with_normal_scores(one.assay))
+    return Frozen(predictor, kept, training)
+
+
+def standardised(states: torch.Tensor) -> torch.Tensor:
+    """Mean 0 and variance 1 per column of ``(n, width)``; a constant column becomes 0."""
+    centred = states - states.mean(dim=0)
+    spread = centred.std(dim=0, correction=0)
+    return centred / torch.where(spread > 1e-5, spread, torch.inf)
 
 
 def split_around(
@@ -140,10 +155,10 @@ def learn_start(
     made = meta_train(
         frozen.predictor,
         fresh,
-        frozen.of(split.train),
+        [frozen.training[id] for id in split.train],
         replace(settings, algorithm=name),
         seed=seed,
-        validation=frozen.of(split.validation),
+        validation=[frozen.training[id] for id in split.validation],
     )
     return made.params, clock() - began
 

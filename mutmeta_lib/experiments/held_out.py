@@ -43,6 +43,7 @@ def held_out_experiment(
     hold_outs: Sequence[str] = HOLD_OUTS,
     held_out: float = 0.2,
     min_variants: int = 50,
+    max_length: int = 0,
     seeds: int = 3,
     mlp_seeds: int = 1,
     mlp_steps: int = 200,
@@ -65,6 +66,7 @@ def held_out_experiment(
         hold_outs: ``variants`` (random rows) and/or ``sites`` (all variants at held-out sites).
         held_out: fraction of variants, or of sites, held out per assay.
         min_variants: smaller assays are left out.
+        max_length: assays of longer proteins are left out; 0 means none.
         seeds: number of hold-outs.
         mlp_seeds: number of them on which the MLP head is trained as well (first pooling).
         mlp_steps: Adam steps of the MLP head.
@@ -86,7 +88,11 @@ def held_out_experiment(
     parameters = recorded_parameters(locals())
     say = progress or (lambda line: None)
     assays = read_assays(data_dir, selection, None, per_protein, roles)
-    assays = [assay for assay in assays if len(assay) >= min_variants]
+    assays = [
+        assay
+        for assay in assays
+        if len(assay) >= min_variants and len(assay.wild_type) <= (max_length or np.inf)
+    ]
     clusters = cluster_proteins(assays)
     loaded = load_encoder(encoder)
     question = {

@@ -53,6 +53,7 @@ def protocols_experiment(
     roles: Sequence[str] | None = None,
     per_protein: int = 0,
     pair_cap: int = 160,
+    max_length: int = 0,
     encoder: str = "tiny",
     encoding: str = "separator",
     pooling: str = "sites",
@@ -82,6 +83,7 @@ def protocols_experiment(
         roles: kinds of assays of the selection; all when None.
         per_protein: assays per protein and property of the bundled data; 0 is all.
         pair_cap: variants of each assay of a pair at most.
+        max_length: pairs with a longer protein are left out; 0 means none.
         encoder: ``tiny``, a local directory or a hub name; it is frozen.
         encoding: how a variant is written as tokens.
         pooling: how hidden states become one vector.
@@ -110,6 +112,8 @@ def protocols_experiment(
     say = progress or (lambda line: None)
     assays = read_assays(data_dir, selection, None, per_protein, roles)
     pairs = _demo_pairs(assays, pair_cap) if data_dir == DEMO else _listed(data_dir, pair_cap)
+    longest = max_length or float("inf")
+    pairs = [p for p in pairs if max(len(p.a.wild_type), len(p.b.wild_type)) <= longest]
     paired = {assay.sha256: assay for pair in pairs for assay in (pair.a, pair.b)}
     loaded = load_encoder(encoder)
     how = {"encoding": encoding, "pooling": pooling, "cache_dir": cache_dir}
