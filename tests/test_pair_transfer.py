@@ -31,9 +31,7 @@ def test_pairs_are_taken_both_ways_and_not_learned_from(record):
     pairs, results = record.table("pairs"), record.table("results")
     ways = set(zip(results["a"], results["assay"], strict=True))
     both = list(zip(pairs["a"], pairs["b"], strict=True))
-    assert ways == {
-        w for a, b in zip(pairs["a"], pairs["b"], strict=True) for w in ((a, b), (b, a))
-    }
+    assert ways == {*both, *((b, a) for a, b in both)}
     assert pairs["cluster"].nunique() == 1
 
 
