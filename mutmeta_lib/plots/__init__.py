@@ -16,6 +16,13 @@ from mutmeta_lib.plots.data import score_distributions, split_overview, tokens_f
 from mutmeta_lib.plots.forests import encoding_scores, paired_differences
 from mutmeta_lib.plots.protocol import gain_draws, gain_intervals, time_and_rows
 from mutmeta_lib.plots.style import label, look, style
+from mutmeta_lib.plots.transfer import (
+    gain_forest,
+    identity_scatter,
+    lead_strip,
+    methods_by_encoding,
+    signature_forest,
+)
 
 __all__ = [
     "adaptation_curves",
@@ -23,15 +30,20 @@ __all__ = [
     "few_shot_curves",
     "forest",
     "gain_draws",
+    "gain_forest",
     "gain_intervals",
+    "identity_scatter",
     "label",
     "label_tails",
+    "lead_strip",
     "look",
+    "methods_by_encoding",
     "paired_differences",
     "query_error_histograms",
     "query_error_intervals",
     "score_distributions",
     "shared_bill",
+    "signature_forest",
     "signs",
     "split_overview",
     "style",

@@ -44,6 +44,8 @@ LOOKS: dict[str, Look] = {
     "metasgd": Look("Meta-SGD", PURPLE, "8", "-"),
     "r2d2": Look("R2-D2 (ridge head)", BLACK, "*", "-"),
     "deepkernel": Look("Deep kernel (GP head)", VERMILLION, "H", "-"),
+    "maml_1": Look("MAML, one step", BLUE, "<", "--"),
+    "maml_rank": Look("MAML, trained to rank", ORANGE, "o", "--"),
     "fomaml": Look("MAML, first order", SKY, "o", "--"),
     "maml_fixed": Look("MAML, fixed labels", BLUE, "<", ":"),
     "finetune_epochs": Look("Fine-tuning, epochs", VERMILLION, ">", ":"),
