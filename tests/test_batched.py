@@ -117,7 +117,8 @@ def test_auto_trains_a_frozen_head_to_the_start_that_the_loop_reaches(name):
 def test_the_fastest_backend_is_offered():
     loop = InnerLoop()
     assert ALGORITHMS["maml"](FEATURES).fastest(loop) == "lowrank"
-    assert ALGORITHMS["maml"](PREDICTOR).fastest(loop) == "torch.func"
+    assert ALGORITHMS["maml"](PREDICTOR).fastest(loop) == "autograd"
+    assert ALGORITHMS["metasgd"](PREDICTOR).fastest(loop) == "torch.func"
     assert ALGORITHMS["reptile"](FEATURES).batched(loop) == {}
     for name, build in ALGORITHMS.items():
         algorithm = build(FEATURES if name not in ("boil",) else PREDICTOR)

@@ -1,8 +1,9 @@
-"""Backwards step by step is the same derivative, in the memory of one step."""
+"""Other ways to the same derivative: by autograd alone, and backwards in one step's memory."""
 
 import pytest
 import torch
 
+from mutmeta_lib.maml.autograd import autograd_task_gradient
 from mutmeta_lib.maml.inner import InnerLoop
 from mutmeta_lib.maml.meta import task_gradient
 from mutmeta_lib.maml.recursion import recursive_task_gradient
@@ -37,8 +38,9 @@ def test_it_is_the_gradient_through_the_whole_loop(problem, scope, first_order, 
     params, support, query = problem
     loop = InnerLoop(0.2, steps, first_order, scope)
     expected = task_gradient(loss, params, support, query, loop)
-    found = recursive_task_gradient(loss, params, support, query, loop)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    for gradient in (recursive_task_gradient, autograd_task_gradient):
+        found = gradient(loss, params, support, query, loop)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_second_order_differs_from_first(problem):

@@ -183,7 +183,7 @@ def encoder_case(
     first_order: bool,
     residues: int,
     start: int,
-    backend: str = "torch.func",
+    backend: str = "autograd",
     coarse: bool = False,
 ) -> Case:
     """(b) The last layers of ESM-2 8M's shape from layer `start` on, or (c) all of it (0).

@@ -97,7 +97,9 @@ class Algorithm:
 
     def fastest(self, loop: InnerLoop) -> str:
         """What the backend ``auto`` stands for: the fastest by our measurements, all are exact."""
-        return "lowrank" if "lowrank" in self.batched(loop) else "torch.func"
+        if "lowrank" in self.batched(loop):
+            return "lowrank"
+        return "autograd" if "autograd" in self.backends else "torch.func"
 
 
 def _in_scope(scope: str) -> Callable[[InnerLoop], InnerLoop]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
+from mutmeta_lib.maml.autograd import autograd_task_gradient
 from mutmeta_lib.maml.inner import Batch, InnerLoop, Loss, Params, Update, inner_update
 from mutmeta_lib.maml.learn2learn import gbml_task_gradient
 from mutmeta_lib.maml.learn2learn import task_gradient as learn2learn_task_gradient
@@ -47,6 +48,7 @@ task_gradient = differentiate(inner_update)
 
 BACKENDS: dict[str, TaskGradient] = {
     "torch.func": task_gradient,
+    "autograd": autograd_task_gradient,
     "recursion": recursive_task_gradient,
     "learn2learn": learn2learn_task_gradient,
     "learn2learn-gbml": gbml_task_gradient,
@@ -74,8 +76,8 @@ def meta_gradient(
         params: the shared start.
         tasks: ``(support, query)`` pairs.
         loop: the inner loop.
-        backend: a name in ``backends`` (``torch.func``, ``recursion``, ``learn2learn``,
-            ``learn2learn-gbml``) or in ``batched``.
+        backend: a name in ``backends`` (``torch.func``, ``autograd``, ``recursion``,
+            ``learn2learn``, ``learn2learn-gbml``) or in ``batched``.
         backends: name -> gradient of one task; MAML's, unless another algorithm brings its own.
         batched: name -> gradient of all tasks at once (see ``batched``). If a loss or the gradient
             is not finite, the tasks are taken one by one with ``torch.func`` to find out which.
