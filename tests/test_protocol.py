@@ -4,6 +4,7 @@ import torch
 from toy_protocol import toy_release
 
 from mutmeta_lib.encoders import tiny_encoder
+from mutmeta_lib.errors import DataError
 from mutmeta_lib.experiments import EXPERIMENTS
 from mutmeta_lib.experiments.protocol import _short, protocol_experiment
 from mutmeta_lib.experiments.protocol_run import Setting, draw_rows, run_seed
@@ -144,6 +145,11 @@ def test_the_miniature_runs_on_bundled_data():
     assert len(set(record.table("gains")["target"])) == 3
     assert not len(record.table("times"))
     assert "bundled" not in record.numbers
+
+
+def test_no_encoder_at_all_is_refused(copy):
+    with pytest.raises(DataError, match="there is no encoder to run"):
+        protocol_experiment(release_dir=str(copy), tiny_encodings=[])
 
 
 def test_encoders_are_named_by_letters_and_digits():

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pandas as pd
 
 from mutmeta_lib.encoders import load_encoder
+from mutmeta_lib.errors import DataError
 from mutmeta_lib.experiments.protocol_numbers import protocol_numbers
 from mutmeta_lib.experiments.protocol_run import Setting
 from mutmeta_lib.experiments.protocol_runs import Run, loaded, run_all_seeds
@@ -85,7 +86,7 @@ def protocol_experiment(
         slow_peak: highest rate of a second fine-tuning (the public code's for a trained encoder).
         time_rows: numbers of rows of every data set whose cost is measured, on the first target.
         time_seeds: repetitions of that.
-        tiny_encodings: encodings of ``tiny``.
+        tiny_encodings: encodings of ``tiny``; none leaves it out.
         tiny_sizes: its sizes.
         tiny_draws: its draws.
         tiny_rows: rows it is trained on per file at most; 0 means all. Test files are never cut.
@@ -103,7 +104,8 @@ def protocol_experiment(
         took; those of a frozen encoder do not contain running it.
 
     Raises:
-        DataError: a table is missing or cannot be read, or has too few rows for the sizes.
+        DataError: a table is missing or cannot be read, or has too few rows for the sizes; or
+            there is no encoder.
 
     """
     parameters = recorded_parameters(locals())
@@ -126,12 +128,17 @@ def protocol_experiment(
     )
     capped = cap_rows(data, tiny_rows)
     timing = {"time_rows": tuple(time_rows), "time_seeds": time_seeds}
-    runs = [Run("tiny", "tiny", False, tiny_max_tokens, tiny_encodings, capped, small, **timing)]
+    runs = []
     if encoder:
         name = _short(load_encoder(encoder).name)
         name = "frozen_tiny" if name == "tiny" else name
-        frozen = Run(name, encoder, True, max_tokens, encodings, data, setting, **timing)
-        runs.insert(0, frozen)
+        runs.append(Run(name, encoder, True, max_tokens, encodings, data, setting, **timing))
+    if tiny_encodings:
+        runs.append(
+            Run("tiny", "tiny", False, tiny_max_tokens, tiny_encodings, capped, small, **timing)
+        )
+    if not runs:
+        raise DataError("there is no encoder to run", "name one, or encodings for tiny")
     kept = {
         f"{run.name}, {encoding}": run_all_seeds(
             run, encoding, seeds, checkpoint_dir, cache_dir, say
@@ -139,12 +146,12 @@ def protocol_experiment(
         for run in runs
         for encoding in run.encodings
     }
-    tables = {"rows": row_table(data, capped), "cuts": cut_table(runs)}
+    tables = {"rows": row_table(data, runs), "cuts": cut_table(runs)}
     for name in ("gains", "ratios", "errors", "whole", "seconds", "times"):
         parts = [found[name] for _, found in kept.values()]
         tables[name] = pd.concat(parts, ignore_index=True)
     described = describe_encoder(Predictor(loaded(runs[0], 0), POOLING))
-    if encoder:
+    if len(runs) > 1:
         described["provenance"] |= {"beside it": "tiny, trained"}
     made = make_record(
         "protocol",

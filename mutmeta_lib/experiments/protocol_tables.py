@@ -38,22 +38,19 @@ def result_tables(
     return {name: pd.concat(parts, ignore_index=True) for name, parts in made.items()}
 
 
-def row_table(data: ProtocolData, capped: ProtocolData) -> pd.DataFrame:
-    """How many rows each part has, and how many ``tiny`` reads."""
-    rows = [{"part": "initial", "rows": len(data.initial), "tiny": len(capped.initial)}]
-    for name in data.train:
-        rows.append(
-            {
-                "part": f"{name} train",
-                "rows": len(data.train[name]),
-                "tiny": len(capped.train[name]),
-            }
-        )
-        rows.append({"part": f"{name} test", "rows": len(data.test[name])})
-        rows[-1]["tiny"] = rows[-1]["rows"]
-    for row in rows:
-        row["resplit"] = row["part"].split()[0] in data.resplit
-    return pd.DataFrame(rows)
+def row_table(data: ProtocolData, runs: Sequence) -> pd.DataFrame:
+    """How many rows each part has, how many each run reads, and which were split anew."""
+
+    def parts(read: ProtocolData) -> dict[str, int]:
+        found = {"initial": len(read.initial)}
+        for name in read.train:
+            found[f"{name} train"] = len(read.train[name])
+            found[f"{name} test"] = len(read.test[name])
+        return found
+
+    made = pd.DataFrame({"rows": parts(data)} | {run.name: parts(run.data) for run in runs})
+    made = made.rename_axis("part").reset_index()
+    return made.assign(resplit=made["part"].str.split().str[0].isin(data.resplit))
 
 
 def cut_table(runs: Sequence) -> pd.DataFrame:
