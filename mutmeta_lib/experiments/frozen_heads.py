@@ -5,8 +5,9 @@ and a hundred adaptations can be followed step by step.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from mutmeta_lib.experiments.setting import DEMO, load_assays
 from mutmeta_lib.frozen import freeze
 from mutmeta_lib.losses import LOSSES
 from mutmeta_lib.normal_scores import with_normal_scores
+from mutmeta_lib.pieces import Pieces
 from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.selections import load_selection
 from mutmeta_lib.splits import Split, cluster_proteins
@@ -43,6 +45,18 @@ STARTS = ("maml", "multitask", "finetune")
 def clock() -> float:
     """Seconds of computation by this process, all threads together; waiting does not count."""
     return time.process_time()
+
+
+def timed(pieces: Pieces, name: str, compute: Callable[[], Any]) -> tuple[Any, float]:
+    """A kept or computed part of a run, and the seconds of computation that it took when made."""
+
+    def both() -> dict:
+        began = clock()
+        made = compute()
+        return {"made": made, "seconds": clock() - began}
+
+    kept = pieces.get(name, both)
+    return kept["made"], kept["seconds"]
 
 
 def read_assays(

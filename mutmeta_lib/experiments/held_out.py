@@ -16,7 +16,13 @@ from mutmeta_lib.baselines import RIDGE_PENALTIES
 from mutmeta_lib.bootstrap import bootstrap_mean
 from mutmeta_lib.encoders import load_encoder
 from mutmeta_lib.experiments.encodings import HOLD_OUTS, hold_out_task
-from mutmeta_lib.experiments.frozen_heads import Frozen, freeze_assays, learn_start, read_assays
+from mutmeta_lib.experiments.frozen_heads import (
+    Frozen,
+    freeze_assays,
+    learn_start,
+    read_assays,
+    timed,
+)
 from mutmeta_lib.experiments.setting import make_record
 from mutmeta_lib.finetune import finetune
 from mutmeta_lib.metrics import spearman
@@ -102,7 +108,7 @@ def held_out_experiment(
         "version": __version__,
     }
     pieces = Pieces(Path(checkpoint_dir) if checkpoint_dir else None, question)
-    rows, by_type = [], []
+    rows, by_type, spent = [], [], 0.0
     for encoding in encodings:
         for pooling in poolings:
 
@@ -121,7 +127,8 @@ def held_out_experiment(
                         made["types"] += [where | row for row in found["types"] if first]
                 return made
 
-            kept = pieces.get(f"{encoding} {pooling}", cell)
+            kept, seconds = timed(pieces, f"{encoding} {pooling}", cell)
+            spent += seconds
             rows += kept["rows"]
             by_type += kept["types"]
             say(f"{encoding}, {pooling}: done")
@@ -140,7 +147,7 @@ def held_out_experiment(
         assays=assays,
         encoder={"name": loaded.name, "sha256": loaded.sha256, "provenance": loaded.provenance},
         device="cpu",
-        seconds={},
+        seconds={"on vectors": spent},
         numbers=numbers | typed_numbers,
         tables={
             "results": means.round(4),

@@ -26,6 +26,7 @@ from mutmeta_lib.experiments.frozen_heads import (
     learn_start,
     read_assays,
     split_around,
+    timed,
     validation_tasks,
 )
 from mutmeta_lib.experiments.pair_numbers import pair_numbers, pair_tables
@@ -140,11 +141,14 @@ def protocols_experiment(
     pool = freeze_assays(loaded, assays, **how)
     cases = [_case(pair, loaded, how, clusters) for pair in pairs]
     bench = Bench(pool, settings, shots, adapt_steps, source_steps, tuning_tasks)
-    rows = []
+    rows, spent = [], 0.0
     for seed in range(seeds):
-        rows += pieces.get(
-            f"seed {seed}", lambda s=seed: measure(bench, cases, list(paired.values()), s)
+        part, seconds = timed(
+            pieces,
+            f"seed {seed}",
+            lambda s=seed: measure(bench, cases, list(paired.values()), s),
         )
+        rows, spent = rows + part, spent + seconds
         say(f"seed {seed}: done")
     results, known = pd.DataFrame(rows), pd.DataFrame([overlap(case) for case in cases])
     return make_record(
@@ -154,7 +158,7 @@ def protocols_experiment(
         assays=[*assays, *paired.values()],
         encoder={"name": loaded.name, "sha256": loaded.sha256, "provenance": loaded.provenance},
         device="cpu",
-        seconds={},
+        seconds={"on vectors": spent},
         numbers=pair_numbers(results, known),
         tables=pair_tables(results, known),
     )

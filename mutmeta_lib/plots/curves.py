@@ -114,9 +114,12 @@ def training_curve(history: pd.DataFrame, *, title: str = "Meta-training") -> Fi
 
 
 def timing_curve(
-    seconds: pd.DataFrame, *, title: str = "Seconds to adapt, against labels"
+    seconds: pd.DataFrame,
+    *,
+    title: str = "Seconds to adapt, against labels",
+    ylabel: str = "wall-clock time per assay (s)",
 ) -> Figure:
-    """Wall-clock seconds against the number of labels, both logarithmic, one line per method.
+    """Seconds against the number of labels, both logarithmic, one line per method.
 
     ``seconds`` comes from ``evaluate.summarise(table, "seconds_adapt")``.
     """
@@ -143,7 +146,7 @@ def timing_curve(
         axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.minorticks_off()
         axis.set_xlabel("labelled variants of the new assay")
-        axis.set_ylabel("wall-clock time per assay (s)")
+        axis.set_ylabel(ylabel)
         legend_below(figure, axis)
         titled(figure, title, averaged(seconds))
     return figure
