@@ -105,7 +105,10 @@ def test_metasgd_learns_its_rates_and_both_backends_agree():
     rates = {name: value for name, value in ours.items() if name.startswith("rate.")}
     assert {name.removeprefix("rate.") for name in rates} == set(START)
     assert all((value != INNER.lr).any() for value in rates.values())
-    assert set(ALGORITHMS["metasgd"](PREDICTOR).backends) == set(BACKENDS) - {"autograd", "recursion"}
+    assert set(ALGORITHMS["metasgd"](PREDICTOR).backends) == set(BACKENDS) - {
+        "autograd",
+        "recursion",
+    }
     theirs = train("metasgd", replace(SETTINGS, backend="learn2learn")).params
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=5e-4)
 
