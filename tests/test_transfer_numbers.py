@@ -137,3 +137,12 @@ def test_encodings_are_compared_per_method_on_the_same_assays():
     assert row["mean"] == pytest.approx(0.2)
     assert one(found["shares"], group="all", encoding="mutant")["mean"] == pytest.approx(0.2)
     assert set(found["summary"]["method"]) == {"maml", "finetune"}
+
+
+def test_a_role_that_is_called_as_its_property_is_a_group_of_its_own(tables):
+    counts = tables["gains"].groupby("group")["n_assays"].first()
+    assert counts["solubility"] == counts["solubility scores"] == 2
+    ranked = tables["differences"].groupby("group")["n_assays"].first()
+    assert (ranked["solubility"], ranked["solubility scores"]) == (4, 2)
+    named = ["regime", "group", "baseline", "rates", "metric"]
+    assert not tables["gains"].duplicated(named).any()

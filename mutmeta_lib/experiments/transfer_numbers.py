@@ -56,7 +56,9 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[dict, pd.DataFrame]]:
             yield {"regime": regime, "group": name}, own
             if own["role"].nunique() > 1:
                 for role, some in own.groupby("role"):
-                    yield {"regime": regime, "group": role}, some
+                    # A role may be called as its property is: it is then a part of it.
+                    part_of = f"{role} scores" if role == name else role
+                    yield {"regime": regime, "group": part_of}, some
 
 
 def _summary(full: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +104,7 @@ def _gains(decided: pd.DataFrame) -> pd.DataFrame:
     for where, part in _groups(decided):
         present = set(part["method"])
         for other in [name for name in pd.unique(part["method"]) if not name.endswith("_mse")]:
-            if other in ("maml", "maml_rank", "blosum") or "maml" not in present:
+            if other in ("maml", "maml_1", "maml_rank", "blosum") or "maml" not in present:
                 continue
             for rates, ending in (("error", "_mse"), ("ranks", "")):
                 ours = f"maml{ending}"
