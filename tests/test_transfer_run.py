@@ -15,7 +15,7 @@ from mutmeta_lib.experiments.transfer_run import (
     average_seeds,
     best_rate,
     run_case,
-    supports,
+    support_pool,
 )
 from mutmeta_lib.experiments.transfer_setting import embed_assays, standardise
 from mutmeta_lib.maml import InnerLoop
@@ -44,6 +44,7 @@ def plan(assays=ASSAYS, methods=("maml", "multitask", "finetune", "ridge"), **ch
         "methods": methods,
         "shots": [0, 5],
         "pool": 10,
+        "pools": [5, 10],
         "settings": SETTINGS,
         "closed_steps": 2,
         "adapt_steps": 3,
@@ -127,16 +128,18 @@ def test_vectors_are_standardised_per_assay():
         )
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [(50, (40, [0, 10, 40])), (49, (10, [0, 10])), (20, (10, [0, 10])), (19, (0, [0]))],
-)
+@pytest.mark.parametrize(("size", "expected"), [(50, 40), (49, 10), (20, 10), (19, 0)])
 def test_small_assays_have_smaller_pools(size, expected):
-    assert supports(size, (0, 10, 40), 40) == expected
+    assert support_pool(size, (0, 10, 40), 40) == expected
 
 
-def test_a_smaller_list_of_shots_keeps_the_pool_of_the_larger():
-    assert supports(200, (0, 10), 40)[0] == supports(200, (0, 10, 20, 40), 40)[0] == 40
+def test_plans_of_one_experiment_predict_the_same_rows():
+    """A plan of fewer shots must not give small assays a larger query set."""
+    many = run_case(plan(methods=("ridge",), shots=[0, 5, 30], pool=30, pools=[0, 5, 30]), CASE)
+    few = run_case(plan(methods=("ridge",), shots=[0, 5], pool=30, pools=[0, 5, 30]), CASE)
+    shared = rows(many).query("shots < 30")
+    assert shared["spearman"].tolist() == rows(few)["spearman"].tolist()
+    assert set(shared["n_query"]) == set(rows(few)["n_query"]) == {10}
 
 
 def test_a_finished_case_is_read_not_run(tmp_path, outcome):

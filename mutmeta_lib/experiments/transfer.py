@@ -98,7 +98,8 @@ def transfer_experiment(
         family: tested in the regime ``proteins`` at zero and ``decided_at`` labels.
         shots: numbers of labels in the regime ``proteins``; 0 and ``decided_at`` in the others.
         decided_at: labels at which claims are judged and rates are chosen.
-        pool: variants of an assay reserved for supports; smaller assays reserve fewer.
+        pool: variants of an assay reserved for supports; smaller assays reserve the largest of
+            ``shots`` that they can.
         seeds: number of seeds; each draws new starts, tasks and supports.
         n_folds: groups of clusters.
         meta_steps: outer steps of every meta-trained start; the best on validation is kept.
@@ -149,7 +150,16 @@ def transfer_experiment(
     )
 
     def plan(names: Sequence[str], at: Sequence[int]) -> Plan:
-        fixed = (pool, settings, closed_steps, adapt_steps, decided_at, checkpoint_dir, question)
+        fixed = (
+            pool,
+            shots,
+            settings,
+            closed_steps,
+            adapt_steps,
+            decided_at,
+            checkpoint_dir,
+            question,
+        )
         return Plan(vectors, names, at, *fixed)
 
     few = sorted({0, decided_at})

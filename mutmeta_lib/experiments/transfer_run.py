@@ -36,12 +36,17 @@ KEPT = ("spearman", "ndcg", "mse", "mae", "relative_mse", "seconds_adapt", "seco
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What all cases of one regime share."""
+    """What all cases of one regime share.
+
+    ``pools`` are the sizes that an assay's support pool may have, up to ``pool``. They do not
+    follow ``shots``, so that query sets are the same in all plans of an experiment.
+    """
 
     vectors: Vectors
     methods: Sequence[str]
     shots: Sequence[int]
     pool: int
+    pools: Sequence[int]
     settings: MetaTraining
     closed_steps: int
     adapt_steps: int
@@ -58,6 +63,8 @@ class Plan:
             "methods": list(self.methods),
             "shots": list(self.shots),
         }
+        if list(self.pools) != list(self.shots):
+            question["pools"] = list(self.pools)
         return Pieces(Path(self.folder) if self.folder else None, question)
 
 
@@ -95,7 +102,7 @@ def _run(plan: Plan, case: Case, report: Report) -> dict:
     with divergences() as diverged:
         tested = pd.concat(
             [
-                test_assay(plan, methods, variants, plan.vectors.assays[id], case.seed)
+                score_assay(plan, methods, variants, plan.vectors.assays[id], case.seed)
                 for id in case.split.test
             ],
             ignore_index=True,
@@ -135,20 +142,18 @@ def _checked(history: Sequence[Mapping[str, float]]) -> list[tuple[int, int, Map
     ]
 
 
-def supports(size: int, shots: Sequence[int], pool: int) -> tuple[int, list[int]]:
-    """The support pool that an assay of ``size`` variants can afford, and its numbers of shots.
+def support_pool(size: int, pools: Sequence[int], pool: int) -> int:
+    """The support pool that an assay of ``size`` variants can afford: the largest of ``pools``.
 
-    The pool is the largest number of shots up to ``pool`` that leaves enough variants to predict.
+    At most ``pool``, and enough variants are left to predict.
 
-    >>> supports(200, (0, 10, 40), 40), supports(35, (0, 10, 40), 40)
-    ((40, [0, 10, 40]), (10, [0, 10]))
+    >>> support_pool(200, (0, 10, 40), 40), support_pool(35, (0, 10, 40), 40)
+    (40, 10)
     """
-    fits = [k for k in {*shots, pool} if k <= pool and k + MIN_QUERY <= size]
-    own = max(fits, default=0)
-    return own, [k for k in shots if k <= own]
+    return max((k for k in {*pools, pool} if k <= pool and k + MIN_QUERY <= size), default=0)
 
 
-def test_assay(
+def score_assay(
     plan: Plan,
     methods: Mapping[str, Method],
     variants: Mapping[str, Method],
@@ -159,7 +164,8 @@ def test_assay(
 
     Where ``<name>_mse`` would be the same as ``<name>``, its rows are copied.
     """
-    pool, shots = supports(len(assay), plan.shots, plan.pool)
+    pool = support_pool(len(assay), plan.pools, plan.pool)
+    shots = [k for k in plan.shots if k <= pool]
     parts = [few_shot(methods, [assay], shots=shots, seeds=[seed], pool=pool)]
     if plan.decided_at in shots:
         at = {"shots": [plan.decided_at], "seeds": [seed], "pool": pool}
@@ -183,7 +189,7 @@ def grid_scores(
     """
     tasks = []
     for assay in validation:
-        pool, _ = supports(len(assay), [plan.decided_at], plan.pool)
+        pool = support_pool(len(assay), [plan.decided_at], plan.pool)
         if pool < plan.decided_at:
             continue
         rng = task_generator(stable_seed("tuning", seed), assay.assay.id)
