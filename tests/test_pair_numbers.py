@@ -20,6 +20,7 @@ def table():
                 "seed": seed,
                 "shots": k,
                 "n_query": 20,
+                "diverged": 0,
                 "method": method,
                 "spearman": value + (0.01 * k if method in ("maml", "ridge") else 0) + 0.001 * seed,
             }

@@ -27,7 +27,8 @@ def pair_numbers(results: pd.DataFrame, known: pd.DataFrame) -> dict[str, dict]:
     both also with ``_<kind>`` (spaces as underscores); ``agreement`` and ``agreement_<kind>``: rank
     correlation of the two assays on shared variants; ``labels_worth_<method>``: the fewest labels
     of B at which the method without A is level with A's word alone (open when never);
-    ``undefined``: rows without a correlation, because the scores to rank are all equal.
+    ``undefined``: rows without a correlation, because the scores to rank are all equal;
+    ``diverged``: adaptations that fell back to their start.
     """
     means = per_case(results)
     made: dict[str, dict] = {}
@@ -51,6 +52,7 @@ def pair_numbers(results: pd.DataFrame, known: pd.DataFrame) -> dict[str, dict]:
         enough = [k for k, value in curve[method].items() if value >= level]
         worth = min(enough) if enough else float("nan")
         made[f"labels_worth_{method}"] = number(worth, n=int(full.sum()), unit="labels")
+    made["diverged"] = number(results["diverged"].sum(), n=len(results), unit="adaptations")
     made["undefined"] = number(results["spearman"].isna().sum(), n=len(results), unit="rows")
     made["pairs"] = number(len(known), n=known["cluster"].nunique(), unit="pairs")
     return made

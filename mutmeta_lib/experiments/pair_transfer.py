@@ -32,9 +32,10 @@ from mutmeta_lib.experiments.frozen_heads import (
 from mutmeta_lib.experiments.pair_numbers import pair_numbers, pair_tables
 from mutmeta_lib.experiments.setting import DEMO, make_record
 from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.methods import GradientMethod, divergences
 from mutmeta_lib.metrics import spearman
 from mutmeta_lib.pieces import Pieces
-from mutmeta_lib.predictor import Params, Predictor, predict
+from mutmeta_lib.predictor import Params
 from mutmeta_lib.records import Record, recorded_parameters
 from mutmeta_lib.splits import cluster_proteins
 from mutmeta_lib.tasks import EncodedAssay, Examples, Task, draw_task, make_task, task_generator
@@ -274,8 +275,11 @@ def _one_way(bench: Bench, case: Case, starts: dict[str, Params], rates: dict, s
         task = draw_task(case.frozen_b, k, rng, pool=max(usable))
         where = {**about, "seed": seed, "shots": k, "n_query": len(task.query)}
         for name, (start, rate) in gradient.items():
-            found = _adapt(predictor, start, rate, task, bench.steps)
-            rows.append({**where, "method": name, "spearman": spearman(found, task.query.scores)})
+            method = GradientMethod(name, predictor, start, *rate, bench.steps)
+            with divergences() as diverged:
+                state = method.adapt(task.support, torch.Generator())
+            rank = spearman(method.predict(state, task.query), task.query.scores)
+            rows.append({**where, "method": name, "spearman": rank, "diverged": len(diverged)})
         ridge = Ridge("ridge", case.features)
         state = ridge.adapt(task.support, torch.Generator())
         for name, found in (
@@ -283,13 +287,9 @@ def _one_way(bench: Bench, case: Case, starts: dict[str, Params], rates: dict, s
             ("ridge_a", transferred.predict(task)),
             ("scores_a", transferred.scores(task.query)),
         ):
-            rows.append({**where, "method": name, "spearman": spearman(found, task.query.scores)})
+            rank = spearman(found, task.query.scores)
+            rows.append({**where, "method": name, "spearman": rank, "diverged": 0})
     return rows
-
-
-def _adapt(predictor: Predictor, start: Params, rate, task: Task, steps: int) -> np.ndarray:
-    adapted = descend(predictor, start, task.support, rate, steps) if len(task.support) else start
-    return predict(predictor, adapted, task.query.tokens).numpy()
 
 
 class FromA:
