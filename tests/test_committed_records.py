@@ -15,8 +15,9 @@ from mutmeta_lib.records import read_record
 
 ROOT = Path(__file__).parent.parent
 ALL = sorted((ROOT / "book" / "records").glob("full/*.json"))
-RECORDS = [path for path in ALL if path.stem != "audit"]
-"""Records of experiments on the bundled data; the audit is of files that are not bundled."""
+ELSEWHERE = {"audit", "protocol"}
+RECORDS = [path for path in ALL if path.stem not in ELSEWHERE]
+"""Records of experiments on the bundled data; the others are of files that are not bundled."""
 STEMS = {
     "encodings": "02_encoding",
     "meta_training": "04_meta_training",

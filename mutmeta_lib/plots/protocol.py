@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from mutmeta_lib.plots.style import (
     BLACK,
@@ -41,7 +41,7 @@ COMPARISONS = {
     "mean": "mean of the\nsupport labels",
 }
 
-GAINS = (99, 94, 75, 50, 29, 0, -50, -100, -300, -900)
+GAINS = (99, 94, 75, 50, 29, 0, -100, -300, -900)
 """Marks of the axis, in %."""
 
 
@@ -190,6 +190,8 @@ def time_and_rows(
             axis.set_xticks(rows, [f"{n:,}" for n in rows])
             axis.xaxis.set_minor_locator(NullLocator())
         axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes[0].yaxis.set_minor_locator(NullLocator())
         axes[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         axes[0].set_ylabel("processor seconds")
         axes[1].set_ylabel("error (sd²),\nsame query rows")
