@@ -125,17 +125,22 @@ def test_numbers_are_named_after_their_rows(tables):
     assert not [name for name in numbers if " " in name]
 
 
-def test_encodings_are_compared_per_method_on_the_same_assays():
-    rows = []
-    for cell, lift in (("separator/sites", 0.2), ("mutant/sites", 0.0)):
+def test_encodings_are_compared_per_method_and_pooling_on_the_same_assays():
+    rows, pairs = [], [["separator", "sites"], ["mutant", "sites"], ["separator", "cls"]]
+    pairs += [["mutant", "cls"], ["unknown_site", "mean"]]
+    for (encoding, pooling), lift in zip(pairs, (0.2, 0.0, 0.1, 0.05, 0.0), strict=True):
         for method, base in (("maml", 0.3), ("finetune", 0.1), ("finetune_mse", 9.0)):
-            rows += made(cell, method, 10, base + lift, 1.0)
-    found = encoding_tables(
-        pd.DataFrame(rows), ASSAYS, [["separator", "sites"], ["mutant", "sites"]], 10
-    )
-    row = one(found["differences"], group="all", encoding="mutant", method="maml")
-    assert row["mean"] == pytest.approx(0.2)
-    assert one(found["shares"], group="all", encoding="mutant")["mean"] == pytest.approx(0.2)
+            rows += made(f"{encoding}/{pooling}", method, 10, base + lift, 1.0)
+    found = encoding_tables(pd.DataFrame(rows), ASSAYS, pairs, 10)
+    at = {"group": "all", "method": "maml"}
+    differences = found["differences"]
+    assert one(differences, encoding="mutant", pooling="sites", **at)["mean"] == pytest.approx(0.2)
+    assert one(differences, encoding="mutant", pooling="cls", **at)["mean"] == pytest.approx(0.05)
+    alone = one(differences, encoding="unknown_site", **at)
+    assert alone["reference"] == "separator/sites"
+    assert "separator" not in set(differences["encoding"])
+    shares = one(found["shares"], group="all", encoding="mutant", pooling="sites")
+    assert shares["mean"] == pytest.approx(0.2)
     assert set(found["summary"]["method"]) == {"maml", "finetune"}
 
 

@@ -68,7 +68,8 @@ def transfer_encodings_experiment(
         per_protein: as there.
         longest: as there.
         encoder: as there.
-        pairs: ``(encoding, pooling)``; the first is compared with each of the others.
+        pairs: ``(encoding, pooling)``; the first encoding is compared with each of the others, at
+            their pooling where it was run with that.
         features: as there.
         labels: as there.
         methods: methods to run per encoding; ``maml`` and ``finetune`` among them.
@@ -93,7 +94,7 @@ def transfer_encodings_experiment(
 
     Returns:
         A record: tables ``assays``, ``results`` (means over seeds), ``summary`` and
-        ``differences`` (the first pair minus each other one, per method and property), and
+        ``differences`` (the first encoding minus each other one, per method and property), and
         ``shares``: what MAML adds to fine-tuning per encoding.
 
     """
@@ -166,7 +167,7 @@ def transfer_encodings_experiment(
 def encoding_tables(
     table: pd.DataFrame, assays: pd.DataFrame, pairs: Sequence[Sequence[str]], at: int
 ) -> dict[str, pd.DataFrame]:
-    """Means per cell, the first pair minus each other one, and MAML minus fine-tuning per cell."""
+    """Means per cell, the first encoding minus each other, and MAML minus fine-tuning per cell."""
     known = assays.set_index("assay")
     full = table.assign(
         property=table["assay"].map(known["property"]),
@@ -189,14 +190,15 @@ def encoding_tables(
             if {"maml", "finetune"} <= set(cell["method"]):
                 found = paired_difference(cell, "spearman", "maml", "finetune")
                 shares.append({**where, **found})
-            if [encoding, pooling] == list(pairs[0]):
+            if encoding == pairs[0][0]:
                 continue
+            same = [pairs[0][0], pooling] in [list(pair) for pair in pairs]
+            reference = f"{pairs[0][0]}/{pooling if same else pairs[0][1]}"
             for method in pd.unique(decided["method"]):
                 own = decided[decided["method"] == method].assign(method=decided["regime"])
-                found = paired_difference(
-                    own, "spearman", "/".join(pairs[0]), f"{encoding}/{pooling}"
-                )
-                differences.append({**where, "method": method, **found})
+                found = paired_difference(own, "spearman", reference, f"{encoding}/{pooling}")
+                named = {**where, "method": method, "reference": reference}
+                differences.append({**named, **found})
     return {
         "summary": pd.DataFrame(summary),
         "differences": pd.DataFrame(differences),
