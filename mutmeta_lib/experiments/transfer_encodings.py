@@ -42,7 +42,6 @@ def transfer_encodings_experiment(
     methods: Sequence[str] = ("maml", "multitask", "finetune", "ridge"),
     shots: Sequence[int] = (0, 10),
     pool: int = 40,
-    pools: Sequence[int] = (10, 20, 40),
     seeds: int = 5,
     n_folds: int = 4,
     meta_steps: int = 60,
@@ -74,8 +73,7 @@ def transfer_encodings_experiment(
         labels: as there.
         methods: methods to run per encoding; ``maml`` and ``finetune`` among them.
         shots: numbers of labels; at the largest, the encodings are compared.
-        pool: as there.
-        pools: the support pools that smaller assays may have.
+        pool: as there; smaller assays reserve the largest of ``shots`` that they can.
         seeds: as there.
         n_folds: as there.
         meta_steps: as there.
@@ -128,7 +126,7 @@ def transfer_encodings_experiment(
             "version": __version__,
         }
         decided = max(shots)
-        fixed = (pool, pools, settings, meta_steps, adapt_steps, decided, checkpoint_dir, question)
+        fixed = (pool, shots, settings, meta_steps, adapt_steps, decided, checkpoint_dir, question)
         plan = Plan(vectors, methods, shots, *fixed)
         for place, case in enumerate(cases):
             one = run_case(plan, case)
