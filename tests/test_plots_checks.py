@@ -30,7 +30,7 @@ def test_adaptation_has_a_panel_per_number_of_labels():
         curves(), "step", "spearman", title="T", xlabel="steps", ylabel="Spearman"
     )
     assert [axis.get_title("left") for axis in figure.axes] == ["10 labels", "40 labels"]
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["0", "1", "5"]
+    assert [tick.get_text() for tick in figure.axes[-1].get_xticklabels()] == ["0", "1", "5"]
     assert "5 assays of 4 protein clusters" in " ".join(text.get_text() for text in figure.texts)
 
 
