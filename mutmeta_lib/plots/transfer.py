@@ -32,12 +32,12 @@ def gain_forest(
 ) -> Figure:
     """Gains in error per group (rows) and control (markers); the paper's as a cross.
 
-    ``gains`` has columns group, baseline, mean, low, high, n_assays, n_units. What lies left of the
-    axis is marked by an arrow at its edge.
+    ``gains`` has columns group, baseline, mean, low, high, n_assays, n_units. What lies left of
+    -1.5 is drawn at the edge.
     """
     groups = list(pd.unique(gains["group"]))
     baselines = list(pd.unique(gains["baseline"]))
-    left = max(-1.5, min(-0.2, float(np.nanmin(gains["low"])) - 0.05))
+    left = max(-1.5, min(-0.2, float(gains["low"].fillna(0).min()) - 0.05))
     with style():
         height = 1.8 + len(groups) * (0.3 + 0.17 * len(baselines))
         figure, axis = plt.subplots(figsize=(WIDTH, height))
