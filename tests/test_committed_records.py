@@ -93,6 +93,26 @@ def test_the_first_page_says_what_the_record_says():
     assert "five seeds" in page
 
 
+def test_the_verdicts_of_the_first_page_follow_the_criteria():
+    page = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    folder = ROOT / "book" / "records" / "full"
+    protocol, speed = (
+        read_record(folder / f"{name}.json").numbers for name in ("protocol", "speed")
+    )
+    assert "not reproduced in these two arms" in page
+    for arm in ("released", "first_order", "second_order"):
+        assert protocol[f"esm2_separator_binding_{arm}_same_labels"]["high"] < 29
+        assert protocol[f"esm2_separator_binding_{arm}_same_labels"]["low"] <= 0
+    assert "not reproduced, not excluded" in page
+    saved = speed["saved_maml_10_fitness"]
+    assert saved["low"] <= 0 < 0.65 <= saved["high"]
+    assert speed["saved_maml_10_solubility"]["n"] == 6
+    assert speed["rapid_maml_share"]["value"] < 0.9
+    ours = protocol["esm2_separator_solubility_second_order_reported"]
+    itself = protocol["esm2_separator_solubility_finetuned_reported"]
+    assert ours["low"] < itself["value"] < ours["high"]
+
+
 def test_the_chapter_on_meta_training_says_what_its_record_says():
     page = (ROOT / "notebooks" / "04_meta_training.md").read_text(encoding="utf-8")
     assert "lowest within the first fifth of the run" in page
