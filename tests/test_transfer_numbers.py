@@ -6,7 +6,11 @@ import pytest
 
 from mutmeta_lib.experiments.transfer_encodings import encoding_tables
 from mutmeta_lib.experiments.transfer_failures import signatures
-from mutmeta_lib.experiments.transfer_numbers import name_numbers, report_tables
+from mutmeta_lib.experiments.transfer_numbers import (
+    name_numbers,
+    related_table,
+    report_tables,
+)
 
 N = 8
 ASSAYS = pd.DataFrame(
@@ -96,8 +100,16 @@ def test_one_step_is_set_against_ten_and_against_none(tables):
     assert rapid["maml_1 minus no label"] == pytest.approx(0.14)
 
 
-def test_a_relative_in_training_is_a_paired_difference(tables):
-    assert one(tables["related"], method="maml")["mean"] == pytest.approx(0.2)
+def test_a_relative_in_training_is_paired_by_assay_and_seed():
+    rows = []
+    for seed in (0, 1):
+        rows += [{**row, "seed": seed} for row in made("proteins", "maml", 10, 0.3 + seed, 1.0)]
+    # Only the second seed was run with a relative: the first must not be compared with.
+    rows += [{**row, "seed": 1} for row in made("related", "maml", 10, 1.5, 1.0)]
+    clusters = dict(zip(ASSAYS["assay"], ASSAYS["cluster"], strict=True))
+    found = one(related_table(pd.DataFrame(rows), clusters, 10), method="maml")
+    assert found["mean"] == pytest.approx(0.2)
+    assert (found["n_assays"], found["n_units"]) == (8, 7)
 
 
 def test_failures_name_the_best_rival(tables):
@@ -118,7 +130,8 @@ def test_a_signature_is_found_where_there_is_one():
 
 
 def test_numbers_are_named_after_their_rows(tables):
-    numbers = name_numbers(tables)
+    none = pd.DataFrame()
+    numbers = name_numbers({**tables, "related": none})
     assert numbers["proteins_all_gain_over_finetune_mse"]["value"] == pytest.approx(0.5)
     assert numbers["proteins_all_maml_minus_ridge_10"]["value"] == pytest.approx(-0.1)
     assert numbers["rapid_share"]["n"] == N

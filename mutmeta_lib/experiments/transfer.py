@@ -22,7 +22,7 @@ from mutmeta_lib.experiments.setting import (
 from mutmeta_lib.experiments.transfer_assays import describe_assays, nearest_trained
 from mutmeta_lib.experiments.transfer_cases import REGIMES, draw_cases
 from mutmeta_lib.experiments.transfer_methods import CLOSED
-from mutmeta_lib.experiments.transfer_numbers import name_numbers, report_tables
+from mutmeta_lib.experiments.transfer_numbers import name_numbers, related_table, report_tables
 from mutmeta_lib.experiments.transfer_run import Plan, average_seeds, run_case
 from mutmeta_lib.experiments.transfer_setting import embed_assays
 from mutmeta_lib.maml import InnerLoop
@@ -180,15 +180,16 @@ def transfer_experiment(
     described = describe_assays(assays, roles, clusters)
     kept = Pieces(None, {})
     nearest = kept.get("nearest", lambda: nearest_trained(assays, [case for case, _ in done]))
-    results = average_seeds(
-        pd.concat(
-            [pd.DataFrame(one["results"]).assign(regime=case.regime) for case, one in done],
-            ignore_index=True,
-        )
+    by_seed = pd.concat(
+        [pd.DataFrame(one["results"]).assign(regime=case.regime) for case, one in done],
+        ignore_index=True,
     )
+    results = average_seeds(by_seed)
+    cluster = dict(zip(described["assay"], described["cluster"], strict=True))
     tables = {
         "assays": described,
         "nearest": pd.DataFrame(nearest),
+        "related": related_table(by_seed, cluster, decided_at),
         **report_tables(results, described, pd.DataFrame(nearest), decided_at, ranks_only),
         **{
             name: pd.DataFrame([row for _, one in done for row in one[name]])

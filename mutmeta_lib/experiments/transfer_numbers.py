@@ -3,7 +3,7 @@
 Intervals resample protein clusters everywhere, all assays of one together.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,6 @@ def report_tables(
         "summary": _summary(full),
         "differences": _differences(full),
         "gains": _gains(decided),
-        "related": _related(decided),
         "rapid": rapid_table(full, decided_at),
         "failures": failures,
         "signatures": signatures(failures),
@@ -120,22 +119,27 @@ def _gains(decided: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _related(decided: pd.DataFrame) -> pd.DataFrame:
-    """What another assay of the same protein in meta-training changes: same assays, paired."""
-    rows = []
-    apart = decided[decided["regime"] == "proteins"]
-    seen = decided[decided["regime"] == "related"]
-    for method in pd.unique(seen["method"]):
-        if method.endswith("_mse"):
-            continue
-        own = seen[seen["method"] == method].assign(method="seen")
-        same = apart[(apart["method"] == method) & apart["assay"].isin(own["assay"])]
-        both = pd.concat([own, same.assign(method="not seen")], ignore_index=True)
-        if same.empty:
-            continue
-        found = paired_difference(both, "spearman", "seen", "not seen")
-        rows.append({"method": method, **found})
-    return pd.DataFrame(rows)
+def related_table(
+    by_seed: pd.DataFrame, clusters: Mapping[str, int], decided_at: int
+) -> pd.DataFrame:
+    """What another assay of the same protein in meta-training changes in Spearman correlation.
+
+    Paired: the same assay, seed and rows, in the regimes ``related`` and ``proteins``.
+    """
+    ten = by_seed[by_seed["shots"] == decided_at]
+    draw = ["method", "assay", "seed"]
+    apart = ten[ten["regime"] == "proteins"].set_index(draw)["spearman"]
+    seen = ten[ten["regime"] == "related"].set_index(draw)["spearman"]
+    shared = seen.index.intersection(apart.index)
+    lead = (seen[shared] - apart[shared]).groupby(["method", "assay"]).mean().reset_index()
+    lead["cluster"] = lead["assay"].map(clusters)
+    return pd.DataFrame(
+        [
+            {"method": method, **group_mean(own, "spearman")}
+            for method, own in lead.groupby("method", sort=False)
+            if not method.endswith("_mse")
+        ]
+    )
 
 
 def rapid_table(full: pd.DataFrame, decided_at: int, n_boot: int = 2000) -> pd.DataFrame:
