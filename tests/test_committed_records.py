@@ -97,10 +97,28 @@ def test_the_first_page_says_what_the_record_says():
 def test_the_verdicts_of_the_first_page_follow_the_criteria():
     page = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
     folder = ROOT / "book" / "records" / "full"
-    protocol, speed = (
-        read_record(folder / f"{name}.json").numbers for name in ("protocol", "speed")
+    names = ("protocol", "speed", "transfer", "transfer_encodings")
+    protocol, speed, transfer, encodings = (
+        read_record(folder / f"{name}.json").numbers for name in names
     )
-    assert "not reproduced in these two arms" in page
+    assert "not reproduced in any arm" in page
+    fitness = transfer["proteins_fitness_gain_over_finetune_mse"]
+    assert fitness["low"] <= 0 <= fitness["high"] < 0.29
+    assert "Meta-learning helps to rank, a little, where the property is known" in page
+    lead = {c: transfer[f"proteins_all_maml_minus_{c}_10"] for c in ("finetune", "multitask")}
+    assert lead["finetune"]["low"] > 0
+    assert lead["multitask"]["low"] > 0
+    assert "More than half of the lead over fine-tuning is that of a start" in page
+    assert lead["multitask"]["value"] < lead["finetune"]["value"] / 2
+    assert "over one-hot ridge regression is not certain" in page
+    onehot = transfer["proteins_all_maml_minus_onehot_10"]
+    assert onehot["low"] <= 0 < onehot["value"]
+    new = transfer["properties_all_maml_minus_finetune_10"]
+    assert new["low"] < 0 < new["high"]
+    for other in ("unknown_text", "unknown_site", "mutant"):
+        assert encodings[f"all_first_minus_{other}_sites_maml"]["value"] < 0
+    assert encodings["all_first_minus_unknown_text_cls_maml"]["low"] > 0
+    assert transfer["rapid_share"]["value"] < 0.9
     for arm in ("released", "first_order", "second_order"):
         assert protocol[f"esm2_separator_binding_{arm}_same_labels"]["high"] < 29
         assert protocol[f"esm2_separator_binding_{arm}_same_labels"]["low"] <= 0
