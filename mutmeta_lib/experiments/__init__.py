@@ -15,6 +15,7 @@ from mutmeta_lib.experiments.protocol import protocol_experiment
 from mutmeta_lib.experiments.speed import speed_experiment
 from mutmeta_lib.experiments.timing import timing_experiment
 from mutmeta_lib.experiments.transfer import transfer_experiment
+from mutmeta_lib.experiments.transfer_depth import transfer_depth_experiment
 from mutmeta_lib.experiments.transfer_encodings import transfer_encodings_experiment
 
 EXPERIMENTS = {
@@ -25,6 +26,7 @@ EXPERIMENTS = {
     "protocol": protocol_experiment,
     "timing": timing_experiment,
     "transfer": transfer_experiment,
+    "transfer_depth": transfer_depth_experiment,
     "transfer_encodings": transfer_encodings_experiment,
     "held_out": held_out_experiment,
     "protocols": protocols_experiment,
@@ -44,6 +46,7 @@ __all__ = [
     "speed_experiment",
     "swap_experiment",
     "timing_experiment",
+    "transfer_depth_experiment",
     "transfer_encodings_experiment",
     "transfer_experiment",
 ]

@@ -39,7 +39,9 @@ class Plan:
     """What all cases of one regime share.
 
     ``pools`` are the sizes that an assay's support pool may have, up to ``pool``. They do not
-    follow ``shots``, so that query sets are the same in all plans of an experiment.
+    follow ``shots``, so that query sets are the same in all plans of an experiment. ``by_error``
+    are the methods tested a second time with rates chosen for error; ``tuning_assays`` > 0 limits
+    the validation assays on which rates are chosen to so many, drawn per case.
     """
 
     vectors: Vectors
@@ -53,6 +55,8 @@ class Plan:
     decided_at: int
     folder: str | None
     question: dict
+    by_error: Sequence[str] = BY_ERROR
+    tuning_assays: int = 0
 
     def pieces(self, case: Case) -> Pieces:
         """Where the finished cases are kept."""
@@ -87,7 +91,11 @@ def _run(plan: Plan, case: Case, report: Report) -> dict:
         lambda name, done, total: report(f"{label}: {name}", done, total),
     )
     began = time.perf_counter()
-    validation = [plan.vectors.assays[id] for id in case.split.validation]
+    chosen = case.split.validation
+    if 0 < plan.tuning_assays < len(chosen):
+        rng = np.random.default_rng(stable_seed("tuning assays", case.name, case.seed))
+        chosen = sorted(rng.choice(sorted(chosen), plan.tuning_assays, replace=False))
+    validation = [plan.vectors.assays[id] for id in chosen]
     choices = {
         name: grid_scores(plan, name, starts[name], validation, case.seed)
         for name in plan.methods
@@ -95,7 +103,9 @@ def _run(plan: Plan, case: Case, report: Report) -> dict:
     }
     tuning = time.perf_counter() - began
     rates = {name: best_rate(rows, "spearman") for name, rows in choices.items()}
-    by_error = {name: best_rate(choices[name], "error") for name in choices if name in BY_ERROR}
+    by_error = {
+        name: best_rate(choices[name], "error") for name in choices if name in plan.by_error
+    }
     given = (plan.vectors, starts, rates)
     methods = build_methods(plan.methods, *given, plan.adapt_steps)
     variants = build_variants(*given, by_error, plan.adapt_steps)
@@ -174,7 +184,7 @@ def score_assay(
         decided = parts[0][parts[0]["shots"] == plan.decided_at]
         parts += [
             decided[decided["method"] == name].assign(method=f"{name}_mse")
-            for name in BY_ERROR
+            for name in plan.by_error
             if name in methods and f"{name}_mse" not in variants
         ]
     return pd.concat(parts, ignore_index=True)

@@ -55,8 +55,6 @@ def embed_assays(
     """Encode, embed and standardise every assay once."""
     if features not in FEATURES:
         raise ValueError(f"unknown features {features!r}; choose from {FEATURES}")
-    if labels not in LABELS:
-        raise ValueError(f"unknown labels {labels!r}; choose from {LABELS}")
     encoder = predictor.encoder
     encoded = [encode_assay(a, encoding, encoder.vocabulary, encoder.max_tokens) for a in assays]
     frozen, held = freeze(predictor, encoded, None, cache_dir=cache_dir, device=device)
@@ -66,10 +64,37 @@ def embed_assays(
         name = item.assay.id
         states = scaled[name] if features == "standardised" else item.tokens.states
         kept[name] = replace(item, tokens=FrozenTokens(_blank(len(item)), states))
-    learned = kept
-    if labels == "normal_scores":
-        learned = {id: replace(a, assay=with_normal_scores(a.assay)) for id, a in kept.items()}
-    return Vectors(frozen, kept, learned, scaled)
+    return Vectors(frozen, kept, _learned(kept, labels), scaled)
+
+
+def layered_assays(
+    predictor: Predictor,
+    assays: Sequence[Assay],
+    encoding: str,
+    labels: str,
+    start: int,
+    *,
+    cache_dir: str | None = None,
+) -> Vectors:
+    """The assays for a predictor whose encoder learns from layer ``start`` on; 0 is all of it.
+
+    Nothing is standardised: the layers read what the trunk below them gives.
+    """
+    encoder = predictor.encoder
+    kept = [encode_assay(a, encoding, encoder.vocabulary, encoder.max_tokens) for a in assays]
+    if start:
+        predictor, kept = freeze(predictor, kept, start, cache_dir=cache_dir)
+    by_id = {item.assay.id: item for item in kept}
+    return Vectors(predictor, by_id, _learned(by_id, labels), {})
+
+
+def _learned(kept: dict[str, EncodedAssay], labels: str) -> dict[str, EncodedAssay]:
+    """What meta-training sees of the assays."""
+    if labels not in LABELS:
+        raise ValueError(f"unknown labels {labels!r}; choose from {LABELS}")
+    if labels == "measured":
+        return kept
+    return {id: replace(a, assay=with_normal_scores(a.assay)) for id, a in kept.items()}
 
 
 def standardise(states: torch.Tensor) -> torch.Tensor:
