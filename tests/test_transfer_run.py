@@ -88,6 +88,23 @@ def test_every_tuned_method_has_the_same_grid(outcome):
         assert list(zip(own["optimiser"], own["lr"], strict=True)) == list(GRID)
 
 
+def test_rates_may_be_chosen_on_some_validation_assays_by_all_methods_alike():
+    many = replace(CASE, split=Split((NAMES[0],), tuple(NAMES[1:4]), (NAMES[4],)))
+    methods = ("finetune", "maml")
+    all_of_them = run_case(plan(methods=methods), many)
+    some = run_case(plan(methods=methods, tuning_assays=1), many)
+    alone = run_case(plan(methods=("finetune",), tuning_assays=1), many)
+    enough = run_case(plan(methods=methods, tuning_assays=3), many)
+    assert some["choices"] != all_of_them["choices"] == enough["choices"]
+    assert [row for row in some["choices"] if row["method"] == "finetune"] == alone["choices"]
+
+
+def test_methods_tested_by_error_are_asked_for():
+    found = rows(run_case(plan(methods=("fomaml", "finetune"), by_error=["fomaml"]), CASE))
+    assert "fomaml_mse" in set(found["method"])
+    assert "finetune_mse" not in set(found["method"])
+
+
 def test_rates_are_chosen_by_their_own_criterion():
     scores = [
         {"optimiser": "sgd", "lr": 0.1, "spearman": 0.5, "error": 3.0},

@@ -8,7 +8,6 @@ import pandas as pd
 from mutmeta_lib.gains import group_mean, paired_difference, paired_gain
 from mutmeta_lib.records import number
 
-
 CONTROLS = ("ridge", "onehot")
 """Methods that do not depend on the depth: run once per encoder, compared at every depth."""
 

@@ -7,6 +7,7 @@ the same draws: the head alone, the encoder's last layers with it, all of a smal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -150,7 +151,8 @@ def transfer_depth_experiment(
         spent = {"reading_and_embedding": time.perf_counter() - began}
         described.append(describe_encoder(made))
         question = shared | {"encoder": made.encoder.sha256, "depth": rung.depth}
-        fixed = (pool, shots, settings, meta_steps, adapt_steps, decided_at, checkpoint_dir)
+        folder = str(Path(checkpoint_dir, label.replace(", ", "-"))) if checkpoint_dir else None
+        fixed = (pool, shots, settings, meta_steps, adapt_steps, decided_at, folder)
         controls = CONTROLS if rung.depth == HEAD else ()
         for method in (*methods, *controls):
             tuned = [method] if method in TUNED else []
@@ -271,8 +273,7 @@ def try_outer_rates(
 
     pieces = plan.pieces(case)
     question = pieces.question | {"outer_rates": [list(pair) for pair in pairs]}
-    name = " ".join(["outer", case.name, *plan.methods, plan.question["depth"]])
-    name += f" {plan.question['encoder'][:8]}"
+    name = " ".join(["outer", case.name, *plan.methods])
     return replace(pieces, question=question).get(name, run)
 
 
