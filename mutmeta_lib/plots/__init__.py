@@ -21,6 +21,7 @@ from mutmeta_lib.plots.transfer import (
     identity_scatter,
     lead_strip,
     methods_by_encoding,
+    methods_by_row,
     signature_forest,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "lead_strip",
     "look",
     "methods_by_encoding",
+    "methods_by_row",
     "paired_differences",
     "query_error_histograms",
     "query_error_intervals",

@@ -74,19 +74,21 @@ def gain_forest(
     return figure
 
 
-def methods_by_encoding(summary: pd.DataFrame, *, title: str) -> Figure:
-    """Mean Spearman correlation per encoding (rows), one marker per method."""
-    cells = list(dict.fromkeys(zip(summary["encoding"], summary["pooling"], strict=True)))
+def methods_by_row(summary: pd.DataFrame, *, title: str) -> Figure:
+    """Mean Spearman correlation, one line per value of ``row``, one marker per method.
+
+    ``summary`` has columns row, method, mean, low, high, n_assays, n_units.
+    """
+    names = list(pd.unique(summary["row"]))
     methods = list(pd.unique(summary["method"]))
     with style():
-        figure, axis = plt.subplots(figsize=(WIDTH, 2.0 + 0.72 * len(cells)))
+        figure, axis = plt.subplots(figsize=(WIDTH, 2.0 + 0.72 * len(names)))
         for method, shift in zip(methods, spread(len(methods), 0.17), strict=True):
-            rows = summary[summary["method"] == method].set_index(["encoding", "pooling"])
-            rows = rows.reindex(cells)
+            rows = summary[summary["method"] == method].set_index("row").reindex(names)
             seen = look(method)
             draw_intervals(
                 axis,
-                np.arange(len(cells)) + shift,
+                np.arange(len(names)) + shift,
                 rows["mean"],
                 rows["low"],
                 rows["high"],
@@ -96,14 +98,19 @@ def methods_by_encoding(summary: pd.DataFrame, *, title: str) -> Figure:
                 linestyle="none",
                 label=seen.label,
             )
-        names = [f"{encoding.replace('_', ' ')}\n({pooling})" for encoding, pooling in cells]
-        axis.set_yticks(range(len(cells)), names)
-        axis.set_ylim(len(cells) - 0.5, -0.5)
+        axis.set_yticks(range(len(names)), names)
+        axis.set_ylim(len(names) - 0.5, -0.5)
         axis.grid(visible=False, axis="y")
         axis.set_xlabel("Spearman correlation (no unit)")
         legend_below(figure, axis)
         titled(figure, title, _units(summary))
     return figure
+
+
+def methods_by_encoding(summary: pd.DataFrame, *, title: str) -> Figure:
+    """As `methods_by_row`, one row per encoding and pooling."""
+    names = summary["encoding"].str.replace("_", " ") + "\n(" + summary["pooling"] + ")"
+    return methods_by_row(summary.assign(row=names), title=title)
 
 
 def identity_scatter(points: pd.DataFrame, *, title: str) -> Figure:
