@@ -168,7 +168,6 @@ def _load(
 
     options = {"local_files_only": local_files_only, "trust_remote_code": False}
     loading = {
-        "attn_implementation": "eager",  # the fused kernels have no second derivative
         "use_safetensors": True,  # the older format is a pickle
         "ignore_mismatched_sizes": True,  # reported with the missing weights instead
         "output_loading_info": True,
@@ -180,6 +179,8 @@ def _load(
             if head:
                 model, report = AutoModelForMaskedLM.from_pretrained(name, **loading, **options)
             else:
+                # The fused kernels of attention have no second derivative.
+                loading["attn_implementation"] = "eager"
                 try:
                     model, report = AutoModel.from_pretrained(
                         name, add_pooling_layer=False, **loading, **options
