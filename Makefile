@@ -19,7 +19,7 @@ export MKL_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help env book runs test lint format notebooks demo-data clean distclean
+.PHONY: help env book runs test lint format notebooks figures demo-data clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -71,6 +71,9 @@ notebooks: $(STAMP) ## re-execute the committed notebooks from their MyST text (
 	printf '%s\n' $(NOTEBOOKS) | xargs -P $(JOBS) -n 1 $(BIN)/jupyter nbconvert \
 	  --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False
 	$(BIN)/jupytext --sync notebooks/[0-9]*.md
+
+figures: $(STAMP) ## draw the first page's figure again from the committed records
+	$(BIN)/python scripts/draw_scorecard.py
 
 demo-data: $(STAMP) ## rebuild the bundled data, byte for byte, from the mavenn wheel
 	mkdir -p build/mavenn

@@ -283,7 +283,8 @@ def evaluate_command(
         str,
         typer.Option(
             help="Names, separated by commas, out of maml, multitask, finetune, anil, boil, "
-            "reptile, metasgd, r2d2, deepkernel, ridge, gp, onehot, blosum and mean."
+            "reptile, metasgd, r2d2, deepkernel, ridge, gp, onehot, blosum, mean, and, for "
+            "encoders with a language-model head, zero_shot and zero_shot_wt."
         ),
     ] = "maml,multitask,finetune,ridge",
     shots: Annotated[str, typer.Option(help="Support sizes, separated by commas.")] = "0,1,5,10",

@@ -10,6 +10,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,53 @@ def _write(file: Path, key: str, values: np.ndarray) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+def cached(
+    cache_dir: str | os.PathLike[str],
+    key: str,
+    shape: tuple[int, int],
+    compute: Callable[[], np.ndarray],
+    what: str = "embeddings",
+) -> np.ndarray:
+    """A float32 table that is read from `cache_dir`, or computed and kept there.
+
+    Args:
+        cache_dir: The folder; it is made if there is none.
+        key: SHA-256 of all that the table depends on; the file's name is made of it.
+        shape: The table's shape.
+        compute: What makes the table.
+        what: What to call it in warnings.
+
+    Raises:
+        DataError: the folder cannot be made or used.
+
+    """
+    directory = Path(cache_dir)
+    file = directory / f"{key[:32]}.npz"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        there = file.exists()
+    except OSError as error:
+        raise DataError(
+            f"the folder of cached {what} cannot be used ({error.strerror})",
+            "look at its permissions, or choose another one",
+            file=directory,
+        ) from error
+    if there:
+        try:
+            return _read(file, key, shape)
+        except ValueError as error:
+            warnings.warn(f"the cached {what} {file} {error}; they are computed anew", stacklevel=3)
+    values = compute()
+    try:
+        _write(file, key, values)
+    except OSError as error:
+        warnings.warn(
+            f"the {what} cannot be kept in {file} ({error.strerror}); they are used once",
+            stacklevel=3,
+        )
+    return values
+
+
 def cached_embeddings(
     encoder: Encoder,
     batch: TokenBatch,
@@ -142,33 +190,12 @@ def cached_embeddings(
         DataError: the folder cannot be made or used.
 
     """
-    directory = Path(cache_dir)
     what = pooling if precision == "float32" else f"{pooling} {precision}"
     key = content_key(encoder, batch, what)
-    file = directory / f"{key[:32]}.npz"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        cached = file.exists()
-    except OSError as error:
-        raise DataError(
-            f"the folder of cached embeddings cannot be used ({error.strerror})",
-            "look at its permissions, or choose another one",
-            file=directory,
-        ) from error
-    if cached:
-        try:
-            return _read(file, key, (len(batch), encoder.width))
-        except ValueError as error:
-            warnings.warn(
-                f"the cached embeddings {file} {error}; they are computed anew", stacklevel=2
-            )
     options = {"batch_size": batch_size, "device": device, "precision": precision}
-    values = embed(encoder, batch, pooling, **options)
-    try:
-        _write(file, key, values)
-    except OSError as error:
-        warnings.warn(
-            f"the embeddings cannot be kept in {file} ({error.strerror}); they are used once",
-            stacklevel=2,
-        )
-    return values
+    return cached(
+        cache_dir,
+        key,
+        (len(batch), encoder.width),
+        lambda: embed(encoder, batch, pooling, **options),
+    )

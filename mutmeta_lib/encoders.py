@@ -29,6 +29,8 @@ class Encoder:
             which vmap forbids.
         sha256: Identity of the function: a hash over its weights and the settings that shape it.
         provenance: Where it came from.
+        source: What `load_encoder` loads it by, a path or a name, where there is such a thing;
+            never part of a record.
 
     """
 
@@ -39,6 +41,7 @@ class Encoder:
     module: nn.Module
     sha256: str
     provenance: dict = field(default_factory=dict)
+    source: str = ""
 
 
 def fingerprint(module: nn.Module, settings: dict) -> str:
@@ -127,13 +130,14 @@ def load_encoder(
         return (
             tiny_encoder(seed) if max_tokens is None else tiny_encoder(seed, max_tokens=max_tokens)
         )
-    loaded = load_pretrained(
-        name,
-        seed=seed,
-        local_files_only=local_files_only,
-        separator=separator,
-        max_tokens=max_tokens,
-    )
+    with torch.inference_mode(False):  # a caller's inference mode must not freeze the weights
+        loaded = load_pretrained(
+            name,
+            seed=seed,
+            local_files_only=local_files_only,
+            separator=separator,
+            max_tokens=max_tokens,
+        )
     return Encoder(
         name=loaded.name,
         vocabulary=loaded.vocabulary,
@@ -142,4 +146,5 @@ def load_encoder(
         module=loaded.module,
         sha256=fingerprint(loaded.module, loaded.settings),
         provenance=loaded.provenance,
+        source=name,
     )

@@ -28,6 +28,7 @@ from mutmeta_lib.maml.algorithms import ALGORITHMS, Algorithm
 from mutmeta_lib.maml.scope import adapted_names
 from mutmeta_lib.predictor import Params, Predictor, predict
 from mutmeta_lib.tasks import EncodedAssay, Examples
+from mutmeta_lib.zero_shot import MASKED, zero_shot
 
 
 class Method(Protocol):
@@ -217,6 +218,15 @@ def _on_embeddings(kind: type, name: str) -> Callable[[Ingredients], Method]:
     return build
 
 
+def _zero_shot(name: str) -> Callable[[Ingredients], Method]:
+    def build(given: Ingredients) -> Method:
+        return zero_shot(
+            name, given.predictor.encoder, cache_dir=given.cache_dir, device=given.device
+        )
+
+    return build
+
+
 METHODS: dict[str, Callable[[Ingredients], Method]] = {
     "maml": _gradient("maml"),
     "multitask": _gradient("multitask"),
@@ -232,12 +242,13 @@ METHODS: dict[str, Callable[[Ingredients], Method]] = {
     "onehot": lambda given: Ridge("onehot", onehot_features),
     "blosum": lambda given: Blosum(),
     "mean": lambda given: SupportMean(),
+    **{name: _zero_shot(name) for name in MASKED},
 }
 """Name -> how to build it.
 
 ``maml``, ``multitask``, ``finetune``, ``anil``, ``boil`` and ``reptile`` need a start and a rate,
 ``metasgd``, ``r2d2`` and ``deepkernel`` a start from ``training.meta_train``, which holds what they
-have learned.
+have learned. ``zero_shot`` and ``zero_shot_wt`` need an encoder with a language-model head.
 """
 
 

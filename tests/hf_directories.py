@@ -3,7 +3,14 @@
 import json
 
 import torch
-from transformers import BertConfig, BertModel, EsmConfig, EsmModel
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    EsmConfig,
+    EsmForMaskedLM,
+    EsmModel,
+)
 
 PROTBERT_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"LAGVESIKRDTPNQFYMHCWXUBZO"]
 ESM_TOKENS = [
@@ -15,10 +22,12 @@ ESM_TOKENS = [
     "<null_1>",
     "<mask>",
 ]
+LOUD = 0.5
+"""Spread of the weights of models with a head: their odds are to differ by more than rounding."""
 
 
-def write_protbert(directory, positions=48):
-    """A BERT of ProtBERT's kind with 16 hidden units."""
+def write_protbert(directory, positions=48, head=False):
+    """A BERT of ProtBERT's kind with 16 hidden units, with its language-model head or without."""
     _write_tokenizer(directory, PROTBERT_TOKENS, "BertTokenizer", do_lower_case=False)
     config = BertConfig(
         vocab_size=len(PROTBERT_TOKENS),
@@ -28,12 +37,13 @@ def write_protbert(directory, positions=48):
         intermediate_size=32,
         max_position_embeddings=positions,
         pad_token_id=0,
+        initializer_range=LOUD if head else 0.02,
     )
-    return _write_model(directory, BertModel, config)
+    return _write_model(directory, BertForMaskedLM if head else BertModel, config)
 
 
-def write_esm(directory, positions=50, kind="rotary"):
-    """An ESM-2 with 16 hidden units."""
+def write_esm(directory, positions=50, kind="rotary", head=False):
+    """An ESM-2 with 16 hidden units, with its language-model head or without."""
     _write_tokenizer(directory, ESM_TOKENS, "EsmTokenizer")
     config = EsmConfig(
         vocab_size=len(ESM_TOKENS),
@@ -48,8 +58,9 @@ def write_esm(directory, positions=50, kind="rotary"):
         token_dropout=True,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
+        initializer_range=LOUD if head else 0.02,
     )
-    return _write_model(directory, EsmModel, config)
+    return _write_model(directory, EsmForMaskedLM if head else EsmModel, config)
 
 
 def _write_tokenizer(directory, tokens, kind, **options):

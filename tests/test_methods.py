@@ -19,6 +19,7 @@ from mutmeta_lib.methods import (
 )
 from mutmeta_lib.metrics import spearman
 from mutmeta_lib.tasks import Examples, draw_task, task_generator
+from mutmeta_lib.zero_shot import MASKED
 
 PREDICTOR = toy_predictor()
 ASSAYS = toy_encoded(2, n=150)
@@ -42,7 +43,7 @@ GIVEN = Ingredients(
     rates=RATES,
     steps=5,
 )
-BUILT = build_methods(list(METHODS), GIVEN)
+BUILT = build_methods([name for name in METHODS if name not in MASKED], GIVEN)
 
 
 def task(shots, assay=0):
@@ -54,7 +55,7 @@ def run(method, drawn, seed=0):
     return method.predict(state, drawn.query)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted(BUILT))
 @pytest.mark.parametrize("shots", [0, 1, 2, 10])
 def test_every_method_predicts_finite_labels_at_every_number_of_shots(name, shots):
     with divergences():  # one label at a large rate may well end higher; the start answers then
@@ -63,7 +64,7 @@ def test_every_method_predicts_finite_labels_at_every_number_of_shots(name, shot
     assert np.isfinite(predicted).all()
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted(BUILT))
 def test_no_method_reads_the_query_labels(name):
     drawn = task(10)
     query = drawn.query
@@ -74,7 +75,7 @@ def test_no_method_reads_the_query_labels(name):
     )
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted(BUILT))
 def test_the_same_generator_gives_the_same_prediction(name):
     drawn = task(10)
     np.testing.assert_array_equal(run(BUILT[name], drawn), run(BUILT[name], drawn))

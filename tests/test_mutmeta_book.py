@@ -95,8 +95,18 @@ def test_the_role_prints_number_interval_and_origin(tmp_path):
     record = make_record()
     html, warnings = build(tmp_path, "It is {record}`few_shot@quick maml_10_spearman`.", record)
     assert not warnings
-    assert "0.43 [0.31, 0.55]</abbr>." in html
+    assert "0.43 [0.31,\u00a00.55]</abbr>." in html
     assert f"n = 24; record few_shot@quick, {record.hash}" in html
+
+
+def test_a_table_may_hold_units_in_its_head_and_a_share_be_a_percentage(tmp_path):
+    record = make_record(numbers={"share": number(0.382, -0.13, 0.75, 24, "of the time")})
+    page = "{record-plain}`few_shot@quick share` or {record-percent}`few_shot@quick share`."
+    html, warnings = build(tmp_path, page, record)
+    assert not warnings
+    assert "0.38 [\u22120.13,\u00a00.75]</abbr>" in html
+    assert "38 [\u221213,\u00a075]\u00a0%</abbr>." in html
+    assert html.count("n = 24; record few_shot@quick") == 2
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,19 @@ def test_loading_is_silent_and_leaves_the_random_state_alone(originals, capfd, r
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("name", ["esm", "protbert"])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_loading_does_not_mind_gradients_switched_off(originals, name, mode):
+    with mode():
+        encoder = load_encoder(str(originals[name]))
+    assert encoder.sha256 == load_encoder(str(originals[name])).sha256
+    assert torch.is_grad_enabled()
+    ids = torch.tensor([encoder.vocabulary.residue_ids("MKTA")])
+    hidden = encoder.module(ids, torch.ones_like(ids, dtype=torch.bool))
+    gradients = torch.autograd.grad(hidden.pow(2).sum(), list(encoder.module.parameters()))
+    assert len(gradients) > 20
+
+
 def test_provenance_is_read(esm):
     (esm / "PROVENANCE.json").write_text('{"source": "made for this test"}')
     assert load_encoder(str(esm)).provenance == {"source": "made for this test"}

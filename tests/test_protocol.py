@@ -127,6 +127,15 @@ def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch
     reported = record.numbers["tiny_separator_solubility_released_reported"]
     assert reported["low"] <= reported["value"] <= reported["high"]
     assert record.numbers["tiny_separator_dTm_released_time"]["unit"] == "%"
+    both = record.table("encodings")
+    assert set(both["encoder"]) == {"frozen_tiny"}, "tiny ran with one encoding"
+    assert set(both["size"]) == {3}
+    assert set(record.table("shares")["target"]) == set(TARGETS)
+    texts = record.table("texts").set_index(["encoder", "target", "encoding"])["texts"]
+    assert texts["frozen_tiny", "fireprot_dTm", "unknown_text"] == 1
+    assert texts["tiny", "fireprot_dTm", "separator"] > 1
+    assert "frozen_tiny_dTm_released_separator_over_unknown_text" in record.numbers
+    assert set(record.table("ratios")["against"]) == {"reported"}
     rows = record.table("rows").set_index("part")
     assert rows.loc["soluprotmut_solubility test", "resplit"]
     assert not rows.loc["fireprot_dTm test", "resplit"]
@@ -144,6 +153,7 @@ def test_the_miniature_runs_on_bundled_data():
     assert record.parameters["release_dir"] == "demo"
     assert len(set(record.table("gains")["target"])) == 3
     assert not len(record.table("times"))
+    assert not len(record.table("encodings"))
     assert "bundled" not in record.numbers
 
 

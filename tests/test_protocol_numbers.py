@@ -1,43 +1,14 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from mutmeta_lib.experiments.protocol_numbers import (
     AGAINST,
     compared,
     gain_row,
-    resampled,
-    resampled_difference,
+    protocol_numbers,
     shown,
 )
-
-
-def test_the_gain_is_the_share_of_error_saved():
-    other = np.random.default_rng(0).uniform(0.5, 2, (5, 40))
-    gain, low, high = resampled(0.71 * other, other)
-    assert [gain, low, high] == pytest.approx([29, 29, 29])
-
-
-def test_errors_are_averaged_over_seeds_and_ratios_geometrically_over_draws():
-    values = np.array([[1.0, 8.0], [3.0, 8.0]])
-    other = np.array([[1.0], [1.0]])
-    gain, low, high = resampled(values, other)
-    assert gain == pytest.approx(100 * (1 - np.sqrt(2.0 * 8.0)))
-    assert low <= gain <= high
-
-
-def test_the_interval_narrows_with_more_draws():
-    rng = np.random.default_rng(1)
-    widths = []
-    for draws in (20, 500):
-        values, other = rng.lognormal(size=(2, 5, draws))
-        _, low, high = resampled(values, other)
-        widths.append(high - low)
-    assert widths[1] < widths[0] / 2
-
-
-def test_a_draw_without_ranks_is_left_out():
-    values = np.array([[0.5, np.nan], [0.5, 0.9]])
-    assert resampled_difference(values) == pytest.approx((0.5, 0.5, 0.5))
 
 
 def result(scale, seed):
@@ -84,3 +55,18 @@ def test_fine_tuning_is_compared_with_itself_once():
 def test_the_usual_size_is_shown_where_it_was_run():
     assert shown((8, 16, 32)) == 16
     assert shown((4, 8)) == 8
+
+
+def test_other_sizes_are_named():
+    rows = [
+        {"encoder": "tiny", "encoding": "mutant", "target": "fireprot_dTm", **row}
+        for row in (
+            gain_row([result(0.5, 0)], 16, "released", "same_rows")[0],
+            gain_row([result(0.5, 0)], 16, "released", "same_rows")[0] | {"size": 8, "gain": 7.0},
+        )
+    ]
+    empty = pd.DataFrame(columns=["phase"])
+    numbers = protocol_numbers(pd.DataFrame(rows), empty, empty)
+    assert numbers["tiny_mutant_dTm_released_same_rows"]["value"] == pytest.approx(50)
+    assert numbers["tiny_mutant_dTm_released_same_rows_at_8"]["value"] == 7
+    assert "tiny_mutant_dTm_released_same_rows_at_16" not in numbers

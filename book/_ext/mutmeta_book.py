@@ -1,14 +1,16 @@
 """Sphinx pieces of the book: numbers and provenance out of records, and links into the repository.
 
 ``{record}`few_shot@quick maml_10_spearman` `` prints one number of the record
-``book/records/quick/few_shot.json`` with its interval and unit. ``{record-card} few_shot@quick``
-prints where a record comes from. A record or number that is missing is an error, which fails the
-build under ``-W``: a page cannot show a number that no run has made.
+``book/records/quick/few_shot.json`` with its interval and unit; ``{record-plain}`` leaves the unit
+to the head of a table, ``{record-percent}`` writes a share in percent. ``{record-card}
+few_shot@quick`` prints where a record comes from. A record or number that is missing is an error,
+which fails the build under ``-W``: a page cannot show a number that no run has made.
 """
 
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +96,23 @@ def format_number(number: dict[str, Any]) -> str:
     return text + (NO_BREAK + number["unit"] if number["unit"] else "")
 
 
+def plain(number: dict[str, Any]) -> dict[str, Any]:
+    """The number without its unit."""
+    return number | {"unit": ""}
+
+
+def percent(number: dict[str, Any]) -> dict[str, Any]:
+    """A share (1 is all of it) in percent."""
+    ends = {name: number[name] for name in ("value", "low", "high")}
+    return number | {k: None if x is None else 100 * x for k, x in ends.items()} | {"unit": "%"}
+
+
 class RecordNumber(SphinxRole):
-    """The role ``{record}`experiment@profile number` ``."""
+    """The role ``{record}`experiment@profile number` ``, in one of its forms."""
+
+    def __init__(self, form: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> None:
+        """Print numbers as ``form`` makes them out of the record's."""
+        self.form = form
 
     def run(self) -> tuple[list[Node], list[system_message]]:
         """Print the number; its sample size and record show on hovering."""
@@ -108,7 +125,8 @@ class RecordNumber(SphinxRole):
             return [nodes.problematic(self.rawtext, self.rawtext)], []
         self.env.note_dependency(str(Path(self.env.srcdir) / path))
         size = "" if number["n"] is None else f"n = {number['n']}; "
-        text = format_number(number)
+        # An interval stays on one line; before it a line may break where the column is narrow.
+        text = format_number(self.form(number)).replace(", ", f",{NO_BREAK}")
         node = nodes.abbreviation(self.rawtext, text, classes=["record-number"])
         node["explanation"] = f"{size}record {reference}, {record.hash}"
         return [node], []
@@ -208,6 +226,8 @@ def rewrite_urls(buttons: Any) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the role, the directive and the address rewriting."""
     app.add_role("record", RecordNumber())
+    app.add_role("record-plain", RecordNumber(plain))
+    app.add_role("record-percent", RecordNumber(percent))
     app.add_directive("record-card", RecordCard)
     app.connect("config-inited", leave_out_thebe)
     app.connect("config-inited", name_the_logo)

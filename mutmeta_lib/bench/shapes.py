@@ -6,7 +6,7 @@ import torch
 
 from mutmeta_lib.encoders import Encoder
 from mutmeta_lib.esm import EsmLayers
-from mutmeta_lib.pretrained import hide_unused
+from mutmeta_lib.hugging_face import hide_unused
 from mutmeta_lib.vocabulary import Vocabulary
 
 ESM_TOKENS = (

@@ -21,6 +21,7 @@ from mutmeta_lib.progress import shown_progress, silent
 from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.splits import protein_folds
 from mutmeta_lib.training_settings import MetaTraining
+from mutmeta_lib.zero_shot import describe_head
 
 ALL_METHODS = tuple(METHODS)
 DEFAULT_METHODS = ("maml", "multitask", "finetune", "ridge", "gp", "onehot", "blosum", "mean")
@@ -107,7 +108,8 @@ def few_shot_experiment(
     """
     parameters = recorded_parameters(locals())
     assays = load_assays(data_dir, ids=ids, per_protein=per_protein)
-    described = describe_encoder(make_predictor(encoder, pooling, seed=0, device="cpu"))
+    predictor = make_predictor(encoder, pooling, seed=0, device="cpu")
+    described = describe_encoder(predictor) | describe_head(methods, predictor.encoder)
     setting = Comparison(
         assays=assays,
         splits=protein_folds(assays, n_folds),

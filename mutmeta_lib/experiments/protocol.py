@@ -4,16 +4,21 @@ One draw of the test is what the code reports; here the same test is repeated, s
 scored fairly. The chapter on the protocol prints these tables and numbers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
 from mutmeta_lib.encoders import load_encoder
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.experiments.protocol_contrast import (
+    contrast_numbers,
+    contrast_tables,
+    text_table,
+)
 from mutmeta_lib.experiments.protocol_numbers import protocol_numbers
 from mutmeta_lib.experiments.protocol_run import Setting
-from mutmeta_lib.experiments.protocol_runs import Run, loaded, run_all_seeds
+from mutmeta_lib.experiments.protocol_runs import Done, Run, loaded, run_all_seeds
 from mutmeta_lib.experiments.protocol_tables import cut_table, rounded, row_table
 from mutmeta_lib.experiments.setting import DEMO, describe_encoder, load_assays, make_record
 from mutmeta_lib.maml import InnerLoop
@@ -99,8 +104,9 @@ def protocol_experiment(
 
     Returns:
         A record: tables ``rows``, ``cuts``, ``gains``, ``ratios``, ``errors``, ``whole``,
-        ``seconds``, ``times``; numbers ``<encoder>_<encoding>_<target>_<method>_<comparison>`` and
-        others, see `protocol_numbers`. Seconds are of the processor, without what other programs
+        ``seconds``, ``times``, ``texts``, ``encodings``, ``shares``; numbers
+        ``<encoder>_<encoding>_<target>_<method>_<comparison>`` and others, see `protocol_numbers`
+        and `contrast_numbers`. Seconds are of the processor, without what other programs
         took; those of a frozen encoder do not contain running it.
 
     Raises:
@@ -140,16 +146,17 @@ def protocol_experiment(
     if not runs:
         raise DataError("there is no encoder to run", "name one, or encodings for tiny")
     kept = {
-        f"{run.name}, {encoding}": run_all_seeds(
-            run, encoding, seeds, checkpoint_dir, cache_dir, say
-        )
+        run.name: {
+            encoding: run_all_seeds(run, encoding, seeds, checkpoint_dir, cache_dir, say)
+            for encoding in run.encodings
+        }
         for run in runs
-        for encoding in run.encodings
     }
+    everything = [done for by_encoding in kept.values() for done in by_encoding.values()]
     tables = {"rows": row_table(data, runs), "cuts": cut_table(runs)}
     for name in ("gains", "ratios", "errors", "whole", "seconds", "times"):
-        parts = [found[name] for _, found in kept.values()]
-        tables[name] = pd.concat(parts, ignore_index=True)
+        tables[name] = pd.concat([done.tables[name] for done in everything], ignore_index=True)
+    tables |= _contrasts(runs, kept)
     described = describe_encoder(Predictor(loaded(runs[0], 0), POOLING))
     if len(runs) > 1:
         described["provenance"] |= {"beside it": "tiny, trained"}
@@ -160,12 +167,32 @@ def protocol_experiment(
         assays=[],
         encoder=described,
         device="cpu",
-        seconds={label: spent for label, (spent, _) in kept.items()},
-        numbers=protocol_numbers(tables["gains"], tables["whole"], tables["seconds"]),
+        seconds={
+            f"{name}, {encoding}": done.seconds
+            for name, by_encoding in kept.items()
+            for encoding, done in by_encoding.items()
+        },
+        numbers=protocol_numbers(tables["gains"], tables["whole"], tables["seconds"])
+        | contrast_numbers(tables["encodings"], tables["shares"], tables["texts"]),
         tables={name: rounded(table) for name, table in tables.items()},
     )
     made.data.update(data.sha256)
     return made
+
+
+def _contrasts(
+    runs: Sequence[Run], kept: Mapping[str, Mapping[str, Done]]
+) -> dict[str, pd.DataFrame]:
+    """The tables that set encodings against each other, of all runs."""
+    parts: dict[str, list[pd.DataFrame]] = {"texts": [], "encodings": [], "shares": []}
+    for run in runs:
+        vocabulary = loaded(run, 0).vocabulary
+        texts = text_table(run.data, run.encodings, vocabulary, run.max_tokens)
+        parts["texts"].append(texts.assign(encoder=run.name))
+        found = {encoding: done.results for encoding, done in kept[run.name].items()}
+        for name, table in contrast_tables(found, run.setting.sizes, run.name).items():
+            parts[name].append(table)
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
 
 
 def _short(name: str) -> str:

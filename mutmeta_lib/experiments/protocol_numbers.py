@@ -1,8 +1,4 @@
-"""From the errors of many draws and seeds to gains, their spread, and the numbers pages print.
-
-Intervals resample seeds and draws, both at once. They say how far the outcome of this protocol
-can stray; the proteins are always the same, so they say nothing about other ones.
-"""
+"""From the errors of many draws and seeds to gains, their spread, and the numbers pages print."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from mutmeta_lib.experiments.protocol_resample import resampled, resampled_difference
 from mutmeta_lib.protocol_steps import ARMS
 from mutmeta_lib.records import number
 
@@ -40,7 +37,6 @@ SHORT = {
 SHOWN = 16
 """Support and query rows of numbers and histograms: the public function's default."""
 
-N_BOOT = 2000
 EDGES = np.logspace(-2, 2, 41)
 """Bins of error ratios; what lies beyond goes into the outermost."""
 
@@ -48,48 +44,6 @@ EDGES = np.logspace(-2, 2, 41)
 def shown(sizes: Collection[int]) -> int:
     """The size of numbers and histograms, of those that were run."""
     return SHOWN if SHOWN in sizes else max(sizes)
-
-
-def resampled(
-    values: np.ndarray, other: np.ndarray, *, n_boot: int = N_BOOT, seed: int = 0
-) -> tuple[float, float, float]:
-    """Gain of errors ``(seeds, draws)`` over others, in %: ``(gain, low, high)``.
-
-    Errors are averaged over seeds, and the geometric mean of their ratio is taken over draws; the
-    interval (95 %) resamples seeds and draws. ``other`` may have one error per seed, ``(n, 1)``.
-
-    >>> [round(float(x)) for x in resampled(np.full((2, 3), 0.5), np.ones((2, 1)))]
-    [50, 50, 50]
-    """
-    by_seed, by_draw = _weights(values.shape, n_boot, seed)
-
-    def gain(over_seeds: np.ndarray, over_draws: np.ndarray) -> np.ndarray:
-        logs = np.log(over_seeds @ values) - np.log(over_seeds @ other)
-        return 100 * (1 - np.exp((logs * over_draws).sum(axis=1)))
-
-    seeds, draws = values.shape
-    (every,) = gain(np.full((1, seeds), 1 / seeds), np.full((1, draws), 1 / draws))
-    low, high = np.quantile(gain(by_seed, by_draw), [0.025, 0.975])
-    return float(every), float(low), float(high)
-
-
-def resampled_difference(
-    values: np.ndarray, *, n_boot: int = N_BOOT, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of differences ``(seeds, draws)`` and its interval, seeds and draws resampled.
-
-    A draw whose measured labels are all alike has no rank correlation (NaN) and is left out.
-    """
-    kept = values[:, ~np.isnan(values).any(axis=0)]
-    by_seed, by_draw = _weights(kept.shape, n_boot, seed)
-    low, high = np.quantile(((by_seed @ kept) * by_draw).sum(axis=1), [0.025, 0.975])
-    return float(kept.mean()), float(low), float(high)
-
-
-def _weights(shape: tuple[int, int], n_boot: int, seed: int) -> list[np.ndarray]:
-    """How much each seed and each draw counts in every resample, ``(n_boot, n)`` each."""
-    rng = np.random.default_rng(seed)
-    return [rng.multinomial(n, np.full(n, 1 / n), n_boot) / n for n in shape]
 
 
 def gain_row(results: Sequence[Mapping], size: int, method: str, against: str) -> tuple[dict, dict]:
@@ -186,9 +140,20 @@ def second_rows(results: Sequence[Mapping]) -> list[dict]:
 def protocol_numbers(
     gains: pd.DataFrame, whole: pd.DataFrame, seconds: pd.DataFrame
 ) -> dict[str, dict]:
-    """Numbers of the record; those of draws are at the size that is `shown`."""
+    """Numbers of the record; those of draws are at the size that is `shown`.
+
+    At another size, ``_at_8`` say, there are the gain, the range of single draws, and the ranks.
+    """
     named = {}
     size = shown(set(gains["size"]))
+    for row in gains[gains["size"] != size].to_dict("records"):
+        n = int(row["seeds"] * row["draws"])
+        name = f"{_place(row)}_{row['method']}_{row['against']}_at_{row['size']}"
+        named[name] = number(row["gain"], row["low"], row["high"], n, "%")
+        named[f"{name}_draws"] = number(row["q50"], row["q2_5"], row["q97_5"], n, "%")
+        named[f"{name}_spearman"] = number(
+            row["spearman"], row["spearman_low"], row["spearman_high"], n
+        )
     for row in gains[gains["size"] == size].to_dict("records"):
         n = int(row["seeds"] * row["draws"])
         name = f"{_place(row)}_{row['method']}_{row['against']}"

@@ -42,6 +42,15 @@ def loaded(run: Run, seed: int) -> Encoder:
     return load_encoder(run.encoder, seed=seed, max_tokens=run.max_tokens)
 
 
+@dataclass(frozen=True, eq=False)
+class Done:
+    """Processor seconds of one encoder and encoding, what every seed gave, and its tables."""
+
+    seconds: float
+    results: list[dict]
+    tables: dict[str, pd.DataFrame]
+
+
 def run_all_seeds(
     run: Run,
     encoding: str,
@@ -49,8 +58,8 @@ def run_all_seeds(
     checkpoint_dir: str | None,
     cache_dir: str | None,
     say: Callable[[str], None],
-) -> tuple[float, dict[str, pd.DataFrame]]:
-    """Processor seconds and tables of one encoder and encoding.
+) -> Done:
+    """All seeds of one encoder and encoding.
 
     Parts that were kept are not computed again; their seconds are those that they took.
     """
@@ -108,6 +117,6 @@ def run_all_seeds(
     where = {"encoder": run.name, "encoding": encoding}
     made = result_tables(results, run.setting.sizes, where)
     spent = sum(result["total_seconds"] for result in results)
-    return spent + sum(row["seconds"] for row in times), made | {
-        "times": pd.DataFrame(times).assign(target=target, **where)
-    }
+    spent += sum(row["seconds"] for row in times)
+    made["times"] = pd.DataFrame(times).assign(target=target, **where)
+    return Done(spent, results, made)

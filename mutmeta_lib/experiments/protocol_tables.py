@@ -18,7 +18,10 @@ from mutmeta_lib.protocol_data import ProtocolData
 def result_tables(
     results: Sequence[Mapping], sizes: Sequence[int], where: Mapping[str, str]
 ) -> dict[str, pd.DataFrame]:
-    """Tables of what `run_seed` gave for every seed; ``where`` names encoder and encoding."""
+    """Tables of what `run_seed` gave for every seed; ``where`` names encoder and encoding.
+
+    Histograms of single draws (``ratios``) are kept of the comparison as reported, at one size.
+    """
     made = {name: [] for name in ("gains", "ratios", "errors", "whole", "seconds")}
     for target in results[0]["targets"]:
         parts = [result["targets"][target] for result in results]
@@ -27,7 +30,7 @@ def result_tables(
             for method, against in compared():
                 row, bins = gain_row(parts, size, method, against)
                 made["gains"].append(pd.DataFrame([here | row]))
-                if size == shown(sizes):
+                if size == shown(sizes) and against == "reported":
                     what = {"size": size, "method": method, "against": against}
                     made["ratios"].append(pd.DataFrame(bins).assign(**here, **what))
             made["errors"].append(pd.DataFrame(error_rows(parts, size)).assign(**here))

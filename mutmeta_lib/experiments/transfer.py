@@ -30,6 +30,7 @@ from mutmeta_lib.pieces import Pieces
 from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.selections import cap_assay, load_selection, read_selection
 from mutmeta_lib.training import MetaTraining
+from mutmeta_lib.zero_shot import describe_head
 
 CORE = ("maml", "multitask", "finetune", *CLOSED)
 """Tested on other proteins at every number of shots, on other properties at two."""
@@ -128,6 +129,7 @@ def transfer_experiment(
     assays, roles = read_assays(data_dir, selection, cap, per_protein, longest)
     clusters = cluster_proteins(assays)
     made = make_predictor(encoder, pooling, seed=0, device="cpu")
+    described_encoder = describe_encoder(made) | describe_head([*methods, *family], made.encoder)
     vectors = embed_assays(made, assays, encoding, features, labels, cache_dir=cache_dir)
     seconds = {"reading_and_embedding": time.perf_counter() - began}
     say(f"{len(assays)} assays of {len(set(clusters.values()))} clusters: embedded")
@@ -209,7 +211,7 @@ def transfer_experiment(
         profile,
         parameters,
         assays=assays,
-        encoder=describe_encoder(made),
+        encoder=described_encoder,
         device="cpu",
         seconds={name: round(value, 3) for name, value in seconds.items()},
         numbers=numbers,

@@ -16,6 +16,7 @@ from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.splits import Split
 from mutmeta_lib.training import MetaTraining, Trained, meta_train
 from mutmeta_lib.tuning import Rate
+from mutmeta_lib.zero_shot import MASKED
 
 GRID: tuple[Rate, ...] = (
     ("sgd", 0.003),
@@ -62,7 +63,8 @@ BY_ERROR = ("maml", "multitask", "finetune")
 the gain in error is to be that of rates chosen for it."""
 
 CLOSED = ("ridge", "gp", "onehot", "blosum", "mean")
-"""Controls without a gradient step."""
+"""Controls without a gradient step. Asked for by name there are those of ``zero_shot.MASKED`` too,
+where the encoder has a language-model head."""
 
 
 def train_starts(
@@ -171,4 +173,6 @@ def _closed(name: str, vectors: Vectors) -> Method:
         return Blosum()
     if name == "mean":
         return SupportMean()
-    raise ValueError(f"unknown method {name!r}; choose from {[*RECIPES, *CLOSED]}")
+    if name in MASKED:
+        return vectors.zero_shot(name)
+    raise ValueError(f"unknown method {name!r}; choose from {[*RECIPES, *CLOSED, *MASKED]}")

@@ -4,8 +4,9 @@ The encoder is frozen, so each variant is a vector once and for all. All methods
 gradient or in closed form, read the same vectors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 
 import torch
 
@@ -15,6 +16,7 @@ from mutmeta_lib.frozen import FrozenTokens, freeze
 from mutmeta_lib.normal_scores import with_normal_scores
 from mutmeta_lib.predictor import Predictor
 from mutmeta_lib.tasks import EncodedAssay, Examples, encode_assay
+from mutmeta_lib.zero_shot import ZeroShot, zero_shot
 
 FEATURES = ("standardised", "raw")
 """``standardised``: each column has mean 0 and variance 1 over the (capped) variants of an assay,
@@ -36,10 +38,16 @@ class Vectors:
     assays: dict[str, EncodedAssay]
     training: dict[str, EncodedAssay]
     standardised: dict[str, torch.Tensor]
+    cache_dir: str | None = None
 
     def features(self, examples: Examples):
         """Standardised vectors of some rows ``(n, width)``: what ridge and GP read."""
         return self.standardised[examples.assay.assay.id][torch.as_tensor(examples.rows)].numpy()
+
+    @cached_property
+    def zero_shot(self) -> Callable[[str], ZeroShot]:
+        """Zero-shot methods by name; each is made once and serves all cases."""
+        return cache(partial(zero_shot, encoder=self.predictor.encoder, cache_dir=self.cache_dir))
 
 
 def embed_assays(
@@ -64,7 +72,7 @@ def embed_assays(
         name = item.assay.id
         states = scaled[name] if features == "standardised" else item.tokens.states
         kept[name] = replace(item, tokens=FrozenTokens(_blank(len(item)), states))
-    return Vectors(frozen, kept, _learned(kept, labels), scaled)
+    return Vectors(frozen, kept, _learned(kept, labels), scaled, cache_dir)
 
 
 def layered_assays(
@@ -85,7 +93,7 @@ def layered_assays(
     if start:
         predictor, kept = freeze(predictor, kept, start, cache_dir=cache_dir)
     by_id = {item.assay.id: item for item in kept}
-    return Vectors(predictor, by_id, _learned(by_id, labels), {})
+    return Vectors(predictor, by_id, _learned(by_id, labels), {}, cache_dir)
 
 
 def _learned(kept: dict[str, EncodedAssay], labels: str) -> dict[str, EncodedAssay]:

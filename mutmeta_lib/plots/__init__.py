@@ -15,6 +15,8 @@ from mutmeta_lib.plots.curves import few_shot_curves, timing_curve, training_cur
 from mutmeta_lib.plots.data import score_distributions, split_overview, tokens_figure
 from mutmeta_lib.plots.forests import encoding_scores, paired_differences
 from mutmeta_lib.plots.protocol import gain_draws, gain_intervals, time_and_rows
+from mutmeta_lib.plots.protocol_encodings import encoding_gains, gain_shares
+from mutmeta_lib.plots.protocol_rows import gains_and_rows, spread_and_rows
 from mutmeta_lib.plots.style import label, look, style
 from mutmeta_lib.plots.transfer import (
     gain_forest,
@@ -27,12 +29,15 @@ from mutmeta_lib.plots.transfer import (
 
 __all__ = [
     "adaptation_curves",
+    "encoding_gains",
     "encoding_scores",
     "few_shot_curves",
     "forest",
     "gain_draws",
     "gain_forest",
     "gain_intervals",
+    "gain_shares",
+    "gains_and_rows",
     "identity_scatter",
     "label",
     "label_tails",
@@ -48,6 +53,7 @@ __all__ = [
     "signature_forest",
     "signs",
     "split_overview",
+    "spread_and_rows",
     "style",
     "time_and_rows",
     "timing_curve",

@@ -45,10 +45,10 @@ GAINS = (99, 94, 75, 50, 29, 0, -100, -300, -900)
 """Marks of the axis, in %."""
 
 
-_DRAWN = ["gain", "low", "high", "q2_5", "q97_5"]
+DRAWN = ["gain", "low", "high", "q2_5", "q97_5"]
 
 
-def _gain_axis(axis: Axes, low: float, high: float) -> None:
+def gain_axis(axis: Axes, low: float, high: float) -> None:
     """A logarithmic axis of error ratios from ``low`` to ``high``, marked with gains."""
     axis.set_xscale("log")
     marks = [gain for gain in GAINS if low <= 1 - gain / 100 <= high]
@@ -94,7 +94,7 @@ def gain_draws(
                 axis.axvline(1 - claim / 100, color=ORANGE, lw=2.2, label="the paper's gain")
             axis.set_title(target, fontsize=10)
             axis.set_ylabel("% of draws")
-            _gain_axis(axis, 0.02, 12)
+            gain_axis(axis, 0.02, 12)
         axes[-1, 0].set_xlabel("gain over fine-tuning in one draw (%); dashed: none")
         legend_below(figure, max(axes[:, 0], key=lambda a: len(a.get_legend_handles_labels()[1])))
         titled(figure, title, subtitle)
@@ -124,7 +124,7 @@ def gain_intervals(
                 part = part.set_index("against").loc[list(COMPARISONS)]
                 where = np.arange(len(part)) + shift
                 name, colour, marker = METHODS[arm]
-                ratio = 1 - part[_DRAWN] / 100
+                ratio = 1 - part[DRAWN] / 100
                 axis.hlines(where, ratio["q97_5"], ratio["q2_5"], color=colour, lw=1, alpha=0.45)
                 draw_intervals(
                     axis,
@@ -145,7 +145,7 @@ def gain_intervals(
             axis.set_yticks(range(len(COMPARISONS)), list(COMPARISONS.values()), fontsize=9)
             axis.set_ylim(len(COMPARISONS) - 0.4, -0.6)
             axis.set_title(target, fontsize=10)
-            _gain_axis(axis, 0.02, 12)
+            gain_axis(axis, 0.02, 12)
         axes[-1, 0].set_xlabel("gain (%); thin: middle 95 % of single draws; dashed: none")
         legend_below(figure, max(axes[:, 0], key=lambda a: len(a.get_legend_handles_labels()[1])))
         titled(figure, title, subtitle)

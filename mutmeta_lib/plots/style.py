@@ -38,6 +38,8 @@ LOOKS: dict[str, Look] = {
     "onehot": Look("Ridge on one-hot", PURPLE, "P", "--"),
     "blosum": Look("BLOSUM62 (zero-shot)", BLACK, "X", ":"),
     "mean": Look("Support mean", GREY, "h", ":"),
+    "zero_shot": Look("Masked marginals (zero-shot)", BLACK, "d", "-."),
+    "zero_shot_wt": Look("Wild-type marginals (zero-shot)", GREY, "p", "-."),
     "anil": Look("ANIL (head adapts)", GREEN, "p", "-"),
     "boil": Look("BOIL (encoder adapts)", SKY, "d", "-"),
     "reptile": Look("Reptile", GREY, "<", "-"),
