@@ -97,7 +97,7 @@ def test_the_chosen_rate_has_the_lowest_error_and_a_diverging_one_is_not_chosen(
 
 
 def test_features_are_standardised_within_each_assay(frozen):
-    features = frozen.features()
+    features = frozen.features
     task = a_task(frozen)
     everything = np.concatenate([features(task.support), features(task.query)])
     np.testing.assert_allclose(everything.mean(axis=0), 0, atol=1e-6)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from mutmeta_lib.experiments import speed_experiment
-from mutmeta_lib.experiments.speed import arrivals
-from mutmeta_lib.experiments.trajectories import Trajectory
+from mutmeta_lib.experiments.trajectories import Trajectory, arrivals
 
 SMALL = dict(
     per_protein=1,

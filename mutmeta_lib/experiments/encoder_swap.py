@@ -6,31 +6,33 @@ each time and remembers no encoder, shows how much of a loss is the vectors' own
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mutmeta_lib import __version__
+from mutmeta_lib.assays import Assay
 from mutmeta_lib.baselines import Ridge
-from mutmeta_lib.bootstrap import bootstrap_mean
 from mutmeta_lib.encoders import load_encoder
+from mutmeta_lib.errors import DataError
 from mutmeta_lib.evaluate import few_shot
 from mutmeta_lib.experiments.frozen_heads import (
-    Frozen,
-    choose_rate,
     freeze_assays,
-    learn_start,
     read_assays,
+    rows_by_seed,
     split_around,
-    timed,
-    validation_tasks,
+    tuned_starts,
 )
-from mutmeta_lib.experiments.setting import DEMO, make_record
+from mutmeta_lib.experiments.intervals import interval_row, row_number
+from mutmeta_lib.experiments.setting import (
+    DEMO,
+    describe_encoder,
+    finished_parts,
+    make_record,
+    outer_loop,
+)
 from mutmeta_lib.experiments.swapped import swap
-from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.experiments.transfer_setting import Vectors
 from mutmeta_lib.methods import GradientMethod, divergences
-from mutmeta_lib.pieces import Pieces
 from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.selections import cap_assay
 from mutmeta_lib.training import MetaTraining
@@ -89,7 +91,7 @@ def swap_experiment(
         selection: its assays; those of the tested clusters are not learned from.
         roles: kinds of assays of the selection; all when None.
         per_protein: assays per protein and property of the bundled data; 0 is all.
-        test_ids: assays to test on, run through every encoder.
+        test_ids: assays to test on, run through every encoder; the first one when there are none.
         test_cap: variants of each of them at most.
         encoder: ``tiny``, a local directory or a hub name; the original.
         encoding: how a variant is written as tokens.
@@ -112,58 +114,44 @@ def swap_experiment(
         cache_dir: pooled vectors are kept here.
 
     Returns:
-        A record: tables ``summary``, ``differences`` (swapped minus same), ``results``, ``moved``;
+        A record: tables ``summary`` (``what`` is ``spearman`` or ``lost``), ``results``, ``moved``;
         numbers ``<method>_<shots>_<swap>``, ``lost_<method>_<shots>_<swap>`` (same minus swapped),
         ``recovered_<method>_<swap>`` (fewest labels at which the swapped encoder is level with
-        the original at ten, up to 0.01; open when none of ``shots`` suffices) and
-        ``moved_<swap>`` (distance of a variant's vector from its old place, relative to the spread
-        of the assay's vectors).
+        the original at ten, up to 0.01; open when none of ``shots`` suffices, or ten is not among
+        them) and ``moved_<swap>`` (distance of a variant's vector from its old place, relative to
+        the spread of the assay's vectors).
+
+    Raises:
+        DataError: an assay of ``test_ids`` is not among those read, or too few proteins are left.
 
     """
     parameters = recorded_parameters(locals())
     say = progress or (lambda line: None)
     assays = read_assays(data_dir, selection, None, per_protein, roles)
-    tested = [a for a in assays if a.id in test_ids] or assays[:1]
+    if unknown := sorted(set(test_ids) - {assay.id for assay in assays}):
+        raise DataError(
+            f"there is no assay {unknown[0]} to test on", "name assays of the selection and roles"
+        )
+    tested = [a for a in assays if a.id in test_ids] if test_ids else assays[:1]
     short = [cap_assay(assay, test_cap) for assay in tested]
     if data_dir == DEMO:
         assays = [a for a in assays if a.protein not in {t.protein for t in tested}]
     original = load_encoder(encoder)
     how = {"encoding": encoding, "pooling": pooling}
-    settings = MetaTraining(
-        steps=meta_steps,
-        tasks_per_step=tasks_per_step,
-        support=support,
-        query=query,
-        inner=InnerLoop(inner_lr, inner_steps),
-        meta_lr=meta_lr,
-        validate_every=max(5, meta_steps // 15),
-        validation_tasks=32,
-    )
-    question = {
-        "parameters": parameters,
-        "data": sorted(assay.sha256 for assay in [*assays, *short]),
-        "encoder": original.sha256,
-        "version": __version__,
-    }
-    pieces = Pieces(Path(checkpoint_dir) if checkpoint_dir else None, question)
+    settings = outer_loop(parameters, validate_every=max(5, meta_steps // 15), validation_tasks=32)
+    hashes = sorted(assay.sha256 for assay in [*assays, *short])
+    pieces = finished_parts(checkpoint_dir, parameters, hashes, original.sha256)
     pool = freeze_assays(original, assays, cache_dir=cache_dir, **how)
     _, clusters = split_around(assays, short, seed=0)
     read = {}
     for kind in swaps:
         read[kind] = freeze_assays(swap(original, kind), short, cache_dir=cache_dir, **how)
         say(f"{kind}: vectors ready")
-    rows, spent = [], 0.0
-    for seed in range(seeds):
-        part, seconds = timed(
-            pieces,
-            f"seed {seed}",
-            lambda s=seed: measure(
-                pool, read, short, settings, shots, adapt_steps, tuning_tasks, s
-            ),
-        )
-        rows, spent = rows + part, spent + seconds
-        say(f"seed {seed}: done")
-    results = pd.DataFrame(rows)
+
+    def one_seed(seed: int) -> list[dict]:
+        return measure(pool, read, short, settings, shots, adapt_steps, tuning_tasks, seed)
+
+    results, spent = rows_by_seed(pieces, seeds, one_seed, say)
     results["cluster"] = results["assay"].map({a.id: clusters[a.wild_type] for a in short})
     moved = distances(read)
     summary, numbers = report(results, swaps, shots)
@@ -178,8 +166,7 @@ def swap_experiment(
         profile,
         parameters,
         assays=[*assays, *short],
-        encoder={"name": original.name, "sha256": original.sha256}
-        | {"provenance": original.provenance},
+        encoder=describe_encoder(pool.predictor),
         device="cpu",
         seconds={"on vectors": spent},
         numbers=numbers,
@@ -192,9 +179,9 @@ def swap_experiment(
 
 
 def measure(
-    pool: Frozen,
-    read: dict[str, Frozen],
-    short,
+    pool: Vectors,
+    read: dict[str, Vectors],
+    short: Sequence[Assay],
     settings: MetaTraining,
     shots: Sequence[int],
     steps: int,
@@ -202,18 +189,14 @@ def measure(
     seed: int,
 ) -> list[dict]:
     """Learn the start on the original, then adapt and score it on every encoder's vectors."""
-    given = [assay.assay for assay in pool.assays.values()]
-    split, _ = split_around(given, short, seed=seed)
-    drawn = validation_tasks(pool, split, support=10, query=16, n_tasks=tuning_tasks, seed=seed)
-    starts = {n: learn_start(pool, split, settings, n, seed)[0] for n in ("maml", "finetune")}
-    rates = {n: choose_rate(pool.predictor, s, drawn, steps)[0] for n, s in starts.items()}
+    tuned = tuned_starts(pool, short, settings, steps=steps, n_tasks=tuning_tasks, seed=seed)
     rows = []
     for kind, frozen in read.items():
         methods = {
-            name: GradientMethod(name, pool.predictor, starts[name], *rates[name], steps)
-            for name in starts
+            name: GradientMethod(name, pool.predictor, start, *rate, steps)
+            for name, (start, rate) in tuned.items()
         }
-        methods["ridge"] = Ridge("ridge", frozen.features())
+        methods["ridge"] = Ridge("ridge", frozen.features)
         with divergences():
             found = few_shot(methods, list(frozen.assays.values()), shots=shots, seeds=[seed])
         kept = found[["method", "assay", "shots", "seed", "spearman"]]
@@ -221,7 +204,7 @@ def measure(
     return rows
 
 
-def distances(read: dict[str, Frozen]) -> pd.DataFrame:
+def distances(read: dict[str, Vectors]) -> pd.DataFrame:
     """How far vectors moved, relative to how far variants of the assay are apart."""
     rows = []
     for kind, frozen in read.items():
@@ -242,24 +225,22 @@ def report(
     means = results.groupby(keys).agg(spearman=("spearman", "mean"), cluster=("cluster", "first"))
     rows, made = [], {}
     for method in results["method"].unique():
-        level = means.loc["same", method, REFERENCE]["spearman"].mean() if REFERENCE in shots else 0
+        level = float("nan")
+        if REFERENCE in shots:
+            level = means.loc["same", method, REFERENCE]["spearman"].mean()
         for kind in swaps:
             enough = []
             for k in shots:
                 own, same = means.loc[kind, method, k], means.loc["same", method, k]
-                clusters = own["cluster"].to_numpy()
-                score = bootstrap_mean(own["spearman"].to_numpy(), clusters)
-                lost = bootstrap_mean((same["spearman"] - own["spearman"]).to_numpy(), clusters)
-                made[f"{method}_{k}_{_name(kind)}"] = number(*score, len(own), "Spearman")
+                score = interval_row(own["spearman"], own["cluster"])
+                lost = interval_row(same["spearman"] - own["spearman"], own["cluster"])
+                made[f"{method}_{k}_{_name(kind)}"] = row_number(score)
                 if kind != "same":
-                    made[f"lost_{method}_{k}_{_name(kind)}"] = number(*lost, len(own), "Spearman")
-                if score[0] >= level - LEVEL_WITHIN:
+                    made[f"lost_{method}_{k}_{_name(kind)}"] = row_number(lost)
+                if score["mean"] >= level - LEVEL_WITHIN:
                     enough.append(k)
-                for what, values in (("spearman", score), ("lost", lost)):
-                    ends = dict(zip(("mean", "low", "high"), values, strict=True))
-                    row = {"what": what, "swap": kind, "method": method, "shots": k, **ends}
-                    counted = {"n_assays": len(own), "n_proteins": len(np.unique(clusters))}
-                    rows.append(row | counted)
+                where = {"swap": kind, "method": method, "shots": k}
+                rows += [{"what": "spearman", **where, **score}, {"what": "lost", **where, **lost}]
             mended = min(enough) if enough else float("nan")
             made[f"recovered_{method}_{_name(kind)}"] = number(
                 mended, n=len(means.loc[kind, method, shots[0]]), unit="labels"

@@ -16,6 +16,7 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 
 from mutmeta_lib.evaluate import compare, summarise
+from mutmeta_lib.experiments.intervals import row_number
 from mutmeta_lib.experiments.setting import (
     describe_encoder,
     initial_params,
@@ -25,7 +26,7 @@ from mutmeta_lib.experiments.setting import (
 )
 from mutmeta_lib.metrics import spearman
 from mutmeta_lib.predictor import Params, Predictor, predict
-from mutmeta_lib.records import Record, number, recorded_parameters
+from mutmeta_lib.records import Record, recorded_parameters
 from mutmeta_lib.tasks import EncodedAssay, Task, encode_assay, make_task, task_generator
 
 HOLD_OUTS = ("variants", "sites")
@@ -225,5 +226,5 @@ def _numbers(summary: pd.DataFrame, differences: pd.DataFrame) -> dict[str, dict
     for prefix, table in (("", summary), ("separator_minus_", differences)):
         for row in table.to_dict("records"):
             name = f"{prefix}{row['encoding']}_{row['pooling']}_{row['hold_out']}"
-            named[name] = number(row["mean"], row["low"], row["high"], row["n_assays"], "Spearman")
+            named[name] = row_number(row)
     return named

@@ -7,20 +7,20 @@ import pandas as pd
 
 from mutmeta_lib.evaluate import compare, summarise
 from mutmeta_lib.experiments.few_shot_run import Comparison, compare_once
+from mutmeta_lib.experiments.intervals import row_number
 from mutmeta_lib.experiments.setting import (
     describe_encoder,
     load_assays,
     make_predictor,
     make_record,
+    outer_loop,
 )
-from mutmeta_lib.maml import InnerLoop
 from mutmeta_lib.methods import METHODS
 from mutmeta_lib.metrics import METRICS
 from mutmeta_lib.parallel import run_all
 from mutmeta_lib.progress import shown_progress, silent
 from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.splits import protein_folds
-from mutmeta_lib.training_settings import MetaTraining
 from mutmeta_lib.zero_shot import describe_head
 
 ALL_METHODS = tuple(METHODS)
@@ -119,16 +119,8 @@ def few_shot_experiment(
         pooling=pooling,
         methods=methods,
         shots=shots,
-        settings=MetaTraining(
-            steps=meta_steps,
-            tasks_per_step=tasks_per_step,
-            support=support,
-            query=query,
-            inner=InnerLoop(inner_lr, inner_steps, first_order),
-            meta_lr=meta_lr,
-            backend=backend,
-            validate_every=max(5, meta_steps // 10),
-            validation_tasks=8,
+        settings=outer_loop(
+            parameters, validate_every=max(5, meta_steps // 10), validation_tasks=8
         ),
         adapt_steps=adapt_steps,
         max_query=max_query,
@@ -195,14 +187,8 @@ def report(results: pd.DataFrame, methods: Sequence[str]) -> tuple[pd.DataFrame,
 def name_numbers(summary: pd.DataFrame, differences: pd.DataFrame) -> dict[str, dict]:
     """Named numbers that a page may print."""
     numbers = {}
-    for row in summary.to_dict("records"):
-        unit = METRICS[row["metric"]].unit
-        numbers[f"{row['method']}_{row['shots']}_{row['metric']}"] = number(
-            row["mean"], row["low"], row["high"], row["n_assays"], unit
-        )
-    for row in differences.to_dict("records"):
-        unit = METRICS[row["metric"]].unit
-        numbers[f"maml_minus_{row['baseline']}_{row['shots']}_{row['metric']}"] = number(
-            row["mean"], row["low"], row["high"], row["n_assays"], unit
-        )
+    for who, table in (("{method}", summary), ("maml_minus_{baseline}", differences)):
+        for row in table.to_dict("records"):
+            name = f"{who.format(**row)}_{row['shots']}_{row['metric']}"
+            numbers[name] = row_number(row, METRICS[row["metric"]].unit)
     return numbers

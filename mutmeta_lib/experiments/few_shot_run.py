@@ -10,10 +10,15 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from mutmeta_lib import __version__
 from mutmeta_lib.assays import Assay
 from mutmeta_lib.evaluate import check_assays, few_shot
-from mutmeta_lib.experiments.setting import Fold, encode_fold, initial_params, make_predictor
+from mutmeta_lib.experiments.setting import (
+    Fold,
+    encode_fold,
+    finished_parts,
+    initial_params,
+    make_predictor,
+)
 from mutmeta_lib.maml.algorithms import ALGORITHMS
 from mutmeta_lib.methods import METHODS, Ingredients, build_methods, divergences
 from mutmeta_lib.pieces import Pieces
@@ -64,17 +69,15 @@ class Comparison:
         A run does not depend on how many others there are, so more seeds or folds can be added.
         """
         others = ("seeds", "folds")
-        question = {
-            "parameters": {k: v for k, v in self.parameters.items() if k not in others},
-            "data": {assay.id: assay.sha256 for assay in self.assays},
-            "encoder": self.encoder_sha256,
-            "version": __version__,
-            "fold": fold,
-            "seed": seed,
-        }
-        if self.checkpoint_dir is None:
-            return Pieces(None, question)
-        return Pieces(_folder(self.checkpoint_dir, fold, seed) / "finished", question)
+        folder = _folder(self.checkpoint_dir, fold, seed)
+        return finished_parts(
+            folder / "finished" if folder else None,
+            {k: v for k, v in self.parameters.items() if k not in others},
+            {assay.id: assay.sha256 for assay in self.assays},
+            self.encoder_sha256,
+            fold=fold,
+            seed=seed,
+        )
 
 
 def compare_once(setting: Comparison, fold: int, seed: int, *, report: Report = silent) -> dict:

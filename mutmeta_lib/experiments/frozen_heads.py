@@ -6,25 +6,25 @@ and a hundred adaptations can be followed step by step.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from mutmeta_lib.assays import Assay
-from mutmeta_lib.baselines import Features
 from mutmeta_lib.encoders import Encoder
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.experiments.setting import DEMO, load_assays
-from mutmeta_lib.frozen import freeze
+from mutmeta_lib.experiments.setting import DEMO, initial_params, load_assays
+from mutmeta_lib.experiments.transfer_setting import Vectors, embed_assays
 from mutmeta_lib.losses import LOSSES
-from mutmeta_lib.normal_scores import with_normal_scores
 from mutmeta_lib.pieces import Pieces
 from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.selections import load_selection
 from mutmeta_lib.splits import Split, cluster_proteins
-from mutmeta_lib.tasks import EncodedAssay, Examples, Task, encode_assay, sample_tasks, stable_seed
+from mutmeta_lib.tasks import Examples, Task, sample_tasks, stable_seed
 from mutmeta_lib.training import MetaTraining, meta_train
 from mutmeta_lib.tuning import Rate
 
@@ -59,6 +59,21 @@ def timed(pieces: Pieces, name: str, compute: Callable[[], Any]) -> tuple[Any, f
     return kept["made"], kept["seconds"]
 
 
+def rows_by_seed(
+    pieces: Pieces,
+    seeds: int,
+    measure: Callable[[int], list[dict]],
+    say: Callable[[str], None],
+) -> tuple[pd.DataFrame, float]:
+    """The rows of all seeds, each seed's kept as they end, and the seconds that they took."""
+    rows, spent = [], 0.0
+    for seed in range(seeds):
+        part, seconds = timed(pieces, f"seed {seed}", partial(measure, seed))
+        rows, spent = rows + part, spent + seconds
+        say(f"seed {seed}: done")
+    return pd.DataFrame(rows), spent
+
+
 def read_assays(
     data_dir: str,
     selection: str,
@@ -72,29 +87,6 @@ def read_assays(
     return load_selection(data_dir, selection, cap=cap, roles=roles)
 
 
-@dataclass(frozen=True, eq=False)
-class Frozen:
-    """A predictor that reads pooled vectors, and assays that hold them, by id.
-
-    Vectors are standardised within each assay, over all its variants: their sequences are known
-    before anything is measured. Every method, by gradient or in closed form, reads the same ones.
-    ``training`` are the assays as meta-training sees them, with scores of one shape
-    (``normal_scores``), so that no assay's outliers lead; tests see what was measured.
-    """
-
-    predictor: Predictor
-    assays: dict[str, EncodedAssay]
-    training: dict[str, EncodedAssay]
-
-    def of(self, ids: Sequence[str]) -> list[EncodedAssay]:
-        """The assays of these ids."""
-        return [self.assays[name] for name in ids]
-
-    def features(self) -> Features:
-        """Rows of the vectors, as ridge reads them."""
-        return lambda examples: examples.tokens.hidden.numpy()
-
-
 def freeze_assays(
     encoder: Encoder,
     assays: Sequence[Assay],
@@ -102,23 +94,16 @@ def freeze_assays(
     encoding: str,
     pooling: str,
     cache_dir: str | None = None,
-) -> Frozen:
-    """Encode assays and run the encoder on every variant, once."""
-    encoded = [encode_assay(a, encoding, encoder.vocabulary, encoder.max_tokens) for a in assays]
-    predictor, frozen = freeze(Predictor(encoder, pooling), encoded, None, cache_dir=cache_dir)
-    kept, training = {}, {}
-    for one in frozen:
-        tokens = replace(one.tokens, states=standardised(one.tokens.states))
-        kept[one.assay.id] = replace(one, tokens=tokens)
-        training[one.assay.id] = replace(kept[one.assay.id], assay=with_normal_scores(one.assay))
-    return Frozen(predictor, kept, training)
+) -> Vectors:
+    """Encode assays and run the encoder on every variant, once.
 
-
-def standardised(states: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and variance 1 per column of ``(n, width)``; a constant column becomes 0."""
-    centred = states - states.mean(dim=0)
-    spread = centred.std(dim=0, correction=0)
-    return centred / torch.where(spread > 1e-5, spread, torch.inf)
+    Vectors are standardised within each assay and labels of meta-training have one shape
+    (``normal_scores``), so that no assay's outliers lead.
+    """
+    prepared = {"features": "standardised", "labels": "normal_scores"}
+    return embed_assays(
+        Predictor(encoder, pooling), assays, encoding, **prepared, cache_dir=cache_dir
+    )
 
 
 def split_around(
@@ -158,11 +143,10 @@ def split_around(
 
 
 def learn_start(
-    frozen: Frozen, split: Split, settings: MetaTraining, name: str, seed: int
+    frozen: Vectors, split: Split, settings: MetaTraining, name: str, seed: int
 ) -> tuple[Params, float]:
     """A start by name (`STARTS`), and the seconds of computation that it took."""
-    generator = torch.Generator().manual_seed(stable_seed("head", seed))
-    fresh = frozen.predictor.init(generator)
+    fresh = initial_params(frozen.predictor, seed, "cpu")
     if name == "finetune":
         return fresh, 0.0
     began = clock()
@@ -178,11 +162,12 @@ def learn_start(
 
 
 def validation_tasks(
-    frozen: Frozen, split: Split, *, support: int, query: int, n_tasks: int, seed: int
+    frozen: Vectors, split: Split, *, support: int, query: int, n_tasks: int, seed: int
 ) -> list[Task]:
     """Tasks of meta-validation assays, the same for all methods."""
     rng = np.random.default_rng(stable_seed("rates", seed, support))
-    return sample_tasks(frozen.of(split.validation), n_tasks, support=support, query=query, rng=rng)
+    assays = [frozen.assays[name] for name in split.validation]
+    return sample_tasks(assays, n_tasks, support=support, query=query, rng=rng)
 
 
 def descend(
@@ -236,3 +221,24 @@ def choose_rate(
         rows.append({"optimiser": optimiser, "lr": lr, "log_error": score})
     best = min(range(len(rows)), key=lambda index: rows[index]["log_error"])
     return GRID[best], rows
+
+
+def tuned_starts(
+    pool: Vectors,
+    test: Sequence[Assay],
+    settings: MetaTraining,
+    *,
+    support: int = 10,
+    steps: int,
+    n_tasks: int,
+    seed: int,
+) -> dict[str, tuple[Params, Rate]]:
+    """MAML's start and a fresh one, learned and tuned on assays of other clusters than ``test``."""
+    measured = [assay.assay for assay in pool.assays.values()]
+    split, _ = split_around(measured, test, seed=seed)
+    tasks = validation_tasks(pool, split, support=support, query=16, n_tasks=n_tasks, seed=seed)
+    made = {}
+    for name in ("maml", "finetune"):
+        start, _ = learn_start(pool, split, settings, name, seed)
+        made[name] = start, choose_rate(pool.predictor, start, tasks, steps)[0]
+    return made

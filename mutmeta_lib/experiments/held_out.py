@@ -5,34 +5,30 @@ random or by site. Nothing is meta-learned; encodings differ in what a frozen en
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import RidgeCV
 
-from mutmeta_lib import __version__
 from mutmeta_lib.baselines import RIDGE_PENALTIES
-from mutmeta_lib.bootstrap import bootstrap_mean
 from mutmeta_lib.encoders import load_encoder
 from mutmeta_lib.experiments.encodings import HOLD_OUTS, hold_out_task
-from mutmeta_lib.experiments.frozen_heads import (
-    Frozen,
-    freeze_assays,
-    learn_start,
-    read_assays,
-    timed,
+from mutmeta_lib.experiments.frozen_heads import freeze_assays, read_assays, timed
+from mutmeta_lib.experiments.intervals import interval_row, row_number
+from mutmeta_lib.experiments.setting import (
+    describe_encoder,
+    finished_parts,
+    initial_params,
+    make_record,
 )
-from mutmeta_lib.experiments.setting import make_record
+from mutmeta_lib.experiments.transfer_setting import Vectors
 from mutmeta_lib.finetune import finetune
 from mutmeta_lib.metrics import spearman
 from mutmeta_lib.mutation_types import mutation_types
-from mutmeta_lib.pieces import Pieces
-from mutmeta_lib.predictor import predict
-from mutmeta_lib.records import Record, number, recorded_parameters
+from mutmeta_lib.predictor import Predictor, predict
+from mutmeta_lib.records import Record, recorded_parameters
 from mutmeta_lib.splits import cluster_proteins
 from mutmeta_lib.tasks import Task
-from mutmeta_lib.training import MetaTraining
 
 HEADS = ("ridge", "mlp")
 
@@ -101,13 +97,8 @@ def held_out_experiment(
     ]
     clusters = cluster_proteins(assays)
     loaded = load_encoder(encoder)
-    question = {
-        "parameters": parameters,
-        "data": {assay.id: assay.sha256 for assay in assays},
-        "encoder": loaded.sha256,
-        "version": __version__,
-    }
-    pieces = Pieces(Path(checkpoint_dir) if checkpoint_dir else None, question)
+    hashes = {assay.id: assay.sha256 for assay in assays}
+    pieces = finished_parts(checkpoint_dir, parameters, hashes, loaded.sha256)
     rows, by_type, spent = [], [], 0.0
     for encoding in encodings:
         for pooling in poolings:
@@ -145,7 +136,7 @@ def held_out_experiment(
         profile,
         parameters,
         assays=assays,
-        encoder={"name": loaded.name, "sha256": loaded.sha256, "provenance": loaded.provenance},
+        encoder=describe_encoder(Predictor(loaded, poolings[0])),
         device="cpu",
         seconds={"on vectors": spent},
         numbers=numbers | typed_numbers,
@@ -159,7 +150,7 @@ def held_out_experiment(
 
 
 def score(
-    frozen: Frozen,
+    frozen: Vectors,
     hold_out: str,
     fraction: float,
     seed: int,
@@ -168,7 +159,7 @@ def score(
     lr: float,
 ) -> dict[str, list[dict]]:
     """Fit every head on every assay's training rows; ranks and squared errors on the others."""
-    features, predictor = frozen.features(), frozen.predictor
+    features, predictor = frozen.features, frozen.predictor
     made: dict[str, list[dict]] = {"rows": [], "types": []}
     for assay in frozen.assays.values():
         task = hold_out_task(assay, hold_out, fraction, seed)
@@ -178,7 +169,7 @@ def score(
                 predicted = _ridge(task, features)
                 made["types"] += [{**about, **row} for row in typed_errors(task, predicted)]
             else:
-                start, _ = learn_start(frozen, None, MetaTraining(), "finetune", seed)
+                start = initial_params(predictor, seed, "cpu")
                 tuned = finetune(predictor.loss, start, task.support, lr=lr, steps=steps)
                 predicted = predict(predictor, tuned, task.query.tokens).numpy()
             rank = spearman(predicted, task.query.scores)
@@ -223,13 +214,13 @@ def compare_encodings(
             where["property"] = suffix.strip("_") or "all"
             for encoding in cell["encoding"].unique():
                 name = f"{encoding}_{pooling}_{head}_{hold_out}{suffix}"
-                row = _row(part[encoding], part["cluster"])
+                row = interval_row(part[encoding], part["cluster"])
                 summary.append({"encoding": encoding, **where, **row})
-                made[name] = _number(row)
+                made[name] = row_number(row)
                 if encoding != "separator":
-                    row = _row(part["separator"] - part[encoding], part["cluster"])
+                    row = interval_row(part["separator"] - part[encoding], part["cluster"])
                     differences.append({"encoding": encoding, **where, **row})
-                    made[f"separator_minus_{name}"] = _number(row)
+                    made[f"separator_minus_{name}"] = row_number(row)
     return pd.DataFrame(summary), pd.DataFrame(differences), made
 
 
@@ -241,21 +232,9 @@ def compare_types(types: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, dict]]:
     rows, made = [], {}
     for (hold_out, kind), part in wide.groupby(["hold_out", "type"], sort=False):
         for other in others:
-            row = _row(part[other] - part["separator"], part["cluster"])
+            row = interval_row(part[other] - part["separator"], part["cluster"])
             rows.append({"type": kind, "encoding": other, "hold_out": hold_out, **row})
-            made[f"type_{kind.replace(' ', '_')}_{other}_{hold_out}"] = _number(
+            made[f"type_{kind.replace(' ', '_')}_{other}_{hold_out}"] = row_number(
                 row, "of the variance"
             )
     return pd.DataFrame(rows), made
-
-
-def _row(values: pd.Series, clusters: pd.Series) -> dict:
-    there = values.notna().to_numpy()
-    found, groups = values.to_numpy()[there], clusters.to_numpy()[there]
-    mean, low, high = bootstrap_mean(found, groups)
-    counted = {"n_assays": int(there.sum()), "n_proteins": len(np.unique(groups))}
-    return {"mean": mean, "low": low, "high": high, **counted}
-
-
-def _number(row: dict, unit: str = "Spearman") -> dict:
-    return number(row["mean"], row["low"], row["high"], row["n_assays"], unit)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,12 @@ from mutmeta_lib.experiments.setting import (
     load_assays,
     make_predictor,
     make_record,
+    outer_loop,
 )
-from mutmeta_lib.maml import InnerLoop
 from mutmeta_lib.progress import shown_progress
 from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.splits import protein_folds
-from mutmeta_lib.training import MetaTraining, Trained, meta_train
+from mutmeta_lib.training import Trained, meta_train
 
 Progress = Callable[[str, int, int, float], None]
 
@@ -87,27 +88,17 @@ def meta_training_experiment(
     split = encode_fold(protein_folds(assays, n_folds)[fold], assays, encoding, predictor)
     start = initial_params(predictor, seed, device)
     arms = {"maml": ("maml", False), "fomaml": ("maml", True), "multitask": ("multitask", True)}
+    settings = outer_loop(parameters, validate_every=max(5, meta_steps // 10), validation_tasks=8)
     history, seconds, numbers = [], {}, {}
     with nullcontext() if progress else shown_progress() as report:
         tell = progress or (lambda name, step, steps, loss: report(name, step, steps))
         for name, (algorithm, first_order) in arms.items():
-            settings = MetaTraining(
-                algorithm=algorithm,
-                steps=meta_steps,
-                tasks_per_step=tasks_per_step,
-                support=support,
-                query=query,
-                inner=InnerLoop(inner_lr, inner_steps, first_order),
-                meta_lr=meta_lr,
-                validate_every=max(5, meta_steps // 10),
-                validation_tasks=8,
-                backend=backend,
-            )
+            inner = replace(settings.inner, first_order=first_order)
             run = meta_train(
                 predictor,
                 start,
                 split.train,
-                settings,
+                replace(settings, algorithm=algorithm, inner=inner),
                 seed=seed,
                 validation=split.validation,
                 checkpoint=Path(checkpoint_dir) / f"{name}.safetensors" if checkpoint_dir else None,

@@ -1,9 +1,8 @@
 """What the transfer between two assays of a protein comes to, in numbers and tables."""
 
-import numpy as np
 import pandas as pd
 
-from mutmeta_lib.bootstrap import bootstrap_mean
+from mutmeta_lib.experiments.intervals import interval_row, mean_number
 from mutmeta_lib.records import number
 
 COMPARED = (
@@ -34,16 +33,15 @@ def pair_numbers(results: pd.DataFrame, known: pd.DataFrame) -> dict[str, dict]:
     made: dict[str, dict] = {}
     for name, table in _by_kind(means):
         for (method, k), own in table.groupby(["method", "shots"]):
-            made[f"{method}_{k}{name}"] = _mean(own["spearman"], own["cluster"])
+            made[f"{method}_{k}{name}"] = mean_number(own["spearman"], own["cluster"])
         wide = table.pivot(index=["a", "assay", "cluster", "shots"], columns="method")["spearman"]
         wide = wide.reset_index()
         for one, other in COMPARED:
             for k, own in wide.groupby("shots"):
                 difference = own[one] - own[other]
-                made[f"{one}_minus_{other}_{k}{name}"] = _mean(difference, own["cluster"])
+                made[f"{one}_minus_{other}_{k}{name}"] = mean_number(difference, own["cluster"])
     for name, table in _by_kind(known):
-        table = table.dropna(subset="spearman")
-        made[f"agreement{name}"] = _mean(table["spearman"], table["cluster"])
+        made[f"agreement{name}"] = mean_number(table["spearman"], table["cluster"])
     # The same pairs at every number of labels, those that have the most.
     full = means.groupby(["a", "assay"])["shots"].transform("max") == means["shots"].max()
     curve = means[full].groupby(["method", "shots"])["spearman"].mean()
@@ -70,11 +68,6 @@ def _by_kind(table: pd.DataFrame):
         yield f"_{kind.replace(' ', '_')}", part
 
 
-def _mean(values: pd.Series, clusters: pd.Series) -> dict:
-    mean, low, high = bootstrap_mean(values.to_numpy(), clusters.to_numpy())
-    return number(mean, low, high, len(values), "Spearman")
-
-
 def pair_tables(results: pd.DataFrame, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """``pairs``, ``results`` (means over seeds), ``summary`` and ``differences`` per kind."""
     means = per_case(results)
@@ -82,24 +75,17 @@ def pair_tables(results: pd.DataFrame, known: pd.DataFrame) -> dict[str, pd.Data
     for name, table in _by_kind(means):
         kind = name.strip("_").replace("_", " ") or "all"
         for (method, k), own in table.groupby(["method", "shots"], sort=False):
-            summary.append(
-                {"kind": kind, "method": method, "shots": k, **_row(own["spearman"], own)}
-            )
+            where = {"kind": kind, "method": method, "shots": k}
+            summary.append({**where, **interval_row(own["spearman"], own["cluster"])})
         wide = table.pivot(index=["a", "assay", "cluster", "shots"], columns="method")["spearman"]
         for k, own in wide.reset_index().groupby("shots"):
             for one, other in COMPARED:
                 where = {"kind": kind, "method": one, "baseline": other, "shots": k}
-                differences.append({**where, **_row(own[one] - own[other], own)})
+                found = interval_row(own[one] - own[other], own["cluster"])
+                differences.append({**where, **found})
     return {
         "pairs": known.round(4),
         "results": means.round(4),
         "summary": pd.DataFrame(summary).round(5),
         "differences": pd.DataFrame(differences).round(5),
     }
-
-
-def _row(values: pd.Series, table: pd.DataFrame) -> dict:
-    clusters = table["cluster"].to_numpy()
-    mean, low, high = bootstrap_mean(values.to_numpy(), clusters)
-    counted = {"n_assays": len(values), "n_proteins": len(np.unique(clusters))}
-    return {"mean": mean, "low": low, "high": high, **counted}

@@ -1,20 +1,25 @@
 """What all experiments share: the data, the predictor and the protein-disjoint fold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
+from mutmeta_lib import __version__
 from mutmeta_lib.assays import Assay, demo_dir, read_data_dir
 from mutmeta_lib.encoders import load_encoder
+from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.pieces import Pieces
 from mutmeta_lib.predictor import Params, Predictor
 from mutmeta_lib.records import Record, environment, peak_memory_mb
 from mutmeta_lib.splits import Split
 from mutmeta_lib.tasks import EncodedAssay, encode_assay, stable_seed
-from mutmeta_lib.training import pick_device
+from mutmeta_lib.training import MetaTraining, pick_device
 
 DEMO = "demo"
 """The ``data_dir`` that means the data bundled with the library."""
@@ -73,6 +78,47 @@ def encode_fold(split: Split, assays: Sequence[Assay], encoding: str, predictor:
         ]
 
     return Fold(encode(split.train), encode(split.validation), encode(split.test))
+
+
+def outer_loop(
+    parameters: Mapping[str, Any], *, validate_every: int, validation_tasks: int
+) -> MetaTraining:
+    """The meta-training that an experiment's parameters ask for; all experiments name them alike.
+
+    Read are ``meta_steps``, ``tasks_per_step``, ``support``, ``query``, ``inner_lr``,
+    ``inner_steps``, ``meta_lr``, and where there are such ``first_order`` and ``backend``.
+    """
+    inner = InnerLoop(
+        parameters["inner_lr"], parameters["inner_steps"], parameters.get("first_order", False)
+    )
+    return MetaTraining(
+        steps=parameters["meta_steps"],
+        tasks_per_step=parameters["tasks_per_step"],
+        support=parameters["support"],
+        query=parameters["query"],
+        inner=inner,
+        meta_lr=parameters["meta_lr"],
+        backend=parameters.get("backend", "auto"),
+        validate_every=validate_every,
+        validation_tasks=validation_tasks,
+    )
+
+
+def finished_parts(
+    folder: str | Path | None, parameters: dict, data: Any, encoder_sha256: str, **others: Any
+) -> Pieces:
+    """Where the finished parts of a run are kept, and everything that they depend on.
+
+    ``data`` holds the hashes of the assays, ``others`` what tells runs of one experiment apart.
+    """
+    question = {
+        "parameters": parameters,
+        "data": data,
+        "encoder": encoder_sha256,
+        "version": __version__,
+        **others,
+    }
+    return Pieces(Path(folder) if folder else None, question)
 
 
 def describe_encoder(predictor: Predictor) -> dict:

@@ -8,18 +8,16 @@ for all, is reported apart.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from mutmeta_lib import __version__
+from mutmeta_lib.assays import Assay
 from mutmeta_lib.embeddings import embed
 from mutmeta_lib.encoders import Encoder, load_encoder
 from mutmeta_lib.experiments.frozen_heads import (
     STARTS,
-    Frozen,
     choose_rate,
     clock,
     freeze_assays,
@@ -27,16 +25,20 @@ from mutmeta_lib.experiments.frozen_heads import (
     read_assays,
     validation_tasks,
 )
-from mutmeta_lib.experiments.setting import make_record
+from mutmeta_lib.experiments.setting import (
+    describe_encoder,
+    finished_parts,
+    make_record,
+    outer_loop,
+)
 from mutmeta_lib.experiments.speed_numbers import speed_numbers, speed_tables
 from mutmeta_lib.experiments.speed_sizes import size_assays, size_rows
-from mutmeta_lib.experiments.trajectories import Trajectory, follow
-from mutmeta_lib.maml import InnerLoop
-from mutmeta_lib.pieces import Pieces
+from mutmeta_lib.experiments.trajectories import arrivals, by_seconds, by_steps, follow
+from mutmeta_lib.experiments.transfer_setting import Vectors
 from mutmeta_lib.predictor import Params
 from mutmeta_lib.records import Record, recorded_parameters
 from mutmeta_lib.splits import Split, cluster_proteins, protein_folds
-from mutmeta_lib.tasks import EncodedAssay, draw_task, task_generator
+from mutmeta_lib.tasks import EncodedAssay, draw_task, encode_assay, task_generator
 from mutmeta_lib.training import MetaTraining
 
 MIN_QUERY = 15
@@ -127,45 +129,30 @@ def speed_experiment(
     splits = protein_folds(assays, n_folds)
     clusters = cluster_proteins(assays)
     loaded = load_encoder(encoder)
-    frozen = freeze_assays(loaded, assays, encoding=encoding, pooling=pooling, cache_dir=cache_dir)
-    settings = MetaTraining(
-        steps=meta_steps,
-        tasks_per_step=tasks_per_step,
-        support=support,
-        query=query,
-        inner=InnerLoop(inner_lr, inner_steps),
-        meta_lr=meta_lr,
-        validate_every=max(5, meta_steps // 15),
-        validation_tasks=32,
-    )
+    how = {"encoding": encoding, "pooling": pooling, "cache_dir": cache_dir}
+    frozen = freeze_assays(loaded, assays, **how)
+    settings = outer_loop(parameters, validate_every=max(5, meta_steps // 15), validation_tasks=32)
     bench = Bench(frozen, clusters, settings, labels, horizon, tuning_tasks, max_query)
-    question = {
-        "parameters": parameters,
-        "data": {assay.id: assay.sha256 for assay in assays},
-        "encoder": loaded.sha256,
-        "version": __version__,
-    }
-    pieces = Pieces(Path(checkpoint_dir) if checkpoint_dir else None, question)
+    hashes = {assay.id: assay.sha256 for assay in assays}
+    pieces = finished_parts(checkpoint_dir, parameters, hashes, loaded.sha256)
     parts = []
     for fold in folds:
         for seed in range(seeds):
             name = f"fold {fold} seed {seed}"
             parts.append(pieces.get(name, lambda f=fold, s=seed: measure(bench, splits[f], f, s)))
             say(f"{name}: done")
-    large = size_assays(data_dir, size_ids, max(sizes) + max_query, per_protein)
+    large = size_assays(data_dir, size_ids, max(sizes) + max_query)
     sized = []
     if large:
         arms = dict(sizes=sizes, steps=horizon, epochs=epochs, max_query=max_query, seeds=seeds)
 
         def measure_sizes() -> list[dict]:
-            around = freeze_assays(
-                loaded, large, encoding=encoding, pooling=pooling, cache_dir=cache_dir
-            )
+            around = freeze_assays(loaded, large, **how)
             return size_rows(frozen, around, settings, fixed=support, tasks=tuning_tasks, **arms)
 
         sized = pieces.get("sizes", measure_sizes)
         say("sizes: done")
-    costs = pieces.get("embedding", lambda: embedding_cost(loaded, frozen, pooling))
+    costs = pieces.get("embedding", lambda: embedding_cost(loaded, assays, encoding, pooling))
     gathered = {key: pd.DataFrame([row for part in parts for row in part[key]]) for key in PARTS}
     gathered |= {"sizes": pd.DataFrame(sized), "embedding": pd.DataFrame(costs)}
     return make_record(
@@ -173,7 +160,7 @@ def speed_experiment(
         profile,
         parameters,
         assays=[*assays, *(a for a in large if a.id not in frozen.assays)],
-        encoder={"name": loaded.name, "sha256": loaded.sha256, "provenance": loaded.provenance},
+        encoder=describe_encoder(frozen.predictor),
         device="cpu",
         seconds={
             "meta_training": float(gathered["costs"]["seconds"].sum()),
@@ -188,7 +175,7 @@ def speed_experiment(
 class Bench:
     """What all runs share."""
 
-    frozen: Frozen
+    frozen: Vectors
     clusters: dict[str, int]
     settings: MetaTraining
     labels: Sequence[int]
@@ -221,7 +208,7 @@ def measure(bench: Bench, split: Split, fold: int, seed: int) -> dict[str, list[
             chosen[arm, steps, k] = rate
             row = {"arm": arm, "steps": steps, "labels": k, "optimiser": rate[0], "lr": rate[1]}
             made["rates"].append({**row, "seconds": clock() - began, **run})
-    for assay in frozen.of(split.test):
+    for assay in [frozen.assays[name] for name in split.test]:
         usable = bench.usable(assay)
         about = {
             "assay": assay.assay.id,
@@ -251,74 +238,20 @@ def measure(bench: Bench, split: Split, fold: int, seed: int) -> dict[str, list[
     return made
 
 
-def arrivals(paths: dict[str, Trajectory], horizon: int, about: dict) -> list[dict]:
-    """When each start's error is down to fine-tuning's at its end; twice the horizon if never."""
-    ends = paths["finetune"]
-    target = float(ends.errors[horizon])
-    rows = []
-    for arm, path in paths.items():
-        step = path.reaches(target)
-        stop = len(path.seconds) - 1 if step is None else step
-        rows.append(
-            {
-                **about,
-                "arm": arm,
-                "reached": step is not None,
-                "steps": stop,
-                "seconds": float(path.seconds[stop]),
-                "seconds_end": float(path.seconds[horizon]),
-                "error_start": float(path.errors[0]),
-                "error_end": float(path.errors[horizon]),
-                "spearman_start": float(path.ranks[0]),
-                "spearman_end": float(path.ranks[horizon]),
-            }
-        )
-    return rows
-
-
-STEPS = (0, 1, 2, 5, 10, 20, 50, 100)
-SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-
-
-def by_steps(paths: dict[str, Trajectory], horizon: int, about: dict) -> list[dict]:
-    """Rank correlation and error, relative to fine-tuning's end, at equal numbers of steps."""
-    end = float(paths["finetune"].errors[horizon])
-    return [
-        {**about, "arm": arm, "step": step, **_at(path, step, end)}
-        for arm, path in paths.items()
-        for step in STEPS
-        if step < len(path.seconds)
-    ]
-
-
-def by_seconds(paths: dict[str, Trajectory], horizon: int, about: dict) -> list[dict]:
-    """The same at equal shares of the seconds that fine-tuning takes to its end."""
-    ends = paths["finetune"]
-    end, whole = float(ends.errors[horizon]), float(ends.seconds[horizon])
-    return [
-        {**about, "arm": arm, "share": share, **_at(path, path.at_seconds(share * whole), end)}
-        for arm, path in paths.items()
-        for share in SHARES
-    ]
-
-
-def _at(path: Trajectory, step: int, end: float) -> dict[str, float]:
-    error = min(float(path.errors[step]), 1e6)
-    ratio = float(np.log(max(error, 1e-12) / max(min(end, 1e6), 1e-12)))
-    return {"spearman": float(path.ranks[step]), "log_error_ratio": ratio}
-
-
-def embedding_cost(encoder: Encoder, frozen: Frozen, pooling: str) -> list[dict]:
+def embedding_cost(
+    encoder: Encoder, assays: Sequence[Assay], encoding: str, pooling: str
+) -> list[dict]:
     """Seconds per variant that the frozen encoder takes, on assays of different lengths."""
-    by_length = sorted(frozen.assays.values(), key=lambda assay: len(assay.assay.wild_type))
+    by_length = sorted(assays, key=lambda assay: len(assay.wild_type))
     places = np.unique(np.linspace(0, len(by_length) - 1, min(8, len(by_length))).astype(int))
     rows = []
     for place in places:
         assay = by_length[place]
-        tokens = assay.tokens.tokens.rows(range(min(32, len(assay))))
+        some = replace(assay, variants=assay.variants[:32], scores=assay.scores[:32])
+        tokens = encode_assay(some, encoding, encoder.vocabulary, encoder.max_tokens).tokens
         began = clock()
         embed(encoder, tokens, pooling)
         seconds = (clock() - began) / len(tokens)
-        row = {"assay": assay.assay.id, "length": len(assay.assay.wild_type)}
+        row = {"assay": assay.id, "length": len(assay.wild_type)}
         rows.append({**row, "seconds_per_variant": seconds})
     return rows

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mutmeta_lib.bootstrap import bootstrap_mean, bootstrap_ratio
+from mutmeta_lib.experiments.intervals import mean_number
 from mutmeta_lib.records import number
 
 ARMS = ("maml", "multitask")
@@ -34,17 +35,19 @@ def speed_numbers(rows: dict[str, pd.DataFrame], tasks_counted: Sequence[int]) -
     for k, here in draws.groupby("labels"):
         table = per_assay(here)
         ends = table.loc["finetune"]
-        made[f"worse_than_start_{k}"] = _mean(ends["worse"], ends["cluster"], "draws")
-        made[f"finetune_seconds_{k}"] = _mean(ends["seconds"], ends["cluster"], "s")
-        made[f"finetune_all_seconds_{k}"] = _mean(ends["seconds_end"], ends["cluster"], "s")
+        made[f"worse_than_start_{k}"] = mean_number(ends["worse"], ends["cluster"], "draws")
+        made[f"finetune_seconds_{k}"] = mean_number(ends["seconds"], ends["cluster"], "s")
+        made[f"finetune_all_seconds_{k}"] = mean_number(ends["seconds_end"], ends["cluster"], "s")
         for arm in ("maml", "multitask", "finetune"):
             own = table.loc[arm]
-            made[f"spearman_{arm}_{k}"] = _mean(own["spearman_end"], own["cluster"], "Spearman")
+            made[f"spearman_{arm}_{k}"] = mean_number(
+                own["spearman_end"], own["cluster"], "Spearman"
+            )
         for arm in ARMS:
             own = table.loc[arm]
             cost = made[f"meta_training_{arm}"]["value"]
-            made[f"reached_{arm}_{k}"] = _mean(own["reached"], own["cluster"], "draws")
-            made[f"{arm}_seconds_{k}"] = _mean(own["seconds"], own["cluster"], "s")
+            made[f"reached_{arm}_{k}"] = mean_number(own["reached"], own["cluster"], "draws")
+            made[f"{arm}_seconds_{k}"] = mean_number(own["seconds"], own["cluster"], "s")
             made[f"saved_{arm}_{k}"] = saved(own["seconds"], ends["seconds"], ends["cluster"])
             made[f"saved_of_all_{arm}_{k}"] = saved(
                 own["seconds"], ends["seconds_end"], ends["cluster"]
@@ -105,11 +108,6 @@ def _ends(values: tuple[float, float, float], n: int, unit: str) -> dict:
     return number(value, low, high, n, unit)
 
 
-def _mean(values: pd.Series, clusters: pd.Series, unit: str) -> dict:
-    mean, low, high = bootstrap_mean(values.astype(float).to_numpy(), clusters.to_numpy())
-    return number(mean, low, high, len(values), unit)
-
-
 def _gain(own: pd.DataFrame, ends: pd.DataFrame) -> dict:
     """Share of fine-tuning's error that is saved at equal steps, geometric mean over assays."""
     ratio = own["log_error"] - ends["log_error"]
@@ -137,11 +135,11 @@ def _rapid(rapid: pd.DataFrame) -> dict[str, dict]:
     )
     for arm, own in table.groupby(level="arm"):
         for name in steps:
-            made[f"rapid_{arm}_{name}"] = _mean(own[name], own["cluster"], "Spearman")
-        made[f"rapid_{arm}_first_step"] = _mean(
+            made[f"rapid_{arm}_{name}"] = mean_number(own[name], own["cluster"], "Spearman")
+        made[f"rapid_{arm}_first_step"] = mean_number(
             own["after_1"] - own["after_0"], own["cluster"], "Spearman"
         )
-        made[f"rapid_{arm}_ten_steps"] = _mean(
+        made[f"rapid_{arm}_ten_steps"] = mean_number(
             own["after_10"] - own["after_0"], own["cluster"], "Spearman"
         )
         made[f"rapid_{arm}_share"] = _ends(

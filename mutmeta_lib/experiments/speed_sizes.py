@@ -9,17 +9,10 @@ from collections.abc import Sequence
 
 import torch
 
-from mutmeta_lib.assays import Assay, read_data_dir
-from mutmeta_lib.experiments.frozen_heads import (
-    Frozen,
-    choose_rate,
-    clock,
-    descend,
-    learn_start,
-    split_around,
-    validation_tasks,
-)
-from mutmeta_lib.experiments.setting import DEMO, load_assays
+from mutmeta_lib.assays import Assay
+from mutmeta_lib.experiments.frozen_heads import clock, descend, tuned_starts
+from mutmeta_lib.experiments.setting import load_assays
+from mutmeta_lib.experiments.transfer_setting import Vectors
 from mutmeta_lib.finetune import finetune_epochs
 from mutmeta_lib.metrics import spearman
 from mutmeta_lib.predictor import predict
@@ -34,20 +27,14 @@ EPOCH_RATE = 1e-3
 """Adam's rate of the arms in epochs."""
 
 
-def size_assays(data_dir: str, ids: Sequence[str], cap: int, per_protein: int = 0) -> list[Assay]:
+def size_assays(data_dir: str, ids: Sequence[str], cap: int) -> list[Assay]:
     """The assays that give many labels, ``cap`` variants of each."""
-    if not ids:
-        return []
-    if data_dir == DEMO:
-        found = load_assays(DEMO, ids=ids)
-    else:
-        found = sorted(read_data_dir(data_dir, ids=ids), key=lambda assay: assay.id)
-    return [cap_assay(assay, cap) for assay in found]
+    return [cap_assay(assay, cap) for assay in load_assays(data_dir, ids=ids)] if ids else []
 
 
 def size_rows(
-    pool: Frozen,
-    large: Frozen,
+    pool: Vectors,
+    large: Vectors,
     settings: MetaTraining,
     *,
     sizes: Sequence[int],
@@ -77,15 +64,14 @@ def size_rows(
 
     """
     predictor = pool.predictor
-    given = [assay.assay for assay in pool.assays.values()]
     assays = list(large.assays.values())
+    tested = [assay.assay for assay in assays]
     rows = []
     for seed in range(seeds):
-        split, _ = split_around(given, [assay.assay for assay in assays], seed=seed)
-        drawn = validation_tasks(pool, split, support=fixed, query=16, n_tasks=tasks, seed=seed)
-        for name in ("maml", "finetune"):
-            start, _ = learn_start(pool, split, settings, name, seed)
-            rate, _ = choose_rate(predictor, start, drawn, steps)
+        tuned = tuned_starts(
+            pool, tested, settings, support=fixed, steps=steps, n_tasks=tasks, seed=seed
+        )
+        for name, (start, rate) in tuned.items():
             for assay in assays:
                 where = {"assay": assay.assay.id, "seed": seed, "start": name}
                 for size in sizes:

@@ -16,21 +16,21 @@ import torch
 
 from mutmeta_lib.evaluate import few_shot, summarise
 from mutmeta_lib.experiments.few_shot_run import train_starts, tune
+from mutmeta_lib.experiments.intervals import row_number
 from mutmeta_lib.experiments.setting import (
     describe_encoder,
     encode_fold,
     load_assays,
     make_predictor,
     make_record,
+    outer_loop,
 )
 from mutmeta_lib.finetune import finetune_epochs
-from mutmeta_lib.maml import InnerLoop
 from mutmeta_lib.methods import GradientMethod, Method, divergences
 from mutmeta_lib.predictor import Params, Predictor, predict
 from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.splits import protein_folds
 from mutmeta_lib.tasks import Examples
-from mutmeta_lib.training import MetaTraining
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,17 +144,7 @@ def timing_experiment(
     parameters = recorded_parameters(locals())
     assays = load_assays(data_dir, ids=ids, per_protein=per_protein)
     split = protein_folds(assays, n_folds)[fold]
-    settings = MetaTraining(
-        steps=meta_steps,
-        tasks_per_step=tasks_per_step,
-        support=support,
-        query=query,
-        inner=InnerLoop(inner_lr, inner_steps, first_order),
-        meta_lr=meta_lr,
-        backend=backend,
-        validate_every=max(5, meta_steps // 10),
-        validation_tasks=8,
-    )
+    settings = outer_loop(parameters, validate_every=max(5, meta_steps // 10), validation_tasks=8)
     seconds = {"meta_training_maml": 0.0, "meta_training_multitask": 0.0}
     tables, fell_back = [], 0
     for seed in range(seeds):
@@ -189,9 +179,7 @@ def timing_experiment(
     numbers = {}
     for table, unit, word in ((adaptation, "s", "seconds"), (accuracy, "Spearman", "spearman")):
         for row in table.to_dict("records"):
-            numbers[f"{row['method']}_{row['shots']}_{word}"] = number(
-                row["mean"], row["low"], row["high"], row["n_assays"], unit
-            )
+            numbers[f"{row['method']}_{row['shots']}_{word}"] = row_number(row, unit)
     trained = seconds["meta_training_maml"] / seeds
     numbers["diverged_adaptations"] = number(fell_back, n=len(results), unit="adaptations")
     numbers["meta_training_seconds"] = number(trained, n=seeds, unit="s")
