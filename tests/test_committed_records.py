@@ -134,7 +134,7 @@ def test_the_verdicts_of_the_first_page_follow_the_criteria():
 
 def test_the_chapter_on_meta_training_says_what_its_record_says():
     page = (ROOT / "notebooks" / "04_meta_training.md").read_text(encoding="utf-8")
-    assert "lowest within the first fifth of the run" in page
+    assert "lowest within the first fifth of that run" in page
     numbers = read_record(ROOT / "book" / "records" / "full" / "meta_training.json").numbers
     for arm in ("maml", "fomaml", "multitask"):
         best = numbers[f"{arm}_best_step"]
