@@ -29,7 +29,11 @@ RECORDS = {
     for path in sorted((ROOT / folder).glob("*.json"))
 }
 NAMES = {path.stem: name_record(record) for path, record in RECORDS.items()}
-PAGES = [*sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "notebooks").glob("[0-9]*.md"))]
+PAGES = [
+    *sorted((ROOT / "book").glob("[!_]*/*.md")),
+    *sorted((ROOT / "book").glob("*.md")),
+    *sorted((ROOT / "notebooks").glob("[0-9]*.md")),
+]
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 VARIANT = re.compile(rf"\b[{RESIDUES}]\d+[{RESIDUES}]\b")
