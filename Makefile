@@ -7,10 +7,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 QUICK := book/runs/quick
+FULL := book/runs/full
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+RECORDS := $(wildcard book/records/full/*.json benchmarks/results/*.json)
 RUNS := $(NOTEBOOKS:notebooks/%.ipynb=$(QUICK)/%.ipynb)
+COPIES := $(NOTEBOOKS:notebooks/%.ipynb=$(FULL)/%.ipynb)
 LIBRARY := $(shell find mutmeta_lib -type f ! -path '*/__pycache__/*')
 MAVENN := mavenn==1.1.4
+
+# The pages link to book/runs/shown, which is a link to the executed copies of one profile.
+define build
+ln -sfn $(1) book/runs/shown
+$(BIN)/jupyter-book build . -W --keep-going --all --path-output book
+@echo "Open book/_build/html/index.html in a browser."
+endef
 
 # One thread a process: JOBS processes run beside each other, and results do not depend on the
 # number of cores.
@@ -19,7 +29,7 @@ export MKL_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help env book runs test lint format notebooks figures demo-data clean distclean
+.PHONY: help env book published runs full-runs copies test lint format notebooks figures demo-data clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -46,13 +56,23 @@ $(STAMP): requirements.txt requirements-constraints.txt requirements-learn2learn
 
 book: $(STAMP) ## run every notebook (quick profile) and build the book
 	@$(MAKE) --no-print-directory -j$(JOBS) runs
-	$(BIN)/jupyter-book build . -W --keep-going --all --path-output book
-	@echo "Open book/_build/html/index.html in a browser."
+	$(call build,quick)
+
+published: $(STAMP) ## build the book from the committed runs (full profile); runs no notebook
+	$(call build,full)
 
 runs: $(RUNS)
 
 $(QUICK)/%.ipynb: notebooks/%.ipynb notebooks/params/quick.yml $(LIBRARY) $(STAMP)
 	$(BIN)/mutmeta run $< --profile quick --output $@
+
+full-runs: $(STAMP) ## re-make the committed runs (full profile) that are older than code or records
+	@$(MAKE) --no-print-directory -j$(JOBS) copies
+
+copies: $(COPIES)
+
+$(FULL)/%.ipynb: notebooks/%.ipynb notebooks/params/full.yml $(LIBRARY) $(RECORDS)
+	$(BIN)/mutmeta run $< --profile full --output $@
 
 test: $(STAMP) ## run all tests, the committed notebooks among them
 	HF_HUB_OFFLINE=1 $(BIN)/pytest tests mutmeta_lib -q -n $(JOBS) --dist loadfile
@@ -81,7 +101,7 @@ demo-data: $(STAMP) ## rebuild the bundled data, byte for byte, from the mavenn 
 	$(BIN)/python scripts/build_demo_data.py build/mavenn/mavenn-1.1.4-py3-none-any.whl
 
 clean: ## remove what was built (keeps .venv)
-	rm -rf book/_build book/runs/quick book/records/quick build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf book/_build book/runs/quick book/runs/shown book/records/quick build dist .pytest_cache .ruff_cache .hypothesis
 
 distclean: clean ## remove .venv as well
 	rm -rf $(VENV) *.egg-info

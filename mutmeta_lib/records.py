@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "Record",
     "describe",
     "environment",
+    "name_record",
     "number",
     "peak_memory_mb",
     "read_record",
@@ -99,6 +101,15 @@ class Record:
         question = [self.experiment, self.parameters, self.data, self.encoder.get("sha256")]
         return fingerprint(question)[:12]
 
+    @cached_property
+    def digest(self) -> str:
+        """What identifies this run, results included, 12 hexadecimal digits.
+
+        The file holds it in full as ``content_sha256``. Pages and executed notebooks print it, so
+        that a reader can tell which record a number or a figure was drawn from.
+        """
+        return fingerprint(_content(self))[:12]
+
     def table(self, name: str) -> pd.DataFrame:
         """One of the tables, missing values as NaN.
 
@@ -134,10 +145,14 @@ def number(
     return made
 
 
+def _content(record: Record) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
 def write_record(record: Record, path: str | os.PathLike[str]) -> None:
     """Write a record as JSON, all or nothing: a reader never meets half a file."""
     path = Path(path)
-    content = {field.name: getattr(record, field.name) for field in fields(record)}
+    content = _content(record)
     stored = {"hash": record.hash, "content_sha256": fingerprint(content), **content}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -217,18 +232,19 @@ def result(
 
 
 def describe(record: Record, loaded: bool) -> str:
-    """Say in one sentence where a page's numbers come from."""
+    """Say in one sentence where a page's numbers come from, and name the record."""
     where = record.environment.get("device", "an unknown device")
     threads = record.environment.get("threads")
     if threads is not None:
         where += f" ({threads} thread{'' if threads == 1 else 's'})"
     took = duration(sum(record.seconds.values()))
-    if loaded:
-        return (
-            f"Loaded from a committed record of {record.created[:10]}, "
-            f"computed on {where} in {took}."
-        )
-    return f"Computed just now on {where} in {took}."
+    when = f"loaded; computed on {record.created[:10]}" if loaded else "computed just now"
+    return f"Record {name_record(record)}: {when} on {where} in {took}."
+
+
+def name_record(record: Record) -> str:
+    """Experiment, profile and digest of a record, as ``few_shot@full 7e5f1c09a2b4``."""
+    return f"{record.experiment}@{record.profile} {record.digest}"
 
 
 def duration(seconds: float) -> str:

@@ -63,6 +63,9 @@ def run_notebook(
     paths = machine_paths(notebook, chosen)
     clean = nbformat.from_dict(scrub(content, paths))
     clean.metadata.papermill |= {"input_path": notebook.name, "output_path": output.name}
+    for cell in clean.cells:  # when each cell began and ended would be most of a diff
+        for timing in ("execution", "papermill"):
+            cell.metadata.pop(timing, None)
     partial = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         nbformat.write(clean, partial)

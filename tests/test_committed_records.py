@@ -1,5 +1,6 @@
 """Every committed record can be read, belongs to the bundled data, and names no machine."""
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -11,7 +12,8 @@ from mutmeta_lib.encoders import tiny_encoder
 from mutmeta_lib.evaluate import compare
 from mutmeta_lib.experiments import EXPERIMENTS
 from mutmeta_lib.parameters import default_parameters, profile_parameters
-from mutmeta_lib.records import read_record
+from mutmeta_lib.plain import canonical
+from mutmeta_lib.records import read_record, recorded_parameters
 
 ROOT = Path(__file__).parent.parent
 ALL = sorted((ROOT / "book" / "records").glob("full/*.json"))
@@ -56,6 +58,10 @@ def test_a_record_answers_the_question_its_notebook_asks(path):
     assert {name: asked[name] for name in shared} == {
         name: record.parameters[name] for name in shared
     }
+    signature = inspect.signature(EXPERIMENTS[record.experiment])
+    given = signature.bind(**{n: asked[n] for n in signature.parameters if n in asked})
+    given.apply_defaults()
+    assert canonical(recorded_parameters(given.arguments)) == canonical(record.parameters)
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
@@ -134,7 +140,7 @@ def test_the_verdicts_of_the_first_page_follow_the_criteria():
 
 def test_the_chapter_on_meta_training_says_what_its_record_says():
     page = (ROOT / "notebooks" / "04_meta_training.md").read_text(encoding="utf-8")
-    assert "lowest within the first fifth of the run" in page
+    assert "lowest within the first fifth of that run" in page
     numbers = read_record(ROOT / "book" / "records" / "full" / "meta_training.json").numbers
     for arm in ("maml", "fomaml", "multitask"):
         best = numbers[f"{arm}_best_step"]

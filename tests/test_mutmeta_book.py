@@ -96,7 +96,7 @@ def test_the_role_prints_number_interval_and_origin(tmp_path):
     html, warnings = build(tmp_path, "It is {record}`few_shot@quick maml_10_spearman`.", record)
     assert not warnings
     assert "0.43 [0.31,\u00a00.55]</abbr>." in html
-    assert f"n = 24; record few_shot@quick, {record.hash}" in html
+    assert f"maml_10_spearman, n = 24; record few_shot@quick {record.digest}" in html
 
 
 def test_a_table_may_hold_units_in_its_head_and_a_share_be_a_percentage(tmp_path):
@@ -106,7 +106,7 @@ def test_a_table_may_hold_units_in_its_head_and_a_share_be_a_percentage(tmp_path
     assert not warnings
     assert "0.38 [\u22120.13,\u00a00.75]</abbr>" in html
     assert "38 [\u221213,\u00a075]\u00a0%</abbr>." in html
-    assert html.count("n = 24; record few_shot@quick") == 2
+    assert html.count("share, n = 24; record few_shot@quick") == 2
 
 
 @pytest.mark.parametrize(
@@ -136,6 +136,8 @@ def test_the_card_tells_where_a_record_comes_from(tmp_path):
     html, warnings = build(tmp_path, page, make_record())
     assert not warnings
     for told in [
+        f"Record few_shot@quick {make_record().digest}",
+        "book/records/quick/few_shot.json",
         "seeds = 2, shots = [0, 5]",
         "2 assays",
         "tiny, sha256 abcdef012345, seed 0",
@@ -156,15 +158,15 @@ def test_a_card_without_a_record_fails_the_build(tmp_path):
 
 def test_launch_addresses_open_the_committed_notebook():
     buttons = [
-        {"type": "link", "url": "https://a.org/blob/main/book/runs/quick/01_data.ipynb"},
-        {"buttons": [{"url": "https://b.org/main?urlpath=tree%2Fbook%2Fruns%2Fquick%2F01.ipynb"}]},
-        {"url": "../../_sources/book/runs/quick/01_data.ipynb"},
+        {"type": "link", "url": "https://a.org/blob/main/book/runs/shown/01_data.ipynb"},
+        {"buttons": [{"url": "https://b.org/main?urlpath=tree%2Fbook%2Fruns%2Fshown%2F01.ipynb"}]},
+        {"url": "../../_sources/book/runs/shown/01_data.ipynb"},
     ]
     book.rewrite_urls(buttons)
     assert buttons == [
         {"type": "link", "url": "https://a.org/blob/main/notebooks/01_data.ipynb"},
         {"buttons": [{"url": "https://b.org/main?urlpath=tree%2Fnotebooks%2F01.ipynb"}]},
-        {"url": "../../_sources/book/runs/quick/01_data.ipynb"},
+        {"url": "../../_sources/book/runs/shown/01_data.ipynb"},
     ]
 
 

@@ -16,6 +16,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.records import (
     Record,
     describe,
+    name_record,
     number,
     read_record,
     recorded_parameters,
@@ -182,6 +183,20 @@ def test_hash_is_short_hexadecimal_and_known():
     assert make().hash == "7630e283e7cd"
 
 
+@pytest.mark.parametrize(("field", "value"), [*HASHED.items(), *NOT_HASHED.items()])
+def test_the_digest_depends_on_everything(field, value):
+    assert make(**{field: value}).digest != make().digest
+
+
+def test_the_digest_is_the_beginning_of_what_the_file_states(tmp_path):
+    record = make()
+    write_record(record, tmp_path / "r.json")
+    stored = json.loads((tmp_path / "r.json").read_text())
+    assert stored["content_sha256"].startswith(record.digest)
+    assert re.fullmatch("[0-9a-f]{12}", record.digest)
+    assert name_record(read_record(tmp_path / "r.json")) == f"few_shot@quick {record.digest}"
+
+
 @given(st.permutations(list(BASE["parameters"].items())))
 def test_hash_does_not_depend_on_the_order_of_parameters(items):
     assert make(parameters=dict(items)).hash == make().hash
@@ -280,11 +295,12 @@ def test_result_refuses_an_unknown_parameter(tmp_path):
 
 def test_describe_is_one_sentence_with_date_device_and_duration():
     assert describe(make(), loaded=True) == (
-        "Loaded from a committed record of 2026-11-23, "
-        "computed on CPU, some processor (2 threads) in 1.5 s."
+        f"Record few_shot@quick {make().digest}: loaded; "
+        "computed on 2026-11-23 on CPU, some processor (2 threads) in 1.5 s."
     )
-    assert describe(replace(make(), environment={}), loaded=False) == (
-        "Computed just now on an unknown device in 1.5 s."
+    bare = replace(make(), environment={})
+    assert describe(bare, loaded=False) == (
+        f"Record few_shot@quick {bare.digest}: computed just now on an unknown device in 1.5 s."
     )
 
 

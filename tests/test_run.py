@@ -49,6 +49,7 @@ def test_profile_then_parameters_and_no_path_of_this_machine(notebook, tmp_path)
     assert "from a cell" in printed
     assert copy.metadata.papermill.input_path == "01_a.ipynb"
     assert copy.metadata.papermill.parameters["steps"] == 7
+    assert [c for c in copy.cells if {"execution", "papermill"} & set(c.metadata)] == []
     assert [p.name for p in output.parent.iterdir()] == ["01_a.ipynb"]
     nbformat.validate(copy)
 

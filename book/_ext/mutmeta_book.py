@@ -7,6 +7,7 @@ few_shot@quick`` prints where a record comes from. A record or number that is mi
 which fails the build under ``-W``: a page cannot show a number that no run has made.
 """
 
+import functools
 import json
 import math
 import re
@@ -26,7 +27,7 @@ from mutmeta_lib.records import Record, read_record
 logger = logging.getLogger(__name__)
 
 MINUS, NO_BREAK = "\u2212", "\u00a0"
-EXECUTED = "book/runs/quick/"
+EXECUTED = "book/runs/shown/"  # a link to the copies of one profile: see the Makefile
 PAIRED = "notebooks/"
 THEBE = ("init_thebe_core", "update_thebe_context")
 
@@ -42,10 +43,17 @@ def find_record(source: str | Path, reference: str) -> tuple[Record, Path]:
     if match is None:
         raise DataError(f"'{reference}' names no record", "write experiment@profile")
     path = Path("book/records", match[2], f"{match[1]}.json")
+    whole = Path(source) / path
     try:
-        return read_record(Path(source) / path), path
+        return read_once(whole, whole.stat().st_mtime_ns if whole.exists() else 0), path
     except DataError as error:
         raise error.at(file=path) from None
+
+
+@functools.lru_cache(maxsize=32)
+def read_once(path: Path, changed: int) -> Record:
+    """Read a record; a page may ask for a hundred numbers of one that holds megabytes."""
+    return read_record(path)
 
 
 def find_number(record: Record, name: str) -> dict[str, Any]:
@@ -115,7 +123,7 @@ class RecordNumber(SphinxRole):
         self.form = form
 
     def run(self) -> tuple[list[Node], list[system_message]]:
-        """Print the number; its sample size and record show on hovering."""
+        """Print the number; its name, sample size and record show on hovering."""
         reference, _, name = self.text.strip().partition(" ")
         try:
             record, path = find_record(self.env.srcdir, reference)
@@ -124,11 +132,11 @@ class RecordNumber(SphinxRole):
             logger.error("%s", error, location=self.get_location())
             return [nodes.problematic(self.rawtext, self.rawtext)], []
         self.env.note_dependency(str(Path(self.env.srcdir) / path))
-        size = "" if number["n"] is None else f"n = {number['n']}; "
+        size = "" if number["n"] is None else f", n = {number['n']}"
         # An interval stays on one line; before it a line may break where the column is narrow.
         text = format_number(self.form(number)).replace(", ", f",{NO_BREAK}")
         node = nodes.abbreviation(self.rawtext, text, classes=["record-number"])
-        node["explanation"] = f"{size}record {reference}, {record.hash}"
+        node["explanation"] = f"{name.strip()}{size}; record {reference} {record.digest}"
         return [node], []
 
 
@@ -146,9 +154,9 @@ class RecordCard(SphinxDirective):
             return []
         self.env.note_dependency(str(Path(self.env.srcdir) / path))
         card = nodes.container(classes=["record-card"])
-        card += nodes.paragraph("", f"Record {self.arguments[0]}, {record.hash}")
+        card += nodes.paragraph("", f"Record {self.arguments[0]} {record.digest}")
         fields = nodes.field_list()
-        for name, text in card_fields(record):
+        for name, text in [("File", str(path)), *card_fields(record)]:
             body = nodes.field_body("", nodes.paragraph("", text))
             fields += nodes.field("", nodes.field_name("", name), body)
         card += fields
@@ -200,9 +208,10 @@ def name_the_logo(app: Sphinx, config: Any) -> None:
 
 
 def point_at_pairs(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
-    """Let launch and source buttons open the committed notebook, not the executed copy.
+    """Let launch and source buttons open the notebook itself, not the executed copy.
 
-    The theme builds addresses from the page's name; executed copies are not in the repository.
+    The theme builds addresses from the page's name; a copy holds one profile's parameters, and that
+    name stands for whichever copies are shown.
     """
     if page.startswith(EXECUTED):
         rewrite_urls(context.get("header_buttons", []))
