@@ -209,13 +209,16 @@ def test_the_encodings(encodings):
     assert encodings.numbers["all_first_minus_mutant_cls_maml"]["high"] < 0
     assert "By the first token MAML adds nothing to fine-tuning on separators" in PAGE
     assert holds_zero(encodings.numbers["all_maml_minus_finetune_separator_cls"])
+    assert "the separator beats `unknown_text` but not `unknown_site`" in PAGE
     assert "over sites is positive for each encoding" in PAGE
     for other in ("separator", "unknown_text", "unknown_site", "mutant"):
         assert above(encodings.numbers[f"all_maml_minus_finetune_{other}_sites"])
     assert above(encodings.numbers["all_first_minus_unknown_text_cls_maml"])
     numbers = encodings.numbers
     assert numbers["all_first_minus_unknown_text_sites_maml"]["high"] < 0
-    assert not above(numbers["all_first_minus_unknown_site_sites_maml"])
+    assert "**not reproduced**, by neither pooling" in PAGE
+    for pooling in ("sites", "cls"):
+        assert not above(numbers[f"all_first_minus_unknown_site_{pooling}_maml"])
     assert "fine-tuning on `unknown_text` is level with MAML on separators" in PAGE
     gap = mean["unknown_text", "sites", "finetune"] - mean["separator", "sites", "maml"]
     assert abs(gap) < 0.02
