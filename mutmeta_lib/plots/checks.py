@@ -18,7 +18,7 @@ from mutmeta_lib.plots.style import (
     style,
     titled,
 )
-from mutmeta_lib.plots.wording import count
+from mutmeta_lib.plots.wording import averaged, count
 
 
 def adaptation_curves(
@@ -47,7 +47,7 @@ def adaptation_curves(
             axis.set_title(count([labels], "label"), fontsize=11)
         axes[-1, 0].set_xlabel(xlabel)
         legend_below(figure, axes[0, 0], columns=1)
-        titled(figure, title, _counted(table, "n_clusters", "protein cluster"))
+        titled(figure, title, averaged(table, column="n_clusters", noun="protein cluster"))
     return figure
 
 
@@ -112,12 +112,5 @@ def forest(
         axis.grid(visible=False, axis="y")
         axis.set_xlabel(xlabel)
         legend_below(figure, axis, columns=columns)
-        titled(figure, title, _counted(table, "n_proteins", "protein cluster"))
+        titled(figure, title, averaged(table, noun="protein cluster"))
     return figure
-
-
-def _counted(table: pd.DataFrame, column: str, noun: str) -> str:
-    return (
-        f"mean of {count(table['n_assays'], 'assay')} of {count(table[column], noun)}, "
-        "95 % interval"
-    )
