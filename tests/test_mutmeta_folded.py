@@ -42,3 +42,15 @@ def test_a_demonstration_stays_open(tag):
 def test_other_containers_and_what_a_cell_asks_for_itself_are_left_alone():
     assert "hide_mode" not in fold(nb_element="cell_code_source")
     assert fold(hide_mode="all", prompt_show="own")["prompt_show"] == "own"
+
+
+def test_a_figure_is_named_after_its_section_and_the_paragraph_that_follows():
+    section = nodes.section("", nodes.title("", "Curves"))
+    drawn, said = nodes.image(uri="a.png"), nodes.image(uri="b.png", alt="own words")
+    section += [nodes.paragraph("", "Before."), nodes.container("", drawn, said)]
+    section += nodes.paragraph("", "MAML is\nahead.")
+    section += nodes.section("", nodes.title("", "Next"), nodes.image(uri="c.png"))
+    doctree = nodes.container("", section)
+    folded.name_figures(None, doctree)
+    alts = [image["alt"] for image in doctree.findall(nodes.image)]
+    assert alts == ["Figure, Curves. MAML is ahead.", "own words", "Figure, Next."]
