@@ -51,9 +51,9 @@ def embedding_features(
 
 
 def _standardise(table: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance per column; constant columns become 0."""
-    spread = table.std(axis=0)
-    return (table - table.mean(axis=0)) / np.where(spread > 1e-8, spread, 1.0)
+    """Zero mean and unit variance per column; columns constant up to rounding become 0."""
+    spread, mean = table.std(axis=0), table.mean(axis=0)
+    return (table - mean) / np.where(spread > 1e-6 * (1 + np.abs(mean)), spread, np.inf)
 
 
 def onehot_features(examples: Examples) -> np.ndarray:

@@ -54,6 +54,34 @@ def run_batches(
         yield chosen, tokens.rows(chosen)
 
 
+def distinct_rows(tokens: TokenBatch, pooling: str) -> tuple[np.ndarray, np.ndarray]:
+    """What there is to run: rows with the same tokens, pooled alike, are one.
+
+    Read apart, in batches of different company, they would differ by rounding, and ranks make
+    something of the smallest difference: variants that an encoding cannot tell apart must tie.
+
+    Returns:
+        Row numbers, one for each distinct text, ascending, and for every row the place of its text
+        among them.
+
+    >>> from mutmeta_lib.encoding import encode_variants
+    >>> from mutmeta_lib.mutations import parse_variant
+    >>> from mutmeta_lib.vocabulary import TINY_VOCABULARY
+    >>> variants = [parse_variant(text) for text in ("K2A", "WT", "K2C", "T3A")]
+    >>> batch = encode_variants("unknown_text", "MKTA", variants, TINY_VOCABULARY, 256)
+    >>> [part.tolist() for part in distinct_rows(batch, "cls")]
+    [[0, 1], [0, 1, 0, 0]]
+    >>> [part.tolist() for part in distinct_rows(batch, "sites")]
+    [[0, 1, 3], [0, 1, 0, 2]]
+    """
+    read = np.where(tokens.mask.cpu().numpy(), tokens.token_ids.cpu().numpy(), -1)
+    if pooling == "sites":
+        read = np.hstack([read, tokens.sites.cpu().numpy()])
+    place: dict[bytes, int] = {}
+    which = np.array([place.setdefault(row.tobytes(), len(place)) for row in read], dtype=int)
+    return np.unique(which, return_index=True)[1], which
+
+
 def sibling_rows(tokens: TokenBatch) -> list[tuple[int, np.ndarray]]:
     """Groups of rows that are equal but for the token of their last mutated site.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from biotite.sequence import ProteinSequence
-from biotite.sequence.align import SubstitutionMatrix, align_optimal, get_codes
+from biotite.sequence.align import Alignment, SubstitutionMatrix, align_optimal, get_codes
 
 from mutmeta_lib.assays import Assay
 from mutmeta_lib.errors import DataError
@@ -35,26 +35,28 @@ _WORD, _BAND, _SHARED = 4, 16, 3
 _MATRIX = SubstitutionMatrix.std_protein_matrix()
 
 
-def identity(a: str, b: str) -> float:
-    """Return the share of identical residues, from 0 to 1, over the length of the shorter one.
-
-    Residues are paired by an optimal alignment (BLOSUM62, gaps -10 and -1, end gaps free). An
-    unresolved residue ``X`` is identical to nothing.
-
-    >>> identity("MKTAYIAK", "MKTAYIAR")
-    0.875
-    """
-    # Of equally good alignments one is taken; sorting makes it the same one either way round.
-    first, second = sorted((a, b))
-    alignment = align_optimal(
-        ProteinSequence(first),
-        ProteinSequence(second),
+def best_alignment(a: str, b: str) -> Alignment:
+    """Return one optimal alignment of two proteins (BLOSUM62, gaps -10 and -1, end gaps free)."""
+    return align_optimal(
+        ProteinSequence(a),
+        ProteinSequence(b),
         _MATRIX,
         gap_penalty=(-10, -1),
         terminal_penalty=False,
         max_number=1,
     )[0]
-    upper, lower = get_codes(alignment)
+
+
+def identity(a: str, b: str) -> float:
+    """Return the share of identical residues, from 0 to 1, over the length of the shorter one.
+
+    Residues are paired by `best_alignment`. An unresolved residue ``X`` is identical to nothing.
+
+    >>> identity("MKTAYIAK", "MKTAYIAR")
+    0.875
+    """
+    # Of equally good alignments one is taken; sorting makes it the same one either way round.
+    upper, lower = get_codes(best_alignment(*sorted((a, b))))
     unresolved = ProteinSequence("X").code[0]
     same = (upper == lower) & (upper >= 0) & (upper != unresolved)
     return float(same.sum()) / min(len(a), len(b))

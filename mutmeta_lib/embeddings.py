@@ -18,7 +18,7 @@ import torch
 from torch.func import functional_call
 
 from mutmeta_lib.batch import TokenBatch
-from mutmeta_lib.batches import run_batches
+from mutmeta_lib.batches import distinct_rows, run_batches
 from mutmeta_lib.encoders import Encoder
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.pooling import inputs, weighted_sum
@@ -71,15 +71,17 @@ def embed(
     low = torch.autocast(torch.device(device).type, torch.bfloat16, precision == "bfloat16")
     weights = {name: value.to(device) for name, value in encoder.module.named_parameters()}
     weights |= {name: value.to(device) for name, value in encoder.module.named_buffers()}
-    result = np.empty((len(batch), encoder.width), dtype=np.float32)
+    first, which = distinct_rows(batch, pooling)
+    texts = batch.rows(first) if len(first) < len(batch) else batch
+    result = np.empty((len(first), encoder.width), dtype=np.float32)
     layered = hasattr(encoder.module, "layers")
     with torch.no_grad(), low:
-        for rows, part in run_batches(batch, batch_size, layered=layered):
+        for rows, part in run_batches(texts, batch_size, layered=layered):
             given = inputs(part.to(device), pooling, layered=layered)
             reads = (given.states, given.mask)
             hidden = functional_call(encoder.module, weights, reads, given.options)
             result[rows] = weighted_sum(hidden, given.weights).float().cpu().numpy()
-    return result
+    return result[which]
 
 
 def content_key(encoder: Encoder, batch: TokenBatch, what: str) -> str:

@@ -24,9 +24,9 @@ class Encoder:
         width: Length of a hidden state.
         module: ``module(token_ids, mask)`` gives hidden states ``(n, length, width)``; in
             evaluation mode, and differentiable twice (no fused attention). Every named parameter
-            takes part in the result. ``tiny`` and ESM-2 are *layered* (`mutmeta_lib.layers`) and
-            work under ``torch.func.vmap``; other Hugging Face models look at the mask's values,
-            which vmap forbids.
+            takes part in the result. ``tiny``, ESM-2 and BERT (ProtBERT) are *layered*
+            (`mutmeta_lib.layers`) and work under ``torch.func.vmap``; other Hugging Face models
+            look at the mask's values, which vmap forbids.
         sha256: Identity of the function: a hash over its weights and the settings that shape it.
         provenance: Where it came from.
         source: What `load_encoder` loads it by, a path or a name, where there is such a thing;

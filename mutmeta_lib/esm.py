@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mutmeta_lib.layers import at, attend, padding_bias
+from mutmeta_lib.layers import PretrainedLayers, at, attend, heads
 from mutmeta_lib.siblings import attend_siblings, distinct_tokens
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
 MASKED_IN_TRAINING = 0.15 * 0.8
 """The share of tokens hidden in pretraining; token vectors are scaled to make up for it."""
@@ -39,48 +39,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def _heads(states: Tensor, size: int) -> Tensor:
-    """Split the width of ``(..., length, width)`` into heads, ``(..., heads, length, size)``."""
-    return states.unflatten(-1, (-1, size)).transpose(-3, -2)
-
-
-class EsmLayers(nn.Module):
-    """A layered encoder (`mutmeta_lib.layers`) made of an ``EsmModel``."""
-
-    def __init__(self, model: PreTrainedModel):
-        super().__init__()
-        self.model = model
-
-    @property
-    def layers(self) -> int:
-        """Number of layers, the bound of `start` and `stop`."""
-        return len(self.model.encoder.layer)
-
-    def forward(
-        self,
-        token_ids: Tensor | None,
-        mask: Tensor | None,
-        *,
-        hidden: Tensor | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        wanted: Tensor | None = None,
-        varying: int | None = None,
-    ) -> Tensor:
-        """Encode tokens; arguments and result as in `mutmeta_lib.transformer.TinyTransformer`."""
-        x = self.embed(token_ids, mask) if hidden is None else hidden
-        if varying is not None and self._rescaled(token_ids):
-            varying = None
-        bias = None if mask is None else padding_bias(mask, x.dtype)
-        rotation = self.rotation(x.shape[1])
-        end = self.layers if stop is None else stop
-        for index in range(start, end):
-            last = stop is None and index == end - 1
-            x = self.layer(index, x, bias, rotation, wanted if last else None, varying)
-            varying = None  # above the first layer the rows differ everywhere
-        if wanted is not None and start == end:
-            x = at(x, wanted)
-        return x if stop is not None else self.model.encoder.emb_layer_norm_after(x)
+class EsmLayers(PretrainedLayers):
+    """A layered encoder made of an ``EsmModel``."""
 
     def embed(self, token_ids: Tensor, mask: Tensor | None) -> Tensor:
         """What enters the first layer, ``(n, length, width)``."""
@@ -95,12 +55,12 @@ class EsmLayers(nn.Module):
             (1 - MASKED_IN_TRAINING) / kept[:, None, None]
         )
 
-    def _rescaled(self, token_ids: Tensor) -> bool:
+    def rescaled(self, token_ids: Tensor) -> bool:
         """Whether hidden tokens scale the others, so that rows differ in more than one column."""
         embeddings = self.model.embeddings
         return embeddings.token_dropout and bool((token_ids == embeddings.mask_token_id).any())
 
-    def rotation(self, length: int) -> tuple[Tensor, Tensor]:
+    def places(self, length: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the rotary positions, each ``(length, head width)``."""
         frequency = self.model.rotary_embeddings.inv_freq
         angle = torch.arange(length, device=frequency.device)[:, None] * frequency
@@ -112,19 +72,23 @@ class EsmLayers(nn.Module):
         index: int,
         x: Tensor,
         bias: Tensor | None,
-        rotation: tuple[Tensor, Tensor],
+        places: tuple[Tensor, Tensor],
         wanted: Tensor | None,
         varying: int | None = None,
     ) -> Tensor:
         """One layer; with `wanted` only the hidden states at those positions."""
         block = self.model.encoder.layer[index]
         if varying is None:
-            x = self._attention(block.attention, x, bias, rotation, wanted)
+            x = self._attention(block.attention, x, bias, places, wanted)
         else:
-            x = self._sibling_attention(block.attention, x, rotation, varying)
+            x = self._sibling_attention(block.attention, x, places, varying)
             x = x if wanted is None else at(x, wanted)
         grown = nn.functional.gelu(block.intermediate.dense(block.LayerNorm(x)))
         return x + block.output.dense(grown)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The norm that follows the last layer."""
+        return self.model.encoder.emb_layer_norm_after(x)
 
     def _attention(
         self,
@@ -137,13 +101,13 @@ class EsmLayers(nn.Module):
         attention, cos, sin = block.self, *rotation
         size = attention.attention_head_size
         normed = block.LayerNorm(x)
-        key = rotate(_heads(attention.key(normed), size), cos, sin)
-        value = _heads(attention.value(normed), size)
+        key = rotate(heads(attention.key(normed), size), cos, sin)
+        value = heads(attention.value(normed), size)
         if wanted is not None:
             x, normed = at(x, wanted), at(normed, wanted)
             cos, sin = cos[wanted][:, None], sin[wanted][:, None]
         scale = size**-0.5
-        query = rotate(_heads(attention.query(normed), size), cos * scale, sin * scale)
+        query = rotate(heads(attention.query(normed), size), cos * scale, sin * scale)
         return x + block.output.dense(attend(query, key, value, bias))
 
     def _sibling_attention(
@@ -153,7 +117,7 @@ class EsmLayers(nn.Module):
         cos, sin = (torch.cat([t, t[varying].expand(len(x), -1)]) for t in rotation)
         normed = block.LayerNorm(distinct_tokens(x, varying))
         scale = size**-0.5
-        query = rotate(_heads(attention.query(normed), size), cos * scale, sin * scale)
-        key = rotate(_heads(attention.key(normed), size), cos, sin)
-        value = _heads(attention.value(normed), size)
+        query = rotate(heads(attention.query(normed), size), cos * scale, sin * scale)
+        key = rotate(heads(attention.key(normed), size), cos, sin)
+        value = heads(attention.value(normed), size)
         return x + block.output.dense(attend_siblings(query, key, value, len(x), varying))

@@ -96,7 +96,7 @@ def freeze(
         if layers is None:
             raise DataError(
                 f"the encoder {predictor.encoder.name} cannot be begun at a layer",
-                "freeze all of it (start=None), or use tiny or an ESM-2",
+                "freeze all of it (start=None), or use tiny, an ESM-2 or a BERT",
             )
         if not 0 < start <= layers:
             raise DataError(

@@ -47,16 +47,9 @@ def paired_gain(
     if (values[["ours", "theirs"]] <= 0).any(axis=None):
         raise DataError(f"a {metric} is not positive, its logarithm is not defined", "look at it")
     logs = np.log(values["ours"]) - np.log(values["theirs"])
-    mean, low, high = bootstrap_mean(
-        logs.to_numpy(), values["unit"].to_numpy(), n_boot=n_boot, seed=seed
-    )
-    return {
-        "mean": 1 - float(np.exp(mean)),
-        "low": 1 - float(np.exp(high)),
-        "high": 1 - float(np.exp(low)),
-        "n_assays": len(values),
-        "n_units": values["unit"].nunique(),
-    }
+    row = _row(logs, values["unit"], n_boot, seed)
+    mean, low, high = (1 - float(np.exp(row[name])) for name in ("mean", "high", "low"))
+    return {**row, "mean": mean, "low": low, "high": high}
 
 
 def paired_difference(
@@ -71,19 +64,7 @@ def paired_difference(
 ) -> dict[str, float]:
     """Mean of ``method`` minus ``other`` over assays; arguments and result as for the gain."""
     values = _sides(table, metric, method, other, unit).dropna()
-    mean, low, high = bootstrap_mean(
-        (values["ours"] - values["theirs"]).to_numpy(),
-        values["unit"].to_numpy(),
-        n_boot=n_boot,
-        seed=seed,
-    )
-    return {
-        "mean": mean,
-        "low": low,
-        "high": high,
-        "n_assays": len(values),
-        "n_units": values["unit"].nunique(),
-    }
+    return _row(values["ours"] - values["theirs"], values["unit"], n_boot, seed)
 
 
 def group_mean(
@@ -91,10 +72,12 @@ def group_mean(
 ) -> dict[str, float]:
     """Mean of a metric over the rows of one method, one per assay, with its interval over units."""
     values = table.dropna(subset=[metric])
-    mean, low, high = bootstrap_mean(
-        values[metric].to_numpy(), values[unit].to_numpy(), n_boot=n_boot, seed=seed
-    )
-    sizes = {"n_assays": len(values), "n_units": values[unit].nunique()}
+    return _row(values[metric], values[unit], n_boot, seed)
+
+
+def _row(values: pd.Series, units: pd.Series, n_boot: int, seed: int) -> dict[str, float]:
+    mean, low, high = bootstrap_mean(values.to_numpy(), units.to_numpy(), n_boot=n_boot, seed=seed)
+    sizes = {"n_assays": len(values), "n_units": units.nunique()}
     return {"mean": mean, "low": low, "high": high, **sizes}
 
 

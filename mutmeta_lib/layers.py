@@ -7,10 +7,16 @@ the last layer need not compute hidden states that pooling throws away: a token 
 matters to the others through its key and value only. Both give the same numbers as the whole.
 """
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # ``encoder.blocks.0.`` in our own transformer, ``encoder.model.encoder.layer.0.`` elsewhere.
 _LAYER = re.compile(r"encoder\.(?:[\w.]*?\.)?(?:blocks|layers?)\.(\d+)\.")
@@ -65,3 +71,74 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Te
 def at(x: Tensor, wanted: Tensor) -> Tensor:
     """Hidden states at some positions: ``(n, length, width)``, ``(n, m)`` to ``(n, m, width)``."""
     return torch.take_along_dim(x, wanted[..., None], dim=1)
+
+
+def heads(states: Tensor, size: int) -> Tensor:
+    """Split the width of ``(..., length, width)`` into heads, ``(..., heads, length, size)``."""
+    return states.unflatten(-1, (-1, size)).transpose(-3, -2)
+
+
+class PretrainedLayers(nn.Module):
+    """A layered encoder made of a Hugging Face model; subclasses say what its parts are."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    @property
+    def layers(self) -> int:
+        """Number of layers, the bound of `start` and `stop`."""
+        return len(self.model.encoder.layer)
+
+    def forward(
+        self,
+        token_ids: Tensor | None,
+        mask: Tensor | None,
+        *,
+        hidden: Tensor | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        wanted: Tensor | None = None,
+        varying: int | None = None,
+    ) -> Tensor:
+        """Encode tokens; arguments and result as in `mutmeta_lib.transformer.TinyTransformer`."""
+        x = self.embed(token_ids, mask) if hidden is None else hidden
+        if varying is not None and self.rescaled(token_ids):
+            varying = None
+        bias = None if mask is None else padding_bias(mask, x.dtype)
+        places = self.places(x.shape[1])
+        end = self.layers if stop is None else stop
+        for index in range(start, end):
+            last = stop is None and index == end - 1
+            x = self.layer(index, x, bias, places, wanted if last else None, varying)
+            varying = None  # above the first layer the rows differ everywhere
+        if wanted is not None and start == end:
+            x = at(x, wanted)
+        return x if stop is not None else self.finish(x)
+
+    def embed(self, token_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """What enters the first layer, ``(n, length, width)``."""
+        raise NotImplementedError
+
+    def layer(
+        self,
+        index: int,
+        x: Tensor,
+        bias: Tensor | None,
+        places: Any,
+        wanted: Tensor | None,
+        varying: int | None = None,
+    ) -> Tensor:
+        """One layer; with `wanted` only the hidden states at those positions."""
+        raise NotImplementedError
+
+    def rescaled(self, token_ids: Tensor) -> bool:
+        """Whether one token changes what enters the first layer for others."""
+        return False
+
+    def places(self, length: int) -> Any:
+        """What layers need to know of the places of tokens."""
+
+    def finish(self, x: Tensor) -> Tensor:
+        """What follows the last layer."""
+        return x

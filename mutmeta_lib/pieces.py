@@ -6,7 +6,6 @@ the same question are used: one that is damaged or answers another question is c
 
 import glob
 import json
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mutmeta_lib.drafts import draft_of
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.plain import fingerprint
 
@@ -71,19 +71,11 @@ def _read(file: Path, question: str) -> Any:
 
 
 def _write(file: Path, kept: dict) -> None:
-    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        for left in file.parent.glob(f".{glob.escape(file.name)}.*.part"):  # by a killed run
-            left.unlink(missing_ok=True)
-        try:
-            with draft.open("w", encoding="utf-8") as stream:
-                json.dump(kept, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(draft, file)
-        finally:
-            draft.unlink(missing_ok=True)
+        with draft_of(file) as draft:
+            for left in file.parent.glob(f".{glob.escape(file.name)}.*.part"):  # by a killed run
+                left.unlink(missing_ok=True)
+            draft.write_text(json.dumps(kept), encoding="utf-8")
     except OSError as error:
         raise DataError(
             f"a finished part of the run cannot be kept ({error.strerror})",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mutmeta_lib.batches import run_batches
+from mutmeta_lib.batches import distinct_rows, run_batches
 from mutmeta_lib.encoders import Encoder
 from mutmeta_lib.encoding import TokenBatch
 from mutmeta_lib.errors import DataError
@@ -140,12 +140,17 @@ class Predictor:
 def predict(predictor: Predictor, params: Params, tokens: TokenBatch, batch_size: int = 64):
     """Predict without gradients, in batches; returns a float tensor ``(n,)`` on the CPU.
 
-    Variants at one site share work where the encoder allows it (`mutmeta_lib.batches`).
+    Variants at one site share work where the encoder allows it, and the same text gets the same
+    prediction (`mutmeta_lib.batches`).
     """
     first = next(iter(params.values()))
     layered = hasattr(predictor.encoder.module, "layers")
+    which = None
+    if tokens.hidden is None:
+        texts, which = distinct_rows(tokens, predictor.pooling)
+        tokens = tokens.rows(texts) if len(texts) < len(tokens) else tokens
     predicted = torch.empty(len(tokens), dtype=first.dtype)
     with torch.no_grad():
         for rows, part in run_batches(tokens, batch_size, layered=layered):
             predicted[rows] = predictor(params, part.to(first.device)).cpu()
-    return predicted
+    return predicted if which is None else predicted[torch.from_numpy(which)]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mutmeta_lib import bert, esm
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.esm import EsmLayers, is_supported
 from mutmeta_lib.hugging_face import context, hide_unused, read_checkpoint, sample
 from mutmeta_lib.vocabulary import Vocabulary
 
@@ -47,6 +47,15 @@ class Pretrained:
     module: nn.Module
     settings: dict
     provenance: dict
+
+
+def _module(model: PreTrainedModel) -> nn.Module:
+    """A layered encoder where the architecture is known, else their own forward pass."""
+    if esm.is_supported(model.config):
+        return esm.EsmLayers(model)
+    if bert.is_supported(model.config):
+        return bert.BertLayers(model)
+    return HiddenStates(model)
 
 
 def _add_separator(model: PreTrainedModel, vocabulary: Vocabulary, seed: int) -> Vocabulary:
@@ -91,7 +100,7 @@ def load_pretrained(
             f"the encoder '{vocabulary.name}' reads at most {most} tokens, not {max_tokens}",
             f"ask for 1 to {most}",
         )
-    module = (EsmLayers if is_supported(model.config) else HiddenStates)(model).eval()
+    module = _module(model).eval()
     hide_unused(module, sample(vocabulary))
     if absent := found.lacking(module):
         raise DataError(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from mutmeta_lib.drafts import draft_of
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.machine import environment, peak_memory_mb
 from mutmeta_lib.plain import canonical, fingerprint, layout, plain
@@ -151,19 +152,10 @@ def _content(record: Record) -> dict[str, Any]:
 
 def write_record(record: Record, path: str | os.PathLike[str]) -> None:
     """Write a record as JSON, all or nothing: a reader never meets half a file."""
-    path = Path(path)
     content = _content(record)
     stored = {"hash": record.hash, "content_sha256": fingerprint(content), **content}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(layout(stored) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with draft_of(Path(path)) as draft:
+        draft.write_text(layout(stored) + "\n", encoding="utf-8")
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:

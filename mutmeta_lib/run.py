@@ -10,6 +10,7 @@ from typing import Any
 
 import nbformat
 
+from mutmeta_lib.drafts import draft_of
 from mutmeta_lib.parameters import check_parameters, profile_parameters
 
 BINARY = ("image/png", "image/jpeg", "application/pdf")
@@ -66,12 +67,8 @@ def run_notebook(
     for cell in clean.cells:  # when each cell began and ended would be most of a diff
         for timing in ("execution", "papermill"):
             cell.metadata.pop(timing, None)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        nbformat.write(clean, partial)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    with draft_of(output) as draft:
+        nbformat.write(clean, draft)
     return output
 
 

@@ -19,7 +19,7 @@ RECORDS = ("protocol", "speed", "transfer")
 CONTROLS = {
     "multitask": "jointly trained start",
     "onehot": "ridge, one-hot",
-    "ridge": "ridge, same vectors",
+    "ridge": "ridge, encoder",
     "finetune": "fine-tuning",
     "blosum": "BLOSUM62, no label",
 }

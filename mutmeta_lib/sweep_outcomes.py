@@ -6,7 +6,6 @@ own cells, by which a later sweep knows that the run need not be done again.
 """
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mutmeta_lib.drafts import draft_of
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.plain import fingerprint, layout
 from mutmeta_lib.records import read_record
@@ -169,14 +169,8 @@ def write_index(
         for run in runs
     ]
     index = {"sweep": sweep.file.name, "notebook": sweep.notebook.name, "runs": lines}
-    path = index_path(sweep)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(layout(index) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with draft_of(index_path(sweep)) as draft:
+        draft.write_text(layout(index) + "\n", encoding="utf-8")
     return index
 
 

@@ -6,6 +6,7 @@ from toy import toy_encoded, toy_predictor
 from mutmeta_lib.baselines import (
     RIDGE_PENALTIES,
     Ridge,
+    _standardise,
     embedding_features,
     onehot_features,
     substitution_score,
@@ -83,3 +84,12 @@ def test_substitution_scores_are_blosum62(swap, score):
     found = dict(zip(query.variants, substitution_score(query), strict=True))
     assert found[variants[0]] == score
     assert found[()] == 0
+
+
+def test_columns_that_are_constant_up_to_rounding_say_nothing():
+    table = np.full((5, 3), 7.0, dtype=np.float32)
+    table[:, 1] += np.array([0, 1, 0, -1, 0], dtype=np.float32) * 4e-7
+    table[:, 2] += np.arange(5) * 1e-3
+    made = _standardise(table)
+    assert (made[:, :2] == 0).all()
+    np.testing.assert_allclose(made[:, 2].std(), 1, rtol=1e-2)

@@ -14,6 +14,8 @@ from mutmeta_lib.experiments import EXPERIMENTS
 from mutmeta_lib.parameters import default_parameters, profile_parameters
 from mutmeta_lib.plain import canonical
 from mutmeta_lib.records import read_record, recorded_parameters
+from mutmeta_lib.scorecard import RECORDS as RECORDS_OF_THE_FIGURE
+from mutmeta_lib.scorecard import claims
 
 ROOT = Path(__file__).parent.parent
 ALL = sorted((ROOT / "book" / "records").glob("full/*.json"))
@@ -71,9 +73,14 @@ def test_a_record_names_no_place_of_a_machine(path):
     assert not [text for text in texts if re.search(r'"(/|~|[A-Z]:\\)', text)]
 
 
+def first_page():
+    """The introduction with its lines joined."""
+    return " ".join((ROOT / "book" / "intro.md").read_text(encoding="utf-8").split())
+
+
 def test_the_first_page_says_what_the_record_says():
     """The sentences of the introduction that put the record's numbers into words."""
-    page = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    page = first_page()
     record = read_record(ROOT / "book" / "records" / "full" / "few_shot.json")
     numbers, results = record.numbers, record.table("results")
     assert "**comes from one of the three proteins**, TDP-43; on Aβ42 MAML is behind" in page
@@ -85,7 +92,7 @@ def test_the_first_page_says_what_the_record_says():
     assert abs(lead["GB1"]) < 0.02
     by_protein = compare(ten, "spearman", "maml", "finetune", unit="protein").iloc[0]
     assert by_protein["low"] < 0 < by_protein["high"]
-    assert "is\nfound on all three" in page
+    assert "is found on all three" in page
     assert (means["maml"] > means["multitask"]).all()
     for control in ("finetune", "multitask"):
         assert numbers[f"maml_minus_{control}_10_spearman"]["low"] > 0
@@ -93,7 +100,7 @@ def test_the_first_page_says_what_the_record_says():
     for control in ("ridge", "onehot"):
         difference = numbers[f"maml_minus_{control}_10_spearman"]
         assert difference["low"] < 0 < difference["high"]
-    assert "does\nbetter than always saying the mean of the ten labels" in page
+    assert "does better than always saying the mean of the ten labels" in page
     floor = numbers["mean_10_relative_mse"]["value"]
     for method in ("maml", "multitask", "finetune"):
         assert numbers[f"{method}_10_relative_mse"]["value"] > floor
@@ -101,22 +108,22 @@ def test_the_first_page_says_what_the_record_says():
 
 
 def test_the_verdicts_of_the_first_page_follow_the_criteria():
-    page = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    page = first_page()
     folder = ROOT / "book" / "records" / "full"
     names = ("protocol", "speed", "transfer", "transfer_encodings")
     protocol, speed, transfer, encodings = (
         read_record(folder / f"{name}.json").numbers for name in names
     )
-    assert "not reproduced in any arm" in page
+    assert "Not reproduced in any arm" in page
     fitness = transfer["proteins_fitness_gain_over_finetune_mse"]
     assert fitness["low"] <= 0 <= fitness["high"] < 0.29
-    assert "Meta-learning helps to rank, a little, where the property is known" in page
+    assert "helps to rank, a little, where meta-training has seen the property" in page
     lead = {c: transfer[f"proteins_all_maml_minus_{c}_10"] for c in ("finetune", "multitask")}
     assert lead["finetune"]["low"] > 0
     assert lead["multitask"]["low"] > 0
     assert "More than half of the lead over fine-tuning is that of a start" in page
     assert lead["multitask"]["value"] < lead["finetune"]["value"] / 2
-    assert "over one-hot ridge regression is not certain" in page
+    assert "lead over ridge regression on one-hot sequences is not certain" in page
     onehot = transfer["proteins_all_maml_minus_onehot_10"]
     assert onehot["low"] <= 0 < onehot["value"]
     new = transfer["properties_all_maml_minus_finetune_10"]
@@ -128,7 +135,7 @@ def test_the_verdicts_of_the_first_page_follow_the_criteria():
     for arm in ("released", "first_order", "second_order"):
         assert protocol[f"esm2_separator_binding_{arm}_same_labels"]["high"] < 29
         assert protocol[f"esm2_separator_binding_{arm}_same_labels"]["low"] <= 0
-    assert "not reproduced, not excluded" in page
+    assert "Not reproduced, not excluded" in page
     saved = speed["saved_maml_10_fitness"]
     assert saved["low"] <= 0 < 0.65 <= saved["high"]
     assert speed["saved_maml_10_solubility"]["n"] == 6
@@ -136,6 +143,40 @@ def test_the_verdicts_of_the_first_page_follow_the_criteria():
     ours = protocol["esm2_separator_solubility_second_order_reported"]
     itself = protocol["esm2_separator_solubility_finetuned_reported"]
     assert ours["low"] < itself["value"] < ours["high"]
+
+
+def test_the_verdict_on_each_figure_is_that_of_the_scorecard():
+    page = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    found = re.findall(r"\{grid-item-card\} (.+?)\n.*?\{card-footer\}\n(.+?)\n", page, re.S)
+    folder = ROOT / "book" / "records" / "full"
+    drawn = claims({name: read_record(folder / f"{name}.json") for name in RECORDS_OF_THE_FIGURE})
+    drawn = drawn.groupby("claim")["verdict"].first()
+    drawn = {claim.split(" %")[0]: said for claim, said in drawn.items()}
+    cards = {title.split(" %")[0]: said for title, said in found if " %" in title}
+    assert cards.keys() == drawn.keys()
+    for claim, said in cards.items():
+        assert said.lower().split(":")[0] == drawn[claim]
+    assert len(found) == 7
+    assert "none of the paper's four figures was reproduced" in first_page()
+    assert not {"reproduced", "partly"} & set(drawn.values())
+
+
+def test_the_readme_says_what_the_records_say():
+    page = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    numbers = read_record(ROOT / "book" / "records" / "full" / "transfer.json").numbers
+    assert "by a few hundredths of Spearman correlation" in page
+    for control in ("finetune", "multitask", "ridge"):
+        lead = numbers[f"proteins_all_maml_minus_{control}_10"]
+        assert lead["low"] > 0
+        assert 0.02 < lead["value"] < 0.08
+    assert (
+        "one-hot sequences, which learns from the ten labels alone, the lead is not certain" in page
+    )
+    assert numbers["proteins_all_maml_minus_onehot_10"]["low"] < 0
+    assert "where the property is new as well there is none" in page
+    for control in ("finetune", "multitask", "ridge", "onehot"):
+        assert numbers[f"properties_all_maml_minus_{control}_10"]["low"] < 0
+    assert "none of the paper's four figures was reproduced" in page
 
 
 def test_the_chapter_on_meta_training_says_what_its_record_says():

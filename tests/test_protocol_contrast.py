@@ -77,7 +77,8 @@ def test_numbers_are_named_by_what_is_set_against_what(tables, tmp_path):
     assert numbers["tiny_dTm_initial_separator_over_unknown_text_spearman"]["value"] > 0
     name = "tiny_dTm_released_and_finetuned_interaction_separator_over_unknown_text"
     assert numbers[name]["value"] == pytest.approx(20)
-    assert numbers["tiny_unknown_text_dTm_texts"]["value"] == 1
+    counted = numbers["tiny_unknown_text_dTm_texts"]
+    assert (counted["value"], counted["unit"]) == (1, "of 60 rows")
 
 
 def test_single_mutants_of_one_protein_are_one_text_without_their_residues(tmp_path):

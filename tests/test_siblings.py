@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hf_directories import write_esm
+from hf_directories import write_esm, write_protbert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,9 +13,13 @@ from mutmeta_lib.siblings import attend_siblings, distinct_tokens
 
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory):
-    esm = load_encoder(str(write_esm(tmp_path_factory.mktemp("esm") / "esm"))).module
+    folder = tmp_path_factory.mktemp("models")
+    esm, bert = (
+        load_encoder(str(write(folder / name))).module
+        for name, write in (("esm", write_esm), ("bert", write_protbert))
+    )
     tiny = [tiny_encoder(width=16, layers=layers, heads=2).module for layers in (1, 3)]
-    return [esm, *tiny]
+    return [esm, bert, *tiny]
 
 
 def rows(n, length, varying, seed):

@@ -17,7 +17,7 @@ from mutmeta_lib.experiments.transfer_run import (
     run_case,
     support_pool,
 )
-from mutmeta_lib.experiments.transfer_setting import embed_assays, standardise
+from mutmeta_lib.experiments.vectors import embed_assays, standardise
 from mutmeta_lib.maml import InnerLoop
 from mutmeta_lib.splits import Split
 from mutmeta_lib.training import MetaTraining

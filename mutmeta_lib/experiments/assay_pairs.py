@@ -6,17 +6,14 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from biotite.sequence import ProteinSequence
-from biotite.sequence.align import SubstitutionMatrix, align_optimal
 
 from mutmeta_lib.assays import Assay, read_data_dir
+from mutmeta_lib.clustering import best_alignment
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.mutations import Substitution, Variant
 from mutmeta_lib.selections import SELECTIONS
 from mutmeta_lib.tables import FIRST_ROW, read_columns
 from mutmeta_lib.tasks import stable_seed
-
-_MATRIX = SubstitutionMatrix.std_protein_matrix()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +93,7 @@ def positions(a: str, b: str) -> dict[int, int]:
     >>> positions("MKTAY", "KTAY")
     {2: 1, 3: 2, 4: 3, 5: 4}
     """
-    trace = align_optimal(
-        ProteinSequence(a),
-        ProteinSequence(b),
-        _MATRIX,
-        gap_penalty=(-10, -1),
-        terminal_penalty=False,
-        max_number=1,
-    )[0].trace
+    trace = best_alignment(a, b).trace
     paired = trace[(trace >= 0).all(axis=1)]
     return {int(i) + 1: int(j) + 1 for i, j in paired}
 

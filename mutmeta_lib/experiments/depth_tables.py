@@ -5,8 +5,9 @@ from itertools import permutations
 
 import pandas as pd
 
+from mutmeta_lib.experiments.intervals import row_number
+from mutmeta_lib.experiments.transfer_assays import about_assays
 from mutmeta_lib.gains import group_mean, paired_difference, paired_gain
-from mutmeta_lib.records import number
 
 CONTROLS = ("ridge", "onehot")
 """Methods that do not depend on the depth: run once per encoder, compared at every depth."""
@@ -24,12 +25,7 @@ def depth_tables(
         decided_at: the number of labels at which differences are taken.
 
     """
-    known = assays.set_index("assay")
-    full = results.assign(
-        property=results["assay"].map(known["property"]),
-        role=results["assay"].map(known["role"]),
-        cluster=results["assay"].map(known["cluster"]),
-    )
+    full = about_assays(results, assays)
     full.loc[full["role"].str.endswith("classes"), "mse"] = float("nan")
     full = with_controls(full)
     summary, differences, gains = [], [], []
@@ -103,17 +99,13 @@ def depth_numbers(tables: dict[str, pd.DataFrame]) -> dict[str, dict]:
     named = {}
     for row in tables["summary"].to_dict("records"):
         cell = f"{row['encoder']}_{row['depth']}_{row['group']}_{row['method']}_{row['shots']}"
-        named[cell] = _number(row, "Spearman")
+        named[cell] = row_number(row)
     for row in tables["differences"].to_dict("records"):
         pair = f"{row['a']}_minus_{row['b']}"
         cell = f"{row['encoder']}_{row['within']}_{row['group']}_{pair}_{row['shots']}"
-        named[cell] = _number(row, "Spearman")
+        named[cell] = row_number(row)
     for row in tables["gains"].to_dict("records"):
         cell = f"{row['encoder']}_{row['depth']}_{row['group']}_gain_over_{row['baseline']}"
         percent = {key: 100 * row[key] for key in ("mean", "low", "high")}
-        named[cell] = _number({**row, **percent}, "%")
+        named[cell] = row_number({**row, **percent}, "%")
     return {name.replace(" ", "_").replace("-", "_"): value for name, value in named.items()}
-
-
-def _number(row: dict, unit: str) -> dict:
-    return number(row["mean"], row["low"], row["high"], row["n_assays"], unit)

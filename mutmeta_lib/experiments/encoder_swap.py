@@ -31,7 +31,7 @@ from mutmeta_lib.experiments.setting import (
     outer_loop,
 )
 from mutmeta_lib.experiments.swapped import swap
-from mutmeta_lib.experiments.transfer_setting import Vectors
+from mutmeta_lib.experiments.vectors import Vectors
 from mutmeta_lib.methods import GradientMethod, divergences
 from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.selections import cap_assay

@@ -18,7 +18,7 @@ from mutmeta_lib.assays import Assay
 from mutmeta_lib.encoders import Encoder
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.experiments.setting import DEMO, initial_params, load_assays
-from mutmeta_lib.experiments.transfer_setting import Vectors, embed_assays
+from mutmeta_lib.experiments.vectors import Vectors, embed_assays
 from mutmeta_lib.losses import LOSSES
 from mutmeta_lib.pieces import Pieces
 from mutmeta_lib.predictor import Params, Predictor

@@ -21,7 +21,7 @@ from mutmeta_lib.experiments.setting import (
     initial_params,
     make_record,
 )
-from mutmeta_lib.experiments.transfer_setting import Vectors
+from mutmeta_lib.experiments.vectors import Vectors
 from mutmeta_lib.finetune import finetune
 from mutmeta_lib.metrics import spearman
 from mutmeta_lib.mutation_types import mutation_types

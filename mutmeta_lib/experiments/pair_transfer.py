@@ -32,7 +32,7 @@ from mutmeta_lib.experiments.setting import (
     make_record,
     outer_loop,
 )
-from mutmeta_lib.experiments.transfer_setting import Vectors
+from mutmeta_lib.experiments.vectors import Vectors
 from mutmeta_lib.methods import GradientMethod, divergences
 from mutmeta_lib.metrics import spearman
 from mutmeta_lib.predictor import Params

@@ -123,7 +123,7 @@ def contrast_numbers(
     named = {}
     for row in texts.to_dict("records"):
         name = f"{row['encoder']}_{row['encoding']}_{SHORT.get(row['target'], row['target'])}_texts"
-        named[name] = number(row["texts"], n=row["rows"])
+        named[name] = number(row["texts"], n=row["rows"], unit=f"of {row['rows']} rows")
     for row in [*encodings.to_dict("records"), *shares.to_dict("records")]:
         name = f"{row['encoder']}_{SHORT.get(row['target'], row['target'])}_{row['method']}"
         if "part" in row:

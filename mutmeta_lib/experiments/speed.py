@@ -34,7 +34,7 @@ from mutmeta_lib.experiments.setting import (
 from mutmeta_lib.experiments.speed_numbers import speed_numbers, speed_tables
 from mutmeta_lib.experiments.speed_sizes import size_assays, size_rows
 from mutmeta_lib.experiments.trajectories import arrivals, by_seconds, by_steps, follow
-from mutmeta_lib.experiments.transfer_setting import Vectors
+from mutmeta_lib.experiments.vectors import Vectors
 from mutmeta_lib.predictor import Params
 from mutmeta_lib.records import Record, recorded_parameters
 from mutmeta_lib.splits import Split, cluster_proteins, protein_folds

@@ -12,7 +12,7 @@ import torch
 from mutmeta_lib.assays import Assay
 from mutmeta_lib.experiments.frozen_heads import clock, descend, tuned_starts
 from mutmeta_lib.experiments.setting import load_assays
-from mutmeta_lib.experiments.transfer_setting import Vectors
+from mutmeta_lib.experiments.vectors import Vectors
 from mutmeta_lib.finetune import finetune_epochs
 from mutmeta_lib.metrics import spearman
 from mutmeta_lib.predictor import predict

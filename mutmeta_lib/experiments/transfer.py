@@ -18,18 +18,17 @@ from mutmeta_lib.experiments.setting import (
     load_assays,
     make_predictor,
     make_record,
+    outer_loop,
 )
 from mutmeta_lib.experiments.transfer_assays import describe_assays, nearest_trained
 from mutmeta_lib.experiments.transfer_cases import REGIMES, draw_cases
 from mutmeta_lib.experiments.transfer_methods import CLOSED
 from mutmeta_lib.experiments.transfer_numbers import name_numbers, related_table, report_tables
 from mutmeta_lib.experiments.transfer_run import Plan, average_seeds, run_case
-from mutmeta_lib.experiments.transfer_setting import embed_assays
-from mutmeta_lib.maml import InnerLoop
+from mutmeta_lib.experiments.vectors import embed_assays
 from mutmeta_lib.pieces import Pieces
 from mutmeta_lib.records import Record, number, recorded_parameters
 from mutmeta_lib.selections import cap_assay, load_selection, read_selection
-from mutmeta_lib.training import MetaTraining
 from mutmeta_lib.zero_shot import describe_head
 
 CORE = ("maml", "multitask", "finetune", *CLOSED)
@@ -91,8 +90,8 @@ def transfer_experiment(
         encoder: ``tiny``, a local directory or a hub name.
         encoding: how a variant is written as tokens.
         pooling: how hidden states become one vector.
-        features: ``standardised`` or ``raw`` (``transfer_setting.FEATURES``).
-        labels: what meta-training sees (``transfer_setting.LABELS``).
+        features: ``standardised`` or ``raw`` (``vectors.FEATURES``).
+        labels: what meta-training sees (``vectors.LABELS``).
         regimes: of ``transfer_cases.REGIMES``.
         held_out: properties to hold out; all when None.
         methods: tested in every regime.
@@ -120,7 +119,8 @@ def transfer_experiment(
 
     Returns:
         A record: tables ``assays``, ``nearest``, ``results`` (means over seeds), ``summary``,
-        ``differences``, ``gains``, ``failures``, ``signatures``, ``rates``, ``history``, ``cases``.
+        ``differences``, ``gains``, ``related``, ``rapid``, ``failures``, ``signatures``, ``rates``
+        and ``history``; numbers as ``transfer_numbers.name_numbers`` names them.
 
     """
     parameters = recorded_parameters(locals())
@@ -140,16 +140,7 @@ def transfer_experiment(
         "encoder": made.encoder.sha256,
         "version": __version__,
     }
-    settings = MetaTraining(
-        steps=meta_steps,
-        tasks_per_step=tasks_per_step,
-        support=support,
-        query=query,
-        inner=InnerLoop(inner_lr, inner_steps),
-        meta_lr=meta_lr,
-        validate_every=validate_every,
-        validation_tasks=32,
-    )
+    settings = outer_loop(parameters, validate_every=validate_every, validation_tasks=32)
 
     def plan(names: Sequence[str], at: Sequence[int]) -> Plan:
         fixed = (

@@ -41,6 +41,13 @@ def describe_assays(
     return pd.DataFrame(rows)
 
 
+def about_assays(rows: pd.DataFrame, assays: pd.DataFrame) -> pd.DataFrame:
+    """The rows with property, role and cluster of their assay, out of `describe_assays`."""
+    known = assays.set_index("assay")
+    told = ("property", "role", "cluster")
+    return rows.assign(**{name: rows["assay"].map(known[name]) for name in told})
+
+
 def nearest_trained(assays: Sequence[Assay], cases: Sequence[Case]) -> list[dict]:
     """Identity of every test assay to the nearest meta-training protein, mean over seeds."""
     sequences = {assay.id: assay.wild_type for assay in assays}

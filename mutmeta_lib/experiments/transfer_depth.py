@@ -24,7 +24,7 @@ from mutmeta_lib.experiments.transfer_assays import describe_assays
 from mutmeta_lib.experiments.transfer_cases import Case, draw_cases
 from mutmeta_lib.experiments.transfer_methods import RECIPES, TUNED, Recipe
 from mutmeta_lib.experiments.transfer_run import Plan, average_seeds, run_case
-from mutmeta_lib.experiments.transfer_setting import Vectors, embed_assays, layered_assays
+from mutmeta_lib.experiments.vectors import Vectors, embed_assays, layered_assays
 from mutmeta_lib.maml import InnerLoop
 from mutmeta_lib.predictor import Predictor
 from mutmeta_lib.records import Record, number, recorded_parameters

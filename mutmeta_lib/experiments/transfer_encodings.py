@@ -7,16 +7,20 @@ import pandas as pd
 
 from mutmeta_lib import __version__
 from mutmeta_lib.clustering import cluster_proteins
-from mutmeta_lib.experiments.setting import describe_encoder, make_predictor, make_record
+from mutmeta_lib.experiments.intervals import row_number
+from mutmeta_lib.experiments.setting import (
+    describe_encoder,
+    make_predictor,
+    make_record,
+    outer_loop,
+)
 from mutmeta_lib.experiments.transfer import read_assays
-from mutmeta_lib.experiments.transfer_assays import describe_assays
+from mutmeta_lib.experiments.transfer_assays import about_assays, describe_assays
 from mutmeta_lib.experiments.transfer_cases import draw_cases
 from mutmeta_lib.experiments.transfer_run import Plan, average_seeds, run_case
-from mutmeta_lib.experiments.transfer_setting import embed_assays
+from mutmeta_lib.experiments.vectors import embed_assays
 from mutmeta_lib.gains import group_mean, paired_difference
-from mutmeta_lib.maml import InnerLoop
 from mutmeta_lib.records import Record, number, recorded_parameters
-from mutmeta_lib.training import MetaTraining
 
 PAIRS = (
     ("separator", "sites"),
@@ -100,16 +104,7 @@ def transfer_encodings_experiment(
     say = progress or (lambda line: None)
     assays, roles = read_assays(data_dir, selection, cap, per_protein, longest)
     clusters = cluster_proteins(assays)
-    settings = MetaTraining(
-        steps=meta_steps,
-        tasks_per_step=tasks_per_step,
-        support=support,
-        query=query,
-        inner=InnerLoop(inner_lr, inner_steps),
-        meta_lr=meta_lr,
-        validate_every=validate_every,
-        validation_tasks=32,
-    )
+    settings = outer_loop(parameters, validate_every=validate_every, validation_tasks=32)
     cases = draw_cases(assays, clusters, "proteins", n_folds=n_folds, seeds=seeds)
     results, seconds = [], {"reading_and_embedding": 0.0}
     for encoding, pooling in pairs:
@@ -166,11 +161,7 @@ def encoding_tables(
     table: pd.DataFrame, assays: pd.DataFrame, pairs: Sequence[Sequence[str]], at: int
 ) -> dict[str, pd.DataFrame]:
     """Means per cell, the first encoding minus each other, and MAML minus fine-tuning per cell."""
-    known = assays.set_index("assay")
-    full = table.assign(
-        property=table["assay"].map(known["property"]),
-        cluster=table["assay"].map(known["cluster"]),
-    )
+    full = about_assays(table, assays)
     full = full[~full["method"].str.endswith("_mse")]
     summary, differences, shares = [], [], []
     for group in ("all", *sorted(full["property"].unique())):
@@ -208,15 +199,11 @@ def _numbers(tables: dict[str, pd.DataFrame]) -> dict[str, dict]:
     named = {}
     for row in tables["summary"].to_dict("records"):
         cell = f"{row['group']}_{row['encoding']}_{row['pooling']}_{row['method']}_{row['shots']}"
-        named[cell] = _number(row)
+        named[cell] = row_number(row)
     for row in tables["differences"].to_dict("records"):
         cell = f"{row['encoding']}_{row['pooling']}_{row['method']}"
-        named[f"{row['group']}_first_minus_{cell}"] = _number(row)
+        named[f"{row['group']}_first_minus_{cell}"] = row_number(row)
     for row in tables["shares"].to_dict("records"):
         cell = f"{row['group']}_maml_minus_finetune_{row['encoding']}_{row['pooling']}"
-        named[cell] = _number(row)
+        named[cell] = row_number(row)
     return named
-
-
-def _number(row: dict) -> dict:
-    return number(row["mean"], row["low"], row["high"], row["n_assays"], "Spearman")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from mutmeta_lib.baselines import Blosum, GaussianProcess, Ridge, SupportMean, onehot_features
 from mutmeta_lib.experiments.setting import initial_params
-from mutmeta_lib.experiments.transfer_setting import Vectors
+from mutmeta_lib.experiments.vectors import Vectors
 from mutmeta_lib.maml.algorithms import ALGORITHMS
 from mutmeta_lib.methods import AlgorithmMethod, GradientMethod, Method
 from mutmeta_lib.predictor import Params, Predictor

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from mutmeta_lib.experiments.intervals import row_number
+from mutmeta_lib.experiments.transfer_assays import about_assays
 from mutmeta_lib.experiments.transfer_failures import failure_table, signatures
 from mutmeta_lib.gains import group_mean, paired_difference, paired_gain
-from mutmeta_lib.records import number
 
 ERRORS = ("mse", "mae", "relative_mse")
 BASIS = ("mse", "mae")
@@ -25,19 +26,12 @@ def report_tables(
     ranks_only: Sequence[str],
 ) -> dict[str, pd.DataFrame]:
     """``results`` with errors of classes taken out, and everything that is computed from them."""
-    known = assays.set_index("assay")
-    results = results.copy()
-    classes = results["assay"].map(known["role"]).isin(ranks_only)
-    results.loc[classes, list(ERRORS)] = np.nan
-    full = results.assign(
-        property=results["assay"].map(known["property"]),
-        role=results["assay"].map(known["role"]),
-        cluster=results["assay"].map(known["cluster"]),
-    )
+    full = about_assays(results, assays)
+    full.loc[full["role"].isin(ranks_only), list(ERRORS)] = np.nan
     decided = full[full["shots"] == decided_at]
-    failures = failure_table(full, known, nearest, decided_at)
+    failures = failure_table(full, assays.set_index("assay"), nearest, decided_at)
     return {
-        "results": results,
+        "results": full[list(results.columns)],
         "summary": _summary(full),
         "differences": _differences(full),
         "gains": _gains(decided),
@@ -174,8 +168,7 @@ def name_numbers(tables: dict[str, pd.DataFrame]) -> dict[str, dict]:
     numbers = {}
 
     def put(name: str, row: dict, unit: str) -> None:
-        made = number(row["mean"], row["low"], row["high"], row["n_assays"], unit)
-        numbers[name.replace(" ", "_")] = made
+        numbers[name.replace(" ", "_")] = row_number(row, unit)
 
     for row in tables["summary"].to_dict("records"):
         if row["metric"] == "spearman":

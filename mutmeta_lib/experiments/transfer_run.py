@@ -20,7 +20,7 @@ from mutmeta_lib.experiments.transfer_methods import (
     gradient_method,
     train_starts,
 )
-from mutmeta_lib.experiments.transfer_setting import Vectors
+from mutmeta_lib.experiments.vectors import Vectors
 from mutmeta_lib.methods import Method, divergences
 from mutmeta_lib.metrics import relative_mse, spearman
 from mutmeta_lib.pieces import Pieces

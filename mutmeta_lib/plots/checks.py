@@ -10,14 +10,15 @@ from matplotlib.figure import Figure
 from mutmeta_lib.plots.style import (
     PALETTE,
     WIDTH,
-    draw_intervals,
+    draw_method,
+    draw_row,
     legend_below,
     look,
     spread,
     style,
     titled,
 )
-from mutmeta_lib.plots.wording import count
+from mutmeta_lib.plots.wording import averaged, count
 
 
 def adaptation_curves(
@@ -39,25 +40,14 @@ def adaptation_curves(
             axis.axhline(0, color="#444444", lw=1, linestyle=(0, (1, 2)))
             for method, shift in zip(methods, spread(len(methods), 0.12), strict=True):
                 here = table[(table["labels"] == labels) & (table["method"] == method)]
-                here, seen = here.set_index(along).reindex(places), look(method)
-                draw_intervals(
-                    axis,
-                    np.arange(len(places)) + shift,
-                    here["mean"],
-                    here["low"],
-                    here["high"],
-                    label=seen.label,
-                    color=seen.colour,
-                    marker=seen.marker,
-                    linestyle=seen.line,
-                    lw=1.3,
-                )
+                here = here.set_index(along).reindex(places)
+                draw_method(axis, np.arange(len(places)) + shift, here, method, lw=1.3)
             axis.set_xticks(range(len(places)), [f"{place:g}" for place in places])
             axis.set_ylabel(ylabel)
             axis.set_title(count([labels], "label"), fontsize=11)
         axes[-1, 0].set_xlabel(xlabel)
         legend_below(figure, axes[0, 0], columns=1)
-        titled(figure, title, _counted(table, "n_clusters", "protein cluster"))
+        titled(figure, title, averaged(table, column="n_clusters", noun="protein cluster"))
     return figure
 
 
@@ -80,18 +70,8 @@ def shared_bill(
             value, low, high = (
                 100 * np.clip(np.array(v, dtype=float), -1, 1) for v in (ends[0], low, ends[2])
             )
-            seen = look(arm)
-            draw_intervals(
-                axis,
-                np.arange(len(keys)) + shift,
-                value,
-                low,
-                high,
-                label=seen.label,
-                color=seen.colour,
-                marker=seen.marker,
-                linestyle=seen.line,
-            )
+            rows = {"mean": value, "low": low, "high": high}
+            draw_method(axis, np.arange(len(keys)) + shift, rows, arm)
         axis.set_xticks(range(len(names)), names)
         axis.set_ylim(-110, 105)
         axis.set_xlabel("new assays that share the bill of meta-training")
@@ -124,19 +104,7 @@ def forest(
             here = table[table[colours] == kind].set_index(rows).reindex(names)
             shift = spread(len(kinds), min(0.2, 0.7 / len(kinds)))[place]
             for at, row in enumerate(here.itertuples()):
-                clear = row.low > 0 or row.high < 0
-                draw_intervals(
-                    axis,
-                    [at + shift],
-                    [row.mean],
-                    [row.low],
-                    [row.high],
-                    horizontal=True,
-                    color=colour,
-                    marker=marker,
-                    linestyle="none",
-                    markerfacecolor=colour if clear else "white",
-                )
+                draw_row(axis, at + shift, row, color=colour, marker=marker)
             label = seen.label if known else str(kind).replace("_", " ")
             axis.plot([], [], color=colour, marker=marker, linestyle="none", label=label)
         axis.set_yticks(range(len(names)), [str(name).replace("_", " ") for name in names])
@@ -144,12 +112,5 @@ def forest(
         axis.grid(visible=False, axis="y")
         axis.set_xlabel(xlabel)
         legend_below(figure, axis, columns=columns)
-        titled(figure, title, _counted(table, "n_proteins", "protein cluster"))
+        titled(figure, title, averaged(table, noun="protein cluster"))
     return figure
-
-
-def _counted(table: pd.DataFrame, column: str, noun: str) -> str:
-    return (
-        f"mean of {count(table['n_assays'], 'assay')} of {count(table[column], noun)}, "
-        "95 % interval"
-    )

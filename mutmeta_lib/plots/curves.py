@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mutmeta_lib.plots.style import (
     WIDTH,
-    draw_intervals,
+    draw_method,
     legend_below,
     look,
     spread,
@@ -38,19 +38,7 @@ def few_shot_curves(
         figure, axis = plt.subplots(figsize=(WIDTH, 4.0 + 0.25 * (len(methods) // 2 + 1)))
         for method, shift in zip(methods, spread(len(methods), 0.62 / len(methods)), strict=True):
             rows = table[table["method"] == method].set_index("shots").reindex(shots)
-            seen = look(method)
-            draw_intervals(
-                axis,
-                np.arange(len(shots)) + shift,
-                rows["mean"],
-                rows["low"],
-                rows["high"],
-                label=seen.label,
-                color=seen.colour,
-                marker=seen.marker,
-                linestyle=seen.line,
-                lw=1.3,
-            )
+            draw_method(axis, np.arange(len(shots)) + shift, rows, method, lw=1.3)
         if metric in CHANCE:
             _reference_line(axis, *CHANCE[metric])
         axis.set_xticks(range(len(shots)), [str(k) for k in shots])
@@ -129,18 +117,7 @@ def timing_curve(
         figure, axis = plt.subplots(figsize=(WIDTH, 3.9 + 0.25 * ((len(methods) + 1) // 2)))
         for method, shift in zip(methods, spread(len(methods), 0.02), strict=True):
             rows = seconds[seconds["method"] == method].sort_values("shots")
-            seen = look(method)
-            draw_intervals(
-                axis,
-                rows["shots"] * np.exp(shift),
-                rows["mean"],
-                rows["low"],
-                rows["high"],
-                label=seen.label,
-                color=seen.colour,
-                marker=seen.marker,
-                linestyle=seen.line,
-            )
+            draw_method(axis, rows["shots"] * np.exp(shift), rows, method)
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_xticks(sizes, [str(size) for size in sizes])

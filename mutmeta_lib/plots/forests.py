@@ -11,9 +11,11 @@ from mutmeta_lib.plots.style import (
     PALETTE,
     WIDTH,
     draw_intervals,
+    draw_row,
     label,
     legend_below,
     look,
+    name_rows,
     spread,
     style,
     titled,
@@ -65,20 +67,7 @@ def paired_differences(
                 )
                 at -= 1
             for row in group.sort_values("shots").itertuples():
-                clear = row.low > 0 or row.high < 0
-                draw_intervals(
-                    axis,
-                    [at],
-                    [row.mean],
-                    [row.low],
-                    [row.high],
-                    horizontal=True,
-                    color=seen.colour,
-                    marker=seen.marker,
-                    linestyle="none",
-                    markerfacecolor=seen.colour if clear else "white",
-                    markersize=7,
-                )
+                draw_row(axis, at, row, color=seen.colour, marker=seen.marker, markersize=7)
                 places.append(at)
                 names.append(count([row.shots], "shot") if several else seen.label)
                 at -= 1
@@ -132,9 +121,7 @@ def encoding_scores(
                     linestyle="none",
                     label=f"{pooling} pooling",
                 )
-            axis.set_yticks(range(len(encodings)), [name.replace("_", " ") for name in encodings])
-            axis.set_ylim(len(encodings) - 0.5, -0.5)
-            axis.grid(visible=False, axis="y")
+            name_rows(axis, [name.replace("_", " ") for name in encodings])
             axis.set_title(f"held-out {hold_out}", fontsize=11)
         axes[-1, 0].set_xlabel(metric_label(metric))
         legend_below(figure, axes[0, 0], columns=3)

@@ -1,6 +1,6 @@
 """One look for all figures: colours, markers and line styles that belong to a method for good."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -134,6 +134,39 @@ def draw_intervals(
     given = {"xerr" if horizontal else "yerr": bars, "elinewidth": 1.6, **options}
     x, y = (mean, where) if horizontal else (where, mean)
     axis.errorbar(x, y, **given)
+
+
+def draw_method(
+    axis: Axes,
+    where: Sequence[float],
+    rows: Mapping[str, Sequence[float]],
+    name: str,
+    *,
+    horizontal: bool = False,
+    **options,
+) -> None:
+    """A method's ``mean``, ``low`` and ``high`` in its own look; drawn along rows, not joined."""
+    seen = look(name)
+    own = {"color": seen.colour, "marker": seen.marker, "label": seen.label}
+    own["linestyle"] = "none" if horizontal else seen.line
+    ends = (rows["mean"], rows["low"], rows["high"])
+    draw_intervals(axis, where, *ends, horizontal=horizontal, **own | options)
+
+
+def draw_row(axis: Axes, at: float, row, **options) -> None:
+    """One interval of a forest (``row`` has mean, low, high), hollow unless it is clear of zero."""
+    clear = row.low > 0 or row.high < 0
+    face = options["color"] if clear else "white"
+    ends = ([row.mean], [row.low], [row.high])
+    options = {"linestyle": "none", "markerfacecolor": face, **options}
+    draw_intervals(axis, [at], *ends, horizontal=True, **options)
+
+
+def name_rows(axis: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a forest, the first at the top."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(visible=False, axis="y")
 
 
 def legend_below(figure: Figure, axis: Axes, columns: int = 2) -> None:

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from mutmeta_lib.plots.style import (
     PALETTE,
     WIDTH,
-    draw_intervals,
+    draw_method,
     label,
     legend_below,
     look,
+    name_rows,
     spread,
     style,
     titled,
@@ -44,28 +45,16 @@ def gain_forest(
         axis.axvline(0, color="#444444", lw=1)
         for baseline, shift in zip(baselines, spread(len(baselines), 0.16), strict=True):
             rows = gains[gains["baseline"] == baseline].set_index("group").reindex(groups)
-            seen = look(baseline)
-            draw_intervals(
-                axis,
-                np.arange(len(groups)) + shift,
-                rows["mean"].clip(lower=left),
-                rows["low"].clip(lower=left),
-                rows["high"].clip(lower=left),
-                horizontal=True,
-                color=seen.colour,
-                marker=seen.marker,
-                linestyle="none",
-                label=f"over {seen.label}",
-            )
+            rows = rows[["mean", "low", "high"]].clip(lower=left)
+            where, over = np.arange(len(groups)) + shift, f"over {label(baseline)}"
+            draw_method(axis, where, rows, baseline, horizontal=True, label=over)
         marked = [(place, (claimed or {}).get(name)) for place, name in enumerate(groups)]
         places = [place for place, value in marked if value is not None]
         values = [value for _, value in marked if value is not None]
         if places:
             axis.plot(values, places, "x", color="#000000", ms=9, mew=2, label="the paper's gain")
-        axis.set_yticks(range(len(groups)), groups)
-        axis.set_ylim(len(groups) - 0.5, -0.5)
+        name_rows(axis, groups)
         axis.set_xlim(left=left)
-        axis.grid(visible=False, axis="y")
         axis.set_xlabel(
             "share of the control's squared error that MAML saves\n(left of 0: MAML errs more)"
         )
@@ -85,22 +74,8 @@ def methods_by_row(summary: pd.DataFrame, *, title: str) -> Figure:
         figure, axis = plt.subplots(figsize=(WIDTH, 2.0 + 0.72 * len(names)))
         for method, shift in zip(methods, spread(len(methods), 0.17), strict=True):
             rows = summary[summary["method"] == method].set_index("row").reindex(names)
-            seen = look(method)
-            draw_intervals(
-                axis,
-                np.arange(len(names)) + shift,
-                rows["mean"],
-                rows["low"],
-                rows["high"],
-                horizontal=True,
-                color=seen.colour,
-                marker=seen.marker,
-                linestyle="none",
-                label=seen.label,
-            )
-        axis.set_yticks(range(len(names)), names)
-        axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.grid(visible=False, axis="y")
+            draw_method(axis, np.arange(len(names)) + shift, rows, method, horizontal=True)
+        name_rows(axis, names)
         axis.set_xlabel("Spearman correlation (no unit)")
         legend_below(figure, axis)
         titled(figure, title, _units(summary))
@@ -144,23 +119,10 @@ def signature_forest(signatures: pd.DataFrame, names: Mapping[str, str], *, titl
         axis.axvline(0, color="#444444", lw=1)
         for rival, shift in zip(rivals, spread(len(rivals), 0.2), strict=True):
             rows = signatures[signatures["rival"] == rival].set_index("sign").reindex(signs)
-            seen = look(rival)
-            draw_intervals(
-                axis,
-                np.arange(len(signs)) + shift,
-                rows["mean"],
-                rows["low"],
-                rows["high"],
-                horizontal=True,
-                color=seen.colour,
-                marker=seen.marker,
-                linestyle="none",
-                label=f"lead over {seen.label}",
-            )
-        axis.set_yticks(range(len(signs)), [names[sign] for sign in signs])
-        axis.set_ylim(len(signs) - 0.5, -0.5)
+            where, over = np.arange(len(signs)) + shift, f"lead over {label(rival)}"
+            draw_method(axis, where, rows, rival, horizontal=True, label=over)
+        name_rows(axis, [names[sign] for sign in signs])
         axis.set_xlim(-1, 1)
-        axis.grid(visible=False, axis="y")
         axis.set_xlabel("rank correlation over assays")
         legend_below(figure, axis, columns=1)
         titled(figure, title, _units(signatures))
@@ -193,9 +155,7 @@ def lead_strip(failures: pd.DataFrame, rivals: Sequence[str], *, title: str) -> 
                 )
                 where = [place + shift - 0.12, place + shift + 0.12]
                 axis.plot([lead.mean()] * 2, where, color=seen.colour, lw=2.5)
-        axis.set_yticks(range(len(roles)), roles)
-        axis.set_ylim(len(roles) - 0.5, -0.5)
-        axis.grid(visible=False, axis="y")
+        name_rows(axis, roles)
         axis.set_xlabel("MAML's lead in Spearman correlation (← MAML loses)")
         legend_below(figure, axis, columns=1)
         titled(figure, title, f"{count([len(failures)], 'assay')}, mean over seeds; bar: mean")

@@ -31,13 +31,14 @@ def metric_label(metric: str) -> str:
     return f"{metric_name(metric)} ({unit or 'no unit'})"
 
 
-def averaged(table: pd.DataFrame, kind: str = "") -> str:
-    """What was averaged, and what the bars are."""
+def averaged(
+    table: pd.DataFrame, kind: str = "", *, column: str = "n_proteins", noun: str = "protein"
+) -> str:
+    """What was averaged, and what the bars are; ``column`` counts the assays' ``noun``."""
     n_assays = table.loc[table["n_assays"] > 0, "n_assays"]
     counted = count(n_assays, "assay") if len(n_assays) else "no assay"
-    if "n_proteins" in table and table["n_proteins"].max() > 0:
-        proteins = count(table.loc[table["n_proteins"] > 0, "n_proteins"], "protein")
-        counted += f" of {proteins}"
+    if column in table and table[column].max() > 0:
+        counted += f" of {count(table.loc[table[column] > 0, column], noun)}"
     bars = f"{kind} 95 % interval".strip() if table["low"].notna().any() else "no interval"
     return f"mean of {counted}, {bars}"
 

@@ -1,7 +1,7 @@
-"""What all runs of the third arm share: frozen vectors of every assay, and how they are prepared.
+"""Frozen vectors of every assay, and how they are prepared: for the third arm and the checks.
 
-The encoder is frozen, so each variant is a vector once and for all. All methods on embeddings, by
-gradient or in closed form, read the same vectors.
+Where the encoder is frozen, each variant is a vector once and for all. All methods on embeddings,
+by gradient or in closed form, read the same vectors.
 """
 
 from collections.abc import Callable, Sequence

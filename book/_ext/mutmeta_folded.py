@@ -1,0 +1,49 @@
+"""Code folds away: a reader sees text, figures and tables, and unfolds the code that made them.
+
+Cells whose output is held by a test (tag ``nbval-check-output``) are demonstrations of the library
+and stay open, as do cells tagged ``show-input``. A figure without words of its own is named, for
+readers who do not see it, after its section and the paragraph that explains it.
+"""
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+OPEN = {"tag_nbval-check-output", "tag_show-input"}
+PROMPTS = {
+    "tag_parameters": "the parameters",
+    "tag_injected-parameters": "this run’s parameters",
+}
+
+LONGEST = 400
+"""Characters of a figure's text; the paragraph itself is on the page."""
+
+
+def fold(app: Sphinx, doctree: nodes.document) -> None:
+    """Mark every code cell as one that hides its input, unless it says otherwise."""
+    for cell in doctree.findall(nodes.container):
+        classes = set(cell["classes"])
+        if cell.get("nb_element") != "cell_code" or cell.get("hide_mode") or classes & OPEN:
+            continue
+        what = next((PROMPTS[name] for name in PROMPTS if name in classes), "the code")
+        cell["hide_mode"] = "input"
+        cell["prompt_show"] = f"Show {what}"
+        cell["prompt_hide"] = f"Hide {what}"
+
+
+def name_figures(app: Sphinx, doctree: nodes.document) -> None:
+    """Give every figure that a cell drew a text for readers who do not see it."""
+    for section in doctree.findall(nodes.section):
+        title = section[0].astext()
+        for place, cell in enumerate(section.children):
+            drawn = [] if isinstance(cell, nodes.section) else cell.findall(nodes.image)
+            for image in drawn:
+                after = [n.astext() for n in section[place:] if isinstance(n, nodes.paragraph)]
+                words = " ".join(f"Figure, {title}. {''.join(after[:1])}".split())
+                image.setdefault("alt", words if len(words) <= LONGEST else f"{words[:LONGEST]}…")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Fold when a page has been read; myst-nb wraps what is folded when it is written."""
+    app.connect("doctree-read", fold)
+    app.connect("doctree-read", name_figures)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
