@@ -68,6 +68,38 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Te
     return mixed.transpose(1, 2).flatten(2)
 
 
+def attend_few(
+    x: Tensor, chosen: Tensor, weight: Tensor, offset: Tensor, heads: int, bias: Tensor | None
+) -> Tensor:
+    r"""Softmax attention of a few tokens to all, without a key or a value of any token.
+
+    A logit :math:`q^\top (W_k x + b_k)` is :math:`(W_k^\top q)^\top x` and a constant that softmax
+    does not see; the mean of values is the value of the mean. Both projections then meet the few
+    tokens only, where position enters before them, not within (as it does in ESM-2).
+
+    Args:
+        x: What all tokens bring, ``(n, length, width)``.
+        chosen: What the few bring, ``(n, m, width)``.
+        weight: Of the projection to query, key and value, ``(3 * width, width)``.
+        offset: Its offset, ``(3 * width,)``.
+        heads: Number of heads.
+        bias: Added to the logits, ``(n, 1, 1, length)``, or None.
+
+    Returns:
+        Shape ``(n, m, width)``, the heads side by side.
+
+    """
+    _, m, width = chosen.shape
+    to_query, to_key, to_value = weight.view(3, heads, width // heads, width).unbind()
+    at_query, _, at_value = offset.view(3, heads, 1, width // heads).unbind()
+    query = chosen[:, None] @ to_query.transpose(-1, -2) + at_query  # (n, heads, m, head width)
+    towards = (query * (width // heads) ** -0.5 @ to_key).flatten(1, 2)  # (n, heads * m, width)
+    logits = towards @ x.transpose(-1, -2)
+    shares = (logits if bias is None else logits + bias[:, 0]).softmax(dim=-1)
+    mean = (shares @ x).unflatten(1, (heads, m))
+    return (mean @ to_value.transpose(-1, -2) + at_value).transpose(1, 2).flatten(2)
+
+
 def at(x: Tensor, wanted: Tensor) -> Tensor:
     """Hidden states at some positions: ``(n, length, width)``, ``(n, m)`` to ``(n, m, width)``."""
     return torch.take_along_dim(x, wanted[..., None], dim=1)

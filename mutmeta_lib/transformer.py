@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.layers import at, attend, padding_bias
+from mutmeta_lib.layers import at, attend, attend_few, padding_bias
 from mutmeta_lib.siblings import attend_siblings, distinct_tokens
 
 
@@ -46,6 +46,11 @@ class Block(nn.Module):
     def attention(self, x: Tensor, bias: Tensor | None, wanted: Tensor | None) -> Tensor:
         """Multi-head attention over real tokens; `x` is ``(n, length, width)``."""
         n, length, width = x.shape
+        if wanted is not None and wanted.shape[1] * self.heads < width:
+            layer = self.query_key_value
+            if type(layer) is nn.Linear:  # one with adapters has more to it than its weight
+                few = attend_few(x, at(x, wanted), layer.weight, layer.bias, self.heads, bias)
+                return self.attention_out(few)
         split = self.query_key_value(x).view(n, length, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)  # each (n, heads, length, head width)
         if wanted is not None:

@@ -149,6 +149,11 @@ def test_every_page_opens_from_the_contents_without_errors_or_requests(browser, 
             "return [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
         )
         assert broken == [], address
+        unnamed = browser.execute_script(
+            "return [...document.querySelectorAll('article img')]"
+            ".filter(i => !i.alt || i.alt.endsWith('.png')).map(i => i.src)"
+        )
+        assert unnamed == [], address
         left = browser.execute_script(
             "return document.querySelectorAll('article mjx-merror, article .math:not(:has(svg))')"
             ".length"

@@ -7,7 +7,7 @@ import torch
 from hf_directories import write_esm, write_protbert
 
 from mutmeta_lib.encoders import load_encoder, tiny_encoder
-from mutmeta_lib.layers import attend, padding_bias
+from mutmeta_lib.layers import attend, attend_few, padding_bias
 from mutmeta_lib.pretrained import HiddenStates
 
 
@@ -106,3 +106,18 @@ def test_fused_attention_without_gradients_is_the_same():
     with torch.no_grad():
         fused = attend(query, key, value, bias)
     torch.testing.assert_close(fused, attend(query, key, value, bias), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_of_a_few_is_that_of_all(padded):
+    """The same numbers by keys and values of every token."""
+    generator = torch.Generator().manual_seed(0)
+    draw = {"generator": generator, "dtype": torch.float64}
+    x, weight, offset = (torch.randn(*s, **draw) for s in ((3, 9, 8), (24, 8), (24,)))
+    bias = padding_bias(tokens(3, 9, (9, 5, 7))[1], torch.float64) if padded else None
+    projected = (x @ weight.T + offset).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+    query, key, value = projected
+    whole = attend(query * 4**-0.5, key, value, bias)
+    chosen = x[:, [1, 4]]
+    found = attend_few(x, chosen, weight, offset, 2, bias)
+    torch.testing.assert_close(found, whole[:, [1, 4]], rtol=1e-10, atol=1e-10)
