@@ -55,7 +55,7 @@ def test_a_record_answers_the_question_its_notebook_asks(record):
 
 
 def test_every_named_number_is_in_its_record(main, encodings):
-    named = re.findall(r"\{record\}`(transfer\w*)@full (\w[^`]*)`", PAGE)
+    named = re.findall(r"\{record(?:-plain|-percent)?\}`(transfer\w*)@full (\w[^`]*)`", PAGE)
     assert len(named) > 15
     known = {"transfer": main.numbers, "transfer_encodings": encodings.numbers}
     assert not [name for where, name in named if name not in known[where]]
