@@ -113,3 +113,16 @@ def test_the_costs_and_limits(record):
     outer = record.table("outer_rates")
     best = outer.loc[outer.groupby(["depth", "method", "case"])["validation_loss"].idxmin()]
     assert (best["inner_lr"] == outer["inner_lr"].max()).mean() > 0.9, "nearly everywhere"
+
+
+def test_the_first_page(numbers):
+    page = " ".join((ROOT / "book" / "intro.md").read_text(encoding="utf-8").split())
+    assert "fine-tuning gains as MAML does, and the paper's figures do not come back" in page
+    for method in ("fomaml", "finetune"):
+        assert above(numbers[f"{method}_all_last_1_minus_head_10"])
+    assert numbers["last_1_all_gain_over_finetune"]["high"] < 29
+    encodings = read_record(ROOT / "book" / "records" / "full" / "transfer_encodings.json").numbers
+    assert "from the vector of the wild-type residue at the mutated site, everything ranks" in page
+    for method in ("maml", "multitask", "finetune", "ridge"):
+        other = encodings[f"all_first_minus_unknown_text_sites_{method}"]
+        assert other["high"] < 0

@@ -20,7 +20,7 @@ from mutmeta_lib.scorecard import claims
 ROOT = Path(__file__).parent.parent
 ALL = sorted((ROOT / "book" / "records").glob("full/*.json"))
 ELSEWHERE = {"audit", "held_out", "protocol", "protocols", "speed", "swap"}
-ELSEWHERE |= {"transfer", "transfer_encodings"}
+ELSEWHERE |= {"transfer", "transfer_depth", "transfer_encodings"}
 RECORDS = [path for path in ALL if path.stem not in ELSEWHERE]
 """Records of experiments on the bundled data; the others are of files that are not bundled."""
 STEMS = {
