@@ -4,6 +4,8 @@ Gains are drawn on a logarithmic axis of error ratios, on which a gain and the l
 are equally far from zero; its marks are gains.
 """
 
+from collections.abc import Mapping, Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -44,8 +46,16 @@ COMPARISONS = {
 GAINS = (99, 94, 75, 50, 29, 0, -100, -300, -900)
 """Marks of the axis, in %."""
 
-
 DRAWN = ["gain", "low", "high", "q2_5", "q97_5"]
+
+
+def draw_arm(
+    axis: Axes, where: Sequence[float], rows: Mapping[str, Sequence[float]], arm: str, **options
+) -> None:
+    """An arm's ``gain``, ``low`` and ``high`` in its own look."""
+    name, colour, marker = METHODS[arm]
+    ends = (rows["gain"], rows["low"], rows["high"])
+    draw_intervals(axis, where, *ends, fmt=marker, color=colour, label=name, **options)
 
 
 def gain_axis(axis: Axes, low: float, high: float) -> None:
@@ -123,21 +133,11 @@ def gain_intervals(
                 part = gains[(gains["target"] == target) & (gains["method"] == arm)]
                 part = part.set_index("against").loc[list(COMPARISONS)]
                 where = np.arange(len(part)) + shift
-                name, colour, marker = METHODS[arm]
                 ratio = 1 - part[DRAWN] / 100
+                colour = METHODS[arm][1]
                 axis.hlines(where, ratio["q97_5"], ratio["q2_5"], color=colour, lw=1, alpha=0.45)
-                draw_intervals(
-                    axis,
-                    where,
-                    ratio["gain"],
-                    ratio["high"],
-                    ratio["low"],
-                    horizontal=True,
-                    fmt=marker,
-                    color=colour,
-                    label=name,
-                    elinewidth=3,
-                )
+                ratio = ratio.rename(columns={"low": "high", "high": "low"})
+                draw_arm(axis, where, ratio, arm, horizontal=True, elinewidth=3)
             axis.axvline(1, color=BLACK, lw=1, ls="--")
             if "accuracy" in claims.get(target, {}):
                 claim = claims[target]["accuracy"]

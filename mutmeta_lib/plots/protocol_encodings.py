@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mutmeta_lib.plots.protocol import METHODS
+from mutmeta_lib.plots.protocol import draw_arm
 from mutmeta_lib.plots.style import (
     BLACK,
     GREEN,
@@ -99,19 +99,8 @@ def gain_shares(shares: pd.DataFrame, *, title: str = "Two by two", subtitle: st
             for arm, shift in zip(ARMS, spread(len(ARMS), 0.24), strict=True):
                 own = shares[(shares["target"] == target) & (shares["method"] == arm)]
                 own = own.set_index("part").loc[list(PARTS)]
-                name, colour, marker = METHODS[arm]
-                draw_intervals(
-                    axis,
-                    np.arange(len(own)) + shift,
-                    own["gain"],
-                    own["low"],
-                    own["high"],
-                    horizontal=True,
-                    fmt=marker,
-                    color=colour,
-                    label=name,
-                    elinewidth=2.4,
-                )
+                where = np.arange(len(own)) + shift
+                draw_arm(axis, where, own, arm, horizontal=True, elinewidth=2.4)
             axis.axvline(0, color=BLACK, lw=1, ls="--")
             axis.set_yticks(range(len(PARTS)), list(PARTS.values()), fontsize=9)
             axis.set_ylim(len(PARTS) - 0.4, -0.6)

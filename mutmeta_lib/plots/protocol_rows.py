@@ -5,11 +5,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mutmeta_lib.plots.protocol import METHODS, gain_axis
+from mutmeta_lib.plots.protocol import METHODS, draw_arm, gain_axis
 from mutmeta_lib.plots.style import (
     BLACK,
     WIDTH,
-    draw_intervals,
     legend_below,
     spread,
     style,
@@ -49,19 +48,7 @@ def gains_and_rows(
                 part = gains[(gains["target"] == target) & (gains["against"] == against)]
                 for arm, shift in zip(ARMS, spread(len(ARMS), 0.2), strict=True):
                     own = part[part["method"] == arm].set_index("size").loc[sizes]
-                    name, colour, marker = METHODS[arm]
-                    where = np.arange(len(sizes)) + shift
-                    draw_intervals(
-                        axis,
-                        where,
-                        own["gain"],
-                        own["low"],
-                        own["high"],
-                        fmt=marker,
-                        color=colour,
-                        label=name,
-                        elinewidth=2,
-                    )
+                    draw_arm(axis, np.arange(len(sizes)) + shift, own, arm, elinewidth=2)
                 axis.axhline(0, color=BLACK, lw=1, ls="--")
                 axis.set_xticks(range(len(sizes)), [str(size) for size in sizes])
                 axis.set_xlim(-0.5, len(sizes) - 0.5)
