@@ -137,7 +137,7 @@ def transfer_depth_experiment(
     apart = ("depths", "tiny_depths", "methods", "seeds", "encoder", "outer_rates")
     shared = {name: value for name, value in parameters.items() if name not in apart}
     shared |= {"data": {assay.id: assay.sha256 for assay in assays}, "version": __version__}
-    rungs = [Rung(encoder, _short(encoder), depth) for depth in depths]
+    rungs = [Rung(encoder, Path(encoder).name, depth) for depth in depths]
     rungs += [Rung("tiny", "tiny", depth) for depth in tiny_depths]
     if not rungs:
         raise DataError("there is no depth to run", "name some in depths or tiny_depths")
@@ -275,12 +275,3 @@ def try_outer_rates(
     question = pieces.question | {"outer_rates": [list(pair) for pair in pairs]}
     name = " ".join(["outer", case.name, *plan.methods])
     return replace(pieces, question=question).get(name, run)
-
-
-def _short(encoder: str) -> str:
-    """The last part of a path or hub name, as records write it.
-
-    >>> _short("facebook/esm2_t6_8M_UR50D")
-    'esm2_t6_8M_UR50D'
-    """
-    return encoder.rstrip("/").rsplit("/", 1)[-1]
