@@ -8,24 +8,27 @@ a plain csv of your own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.manifest import PROPERTIES, check_property, read_manifest
-from mutmeta_lib.measurements import check_variants, read_variants, rows_kept
+from mutmeta_lib.measurements import MUTATED, Rows, check_variants, read_rows
 from mutmeta_lib.mutations import Variant, check_sequence, format_variant
-from mutmeta_lib.tables import FIRST_ROW, parse_numbers, read_columns
+from mutmeta_lib.tables import FIRST_ROW, read_columns
 
 __all__ = [
     "PROPERTIES",
     "Assay",
+    "check_table",
     "demo_dir",
     "read_data_dir",
     "read_demo",
@@ -43,6 +46,12 @@ PROTEINGYM_PROPERTY = {
 }
 """ProteinGym's `coarse_selection_type` and the property we file it under."""
 
+PROTEINGYM_UNFLIPPED = {
+    "TADBP_HUMAN_Bolognesi_2019": "as in ProteinGym: higher = more toxic",
+    "A4_HUMAN_Seuma_2022": "as in ProteinGym: higher = nucleates fibrils faster",
+}
+"""Assays of ProteinGym in which higher is not better, and what it is."""
+
 HIGHER_IS_BETTER = "higher = better"
 
 
@@ -51,8 +60,9 @@ class Assay:
     """Measured variants of one wild type.
 
     `scores` has shape (n,), float64 and read-only, in `units`; higher is better, and `sign` says
-    how that was arranged. `source` is the DOI of the measurement where known. Raises `DataError`
-    when a variant does not fit the wild type or occurs twice, or a score is not finite.
+    how that was arranged. `source` is the DOI of the measurement where known; `left_out` counts
+    the rows left out of the table, by word of `mutations.DROP`. Raises `DataError` when a variant
+    does not fit the wild type or occurs twice, or a score is not finite.
     """
 
     id: str
@@ -64,6 +74,7 @@ class Assay:
     units: str
     sign: str
     source: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         scores = np.array(self.scores, dtype=np.float64)
@@ -93,6 +104,13 @@ class Assay:
         return digest.hexdigest()
 
 
+_SEQUENCES = (MUTATED, "sequence")
+_NAME_COLUMNS = (
+    "name your columns with --mutant-column and --score-column "
+    "(mutant_column= and score_column= in Python)"
+)
+
+
 def read_table(
     csv: str | PathLike[str],
     wild_type: str,
@@ -105,70 +123,110 @@ def read_table(
     units: str = "",
     sign: str = HIGHER_IS_BETTER,
     source: str = "",
-    synonymous: str = "refuse",
+    drop: Sequence[str] = (),
 ) -> Assay:
-    """Read a csv of your own: a column of mutations and a column of scores, one protein.
+    """Read a table of your own: a column of mutations and a column of scores, one protein.
 
-    Mutations may be in ProteinGym (``A24G:F30L``) or HGVS notation (``p.Ala24Gly``), ``WT`` or
-    ``p.=`` for the wild type. A column `mutated_sequence`, where there is one, must agree. `id`
-    and `protein` default to the file's name. Rows like ``A24A`` or ``p.Ala24=`` measure the wild
-    type once more; they are refused, or left out with ``synonymous="drop"``. Raises `DataError`
-    naming file, row and column.
+    Mutations may be in any notation of `mutations.parse_variant`. Where there is no such column,
+    but one called `mutated_sequence` or `sequence`, the mutations are its differences from the
+    wild type; beside mutations, a column `mutated_sequence` must agree with them.
+
+    Args:
+        csv: The file; see `tables.read_columns` for what it may look like.
+        wild_type: The sequence that positions count on, from 1.
+        property: One of `PROPERTIES`.
+        id: Name of the assay; the file's by default, as for `protein`.
+        protein: Name of the protein.
+        mutant_column: The column of mutations.
+        score_column: The column of scores, higher is better.
+        units: What the scores are measured in.
+        sign: How it came about that higher is better.
+        source: A DOI.
+        drop: Kinds of rows to leave out (`mutations.DROP`); `Assay.left_out` counts them. They
+            stop the reading otherwise.
+
+    Raises:
+        DataError: What cannot be read, with file, row, column and the mend.
+
     """
     path = Path(csv)
     check_property(property)
-    check_sequence(wild_type)
-    columns = read_columns(path, [mutant_column, score_column], ["mutated_sequence"])
-    scores = parse_numbers(columns[score_column], file=path, column=score_column)
-    index = rows_kept(columns[mutant_column], synonymous)
-    variants = _variants(columns, index, wild_type, path, mutant_column)
-    name = path.name.removesuffix(".gz").removesuffix(".csv")
+    columns = {"mutant_column": mutant_column, "score_column": score_column}
+    rows = check_table(path, wild_type, **columns, drop=drop)
+    if rows.problems:
+        raise rows.problems[0]
+    name = table_name(path)
     return Assay(
         id or name,
         protein or name,
         property,
         wild_type,
-        variants,
-        scores[index],
+        rows.variants,
+        rows.scores,
         units,
         sign,
         source,
+        rows.left_out,
     )
 
 
-def _variants(
-    columns: dict[str, list[str]], index: Sequence[int], wild_type: str, path: Path, mutant: str
-) -> tuple[Variant, ...]:
-    """Parse and check the rows `index` of a file; errors carry file, row and column."""
-    if not index:
-        raise DataError("the file has a header but no rows to read", "add rows", file=path)
-    mutated = columns.get("mutated_sequence")
-    try:
-        return read_variants(
-            [columns[mutant][i] for i in index],
-            None if mutated is None else [mutated[i] for i in index],
-            wild_type,
-            [FIRST_ROW + i for i in index],
-            mutant,
-        )
-    except DataError as error:
-        raise error.at(file=path) from None
+def check_table(
+    csv: str | PathLike[str],
+    wild_type: str,
+    *,
+    mutant_column: str = "mutant",
+    score_column: str = "score",
+    drop: Sequence[str] = (),
+) -> Rows:
+    """Read a table as `read_table` does, and find everything that is wrong or odd in its rows.
+
+    Raises `DataError` for a problem of the whole file (no such file, a missing column, a wild type
+    that is none), since rows cannot be judged then.
+    """
+    check_sequence(wild_type)
+    path = Path(csv)
+    columns = read_columns(
+        path,
+        [mutant_column, score_column],
+        instead={mutant_column: _SEQUENCES},
+        mend=_NAME_COLUMNS,
+    )
+    mutations = next(name for name in (mutant_column, *_SEQUENCES) if name in columns)
+    index = range(len(columns[score_column]))
+    return _rows_of(path, columns, index, wild_type, mutations, score_column, drop)
 
 
-def read_proteingym(csv: str | PathLike[str], reference: str | PathLike[str]) -> Assay:
+def _rows_of(path, columns, index, wild_type, mutations, score_column, drop) -> Rows:
+    rows = read_rows(
+        columns,
+        index,
+        wild_type,
+        mutant_column=mutations,
+        score_column=score_column,
+        drop=drop,
+    )
+    if not rows.variants and not rows.problems:
+        left = f" but {sum(rows.left_out.values())} left out" if rows.left_out else ""
+        raise DataError(f"the file has a header but no rows to read{left}", "add rows", file=path)
+    return replace(rows, problems=[problem.at(file=path) for problem in rows.problems])
+
+
+def read_proteingym(
+    csv: str | PathLike[str], reference: str | PathLike[str], *, drop: Sequence[str] = ()
+) -> Assay:
     """Read one assay csv of ProteinGym (Notin et al. 2023, doi:10.1101/2023.12.07.570727).
 
     `csv` has the columns mutant, mutated_sequence and DMS_score; `reference` is ProteinGym's
     reference file, in which the assay is found by its name (DMS_id = the csv's name).
     `coarse_selection_type` gives the property: stability and expression as named, all others
-    fitness. Scores are taken as they are: by ProteinGym's convention higher is better, but look
-    at the assay (TADBP_HUMAN_Bolognesi_2019 is toxicity and A4_HUMAN_Seuma_2022 fibril
-    nucleation, both unflipped). Raises `DataError` naming file, row and column.
+    fitness. Scores are taken as they are: by ProteinGym's convention higher is better, but for
+    those in `PROTEINGYM_UNFLIPPED`, whose `sign` says so. `drop` is as in `read_table`. Raises
+    `DataError` naming file, row and column.
     """
     path = Path(csv)
     needed = ["DMS_id", "UniProt_ID", "target_seq", "coarse_selection_type"]
     table = read_columns(reference, needed, ["jo"])
-    name = path.name.removesuffix(".gz").removesuffix(".csv")
+    name = table_name(path)
     if table["DMS_id"].count(name) != 1:
         raise DataError(
             f"'{name}' is there {table['DMS_id'].count(name)} times",
@@ -197,7 +255,9 @@ def read_proteingym(csv: str | PathLike[str], reference: str | PathLike[str]) ->
         protein=table["UniProt_ID"][i],
         score_column="DMS_score",
         units="DMS_score",
+        sign=PROTEINGYM_UNFLIPPED.get(name, HIGHER_IS_BETTER),
         source=table["jo"][i] if "jo" in table else "",
+        drop=drop,
     )
 
 
@@ -206,35 +266,45 @@ def read_data_dir(
     *,
     ids: Sequence[str] | None = None,
     properties: Sequence[str] | None = None,
-    synonymous: str = "refuse",
+    drop: Sequence[str] = (),
 ) -> list[Assay]:
     """Read the assays of a data directory, in the order of its manifest.
 
     Layout: ``MANIFEST.csv`` (see `read_manifest`) and ``<property>/<id>.csv`` or ``.csv.gz`` with
     the columns mutant and score (and mutated_sequence, checked where present). A file with the
     columns protein and wild_type_sequence is a collection: it gives one assay per protein, called
-    ``<id>/<protein>``. `ids` selects data sets, or single proteins of a collection; `properties`
-    selects kinds; ``synonymous="drop"`` leaves out rows like ``A24A``, which are refused otherwise.
-    Raises `DataError` for an id that is not there and for any row that is not valid.
+    ``<id>/<protein>``. A folder without manifest that holds ProteinGym's reference file is read as
+    such (`read_proteingym`). `ids` selects data sets, or single proteins of a collection;
+    `properties` selects kinds; `drop` is as in `read_table`. Warns of a csv that the manifest does
+    not name. Raises `DataError` for an id that is not there and for any row that is not valid.
     """
-    manifest = read_manifest(data_dir)
+    folder = Path(data_dir)
     for name in properties or ():
         check_property(name)
-    missing = [name for name in ids or () if name.split("/")[0] not in set(manifest["id"])]
-    if missing:
+    reference = proteingym_reference(folder)
+    if reference is None:
+        manifest = read_manifest(folder)
+        entries = {entry.id: entry for entry in manifest.itertuples()}
+        if unlisted := unlisted_files(folder, manifest):
+            names = f"the manifest does not name {', '.join(unlisted)}"
+            warnings.warn(f"{folder}: {names}; not read", stacklevel=2)
+    else:
+        tables = sorted({*folder.rglob("*.csv"), *folder.rglob("*.csv.gz")} - {reference})
+        entries = {table_name(path): path for path in tables}
+    if missing := [name for name in ids or () if name.split("/")[0] not in entries]:
         raise DataError(
             f"there is no data set '{missing[0]}'",
-            "see the column 'id'",
-            file=Path(data_dir) / "MANIFEST.csv",
+            "see the column 'id'" if reference is None else "see the names of the csv files",
+            file=folder if reference else folder / "MANIFEST.csv",
         )
-    wanted = None if ids is None else {name.split("/")[0] for name in ids}
-    assays = []
-    for entry in manifest.itertuples():
-        if wanted is not None and entry.id not in wanted:
-            continue
-        if properties is not None and entry.property not in properties:
-            continue
-        assays += _read_entry(Path(data_dir), entry, synonymous)
+    wanted = entries if ids is None else {name.split("/")[0] for name in ids}
+    chosen = [entry for name, entry in entries.items() if name in wanted]
+    if reference is None:
+        kept = [e for e in chosen if properties is None or e.property in properties]
+        assays = [assay for entry in kept for assay in _read_entry(folder, entry, drop)]
+    else:
+        read = [read_proteingym(path, reference, drop=drop) for path in chosen]
+        assays = [a for a in read if properties is None or a.property in properties]
     if ids is None:
         return assays
     found = {assay.id for assay in assays}
@@ -244,36 +314,70 @@ def read_data_dir(
     return [a for a in assays if a.id in ids or a.id.split("/")[0] in ids]
 
 
-def _read_entry(data_dir: Path, entry, synonymous: str) -> list[Assay]:
+def table_name(path: Path) -> str:
+    """Return a table's name without ``.csv`` and ``.csv.gz``.
+
+    >>> table_name(Path("data/a.b.csv.gz"))
+    'a.b'
+    """
+    return path.name.removesuffix(".gz").removesuffix(".csv")
+
+
+def unlisted_files(folder: Path, manifest: pd.DataFrame) -> list[str]:
+    """Return the tables in a data directory's property folders that its manifest does not name."""
+    listed = set(zip(manifest["property"], manifest["id"], strict=True))
+    found = [path for name in PROPERTIES for path in sorted((folder / name).glob("*.csv*"))]
+    return [
+        f"{path.parent.name}/{path.name}"
+        for path in found
+        if (path.parent.name, table_name(path)) not in listed
+    ]
+
+
+def proteingym_reference(folder: Path) -> Path | None:
+    """Return the reference file of a folder of ProteinGym; None where there is a manifest."""
+    if (folder / "MANIFEST.csv").exists() or not folder.is_dir():
+        return None
+    names = sorted(folder.glob("*[sS]ubstitutions*.csv"))
+    return next((path for path in names if "DMS_id" in read_columns(path, (), ["DMS_id"])), None)
+
+
+def _read_entry(data_dir: Path, entry, drop: Sequence[str]) -> list[Assay]:
     plain = data_dir / entry.property / f"{entry.id}.csv"
     path = plain if plain.exists() else plain.with_name(f"{entry.id}.csv.gz")
     if not path.exists():
         raise DataError("the file does not exist", "restore it or its manifest row", file=plain)
-    required, optional = ["mutant", "score"], ["mutated_sequence"]
+    required, optional = ["mutant", "score"], [MUTATED]
     collection = ["protein", "wild_type_sequence"]
     if entry.target_seq:
         columns = read_columns(path, required, [*optional, *collection])
     else:
         columns = read_columns(path, [*required, *collection], optional)
-    scores = parse_numbers(columns["score"], file=path, column="score")
-    index = rows_kept(columns["mutant"], synonymous)
+    index = range(len(columns["mutant"]))
     if set(collection) <= set(columns):
         groups = _group_rows(columns, index, path)
     else:
         groups = {"": (entry.target_seq, index)}
+    read = {
+        protein: _rows_of(path, columns, rows, wild_type, "mutant", "score", drop)
+        for protein, (wild_type, rows) in groups.items()
+    }
+    if problems := [problem for rows in read.values() for problem in rows.problems]:
+        raise min(problems, key=lambda problem: problem.row)
     return [
         Assay(
             f"{entry.id}/{protein}" if protein else entry.id,
             protein or entry.protein,
             entry.property,
-            wild_type,
-            _variants(columns, rows, wild_type, path, "mutant"),
-            scores[rows],
+            groups[protein][0],
+            rows.variants,
+            rows.scores,
             entry.score_units,
             entry.sign,
             entry.doi,
+            rows.left_out,
         )
-        for protein, (wild_type, rows) in groups.items()
+        for protein, rows in read.items()
     ]
 
 

@@ -4,7 +4,6 @@ Bad input ends in one red sentence on standard error and exit code 2, never in a
 that import torch are imported by the commands that need them, so that ``--help`` answers at once.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,16 +16,19 @@ from mutmeta_lib.cli_bench import bench_command
 from mutmeta_lib.cli_train import train_command
 from mutmeta_lib.console import (
     Commands,
+    DropCommand,
     NameValueCommand,
     check_device,
     check_known,
     curve_table,
     is_file,
-    only_sequence,
     out,
+    said_warnings,
     say_error,
     say_problems,
     say_progress,
+    say_warning,
+    seen_from_here,
     sweep_table,
     whole_numbers,
 )
@@ -63,62 +65,76 @@ def main(
 @data.command("list")
 def data_list(
     data_dir: Annotated[
-        str, typer.Option(help="A folder in the layout of the data card, or 'demo'.")
+        str,
+        typer.Option(help="A folder in the layout of the data card or of ProteinGym, or 'demo'."),
     ] = "demo",
     property: Annotated[
         list[str] | None, typer.Option(help="Only this property (may be repeated).")
     ] = None,
 ) -> None:
     """List the assays of a data directory."""
-    from mutmeta_lib.assays import demo_dir, read_data_dir
+    from mutmeta_lib.assays import PROTEINGYM_UNFLIPPED, demo_dir, read_data_dir
 
-    assays = read_data_dir(demo_dir() if data_dir == "demo" else data_dir, properties=property)
+    with said_warnings():
+        assays = read_data_dir(demo_dir() if data_dir == "demo" else data_dir, properties=property)
     table = Table("assay", "property", "protein", "residues", "variants", "units", "source")
     for assay in assays:
-        table.add_row(
-            *map(
-                Text,
-                [
-                    assay.id,
-                    assay.property,
-                    assay.protein,
-                    str(len(assay.wild_type)),
-                    str(len(assay)),
-                    assay.units,
-                    assay.source,
-                ],
-            )
-        )
+        cells = [assay.id, assay.property, assay.protein, len(assay.wild_type), len(assay)]
+        table.add_row(*[Text(str(cell)) for cell in [*cells, assay.units, assay.source]])
     out().print(table)
     measured = sum(map(len, assays))
-    out().print(f"{len(assays)} assays, {measured} measured variants; higher is better everywhere")
+    unflipped = [f"{a.id} ({a.sign})" for a in assays if a.id in PROTEINGYM_UNFLIPPED]
+    where = f"higher is better, but not in {', '.join(unflipped)}" if unflipped else ""
+    out().print(
+        f"{len(assays)} assays, {measured} measured variants; "
+        f"{where or 'higher is better everywhere'}",
+        markup=False,
+    )
 
 
-@data.command("check")
+@data.command("check", cls=DropCommand)
 def data_check(
     csv: Annotated[Path, typer.Argument(help="A csv with the columns mutant and score.")],
     property: Annotated[str, typer.Option(help="fitness, stability, solubility or expression.")],
     wild_type: Annotated[str | None, typer.Option(help="The wild-type sequence.")] = None,
     fasta: Annotated[Path | None, typer.Option(help="A FASTA file with the wild type.")] = None,
+    record: Annotated[
+        str | None, typer.Option(help="Name of the wild type in a FASTA file of several.")
+    ] = None,
     mutant_column: Annotated[str, typer.Option(help="Name of the column of mutations.")] = "mutant",
     score_column: Annotated[str, typer.Option(help="Name of the column of scores.")] = "score",
+    drop: Annotated[
+        str,
+        typer.Option(
+            help="Rows to leave out and count: --drop nonsense,synonymous,indels,missing, or "
+            "--drop alone for all of these."
+        ),
+    ] = "",
 ) -> None:
     """Check a table of your own; every problem is listed, with its row and the mend."""
-    from mutmeta_lib.assays import read_table
-    from mutmeta_lib.check import table_problems
+    from mutmeta_lib.assays import check_table
+    from mutmeta_lib.fasta import read_wild_type
+    from mutmeta_lib.manifest import check_property
 
+    check_property(property)
     if (wild_type is None) == (fasta is None):
         raise typer.BadParameter("give the wild type by one of --wild-type and --fasta")
-    sequence = wild_type if fasta is None else only_sequence(fasta)
+    if wild_type is not None and is_file(wild_type):
+        raise typer.BadParameter(f"{wild_type} is a file; give it with --fasta")
+    sequence = wild_type if fasta is None else read_wild_type(fasta, record)
+    words = [word.strip() for word in drop.split(",") if word.strip()]
     columns = {"mutant_column": mutant_column, "score_column": score_column}
-    problems = table_problems(csv, sequence, property=property, **columns)
-    say_problems(problems)
-    if problems:
+    rows = check_table(csv, sequence, **columns, drop=words)
+    for note in rows.notes:
+        say_warning(f"{csv.name}: {note}")
+    say_problems(rows.problems)
+    if rows.problems:
         raise typer.Exit(2)
-    assay = read_table(csv, sequence, property=property, **columns)
+    left_out = ", ".join(f"{count} {word}" for word, count in rows.left_out.items())
     out().print(
-        f"{csv.name}: {len(assay)} variants of {len(assay.wild_type)} residues, scores from "
-        f"{assay.scores.min():.4g} to {assay.scores.max():.4g}; nothing to mend",
+        f"{csv.name}: {len(rows.variants)} variants of {len(sequence)} residues, scores from "
+        f"{rows.scores.min():.4g} to {rows.scores.max():.4g}; "
+        + (f"rows left out: {left_out}" if left_out else "nothing to mend"),
         markup=False,
     )
 
@@ -148,17 +164,12 @@ def encode_command(
     max_tokens: Annotated[int | None, typer.Option(help="Shorten the encoder's context.")] = None,
 ) -> None:
     """Print variants as the tokens that the model sees; sites are underlined and counted from 0."""
-    from mutmeta_lib.mutations import (
-        check_sequence,
-        check_variant,
-        format_variant,
-        parse_hgvs,
-        parse_variant,
-    )
+    from mutmeta_lib.fasta import read_wild_type
+    from mutmeta_lib.mutations import check_sequence, check_variant, format_variant, parse_variant
 
-    wild_type = only_sequence(Path(sequence)) if is_file(sequence) else sequence
+    wild_type = read_wild_type(sequence) if is_file(sequence) else sequence
     check_sequence(wild_type)
-    variants = [parse_hgvs(m) if m.startswith("p.") else parse_variant(m) for m in mutations]
+    variants = [parse_variant(text) for text in mutations]
     for variant in variants:
         check_variant(variant, wild_type)
 
@@ -226,8 +237,7 @@ def run_command(
         say_error(f"{notebook.name} stopped in cell {error.cell_index}: {error.ename}")
         typer.echo("\n".join(error.traceback), err=True)
         raise typer.Exit(1) from None
-    shown = target if output else target.relative_to(runs.parent.parent)
-    out().print(f"{notebook.name} ran; executed copy: {shown}", markup=False)
+    out().print(f"{notebook.name} ran; executed copy: {seen_from_here(target)}", markup=False)
 
 
 @app.command("sweep", no_args_is_help=True)
@@ -259,9 +269,7 @@ def sweep_command(
     console.print(sweep_table(results))
     if dry_run:
         return
-    index = os.path.relpath(index_path(sweep))
-    shown = index_path(sweep) if index.startswith("..") else index
-    console.print(f"index of the runs: {shown}", markup=False)
+    console.print(f"index of the runs: {seen_from_here(index_path(sweep))}", markup=False)
     failed = [(run, outcome) for run, outcome in results if outcome.state == "failed"]
     for run, outcome in failed:
         times = "once" if outcome.attempts == 1 else f"{outcome.attempts} times"
@@ -317,12 +325,16 @@ def evaluate_command(
     support_sizes = whole_numbers(shots, "--shots")
     names = [name.strip() for name in methods.split(",")]
 
+    from mutmeta_lib.drafts import check_writable
     from mutmeta_lib.experiments.few_shot import ALL_METHODS, REPORTED, few_shot_experiment
     from mutmeta_lib.records import write_record
 
     check_known([metric], REPORTED, "metric")
     check_known(names, ALL_METHODS, "method")
     check_device(device)
+    for path in (output, checkpoint_dir and Path(checkpoint_dir, "part")):
+        if path is not None:
+            check_writable(path)
     record = few_shot_experiment(
         data_dir=data_dir,
         encoder=encoder,

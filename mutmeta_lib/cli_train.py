@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from mutmeta_lib import __version__
-from mutmeta_lib.console import check_device, check_known, out, say_error
+from mutmeta_lib.console import (
+    check_device,
+    check_known,
+    out,
+    say_error,
+    say_warning,
+    seen_from_here,
+)
 from mutmeta_lib.errors import DataError
 
 
@@ -62,6 +69,7 @@ def train_command(
     """Meta-train a start; under 'accelerate launch', tasks are shared among the processes."""
     from mutmeta_lib.checkpoints import save_checkpoint
     from mutmeta_lib.distributed import launched
+    from mutmeta_lib.drafts import check_writable
     from mutmeta_lib.encoding import ENCODINGS
     from mutmeta_lib.experiments.setting import (
         encode_fold,
@@ -81,6 +89,9 @@ def train_command(
     check_known([precision], list(PRECISIONS), "precision")
     check_known([on_nonfinite], list(ON_NONFINITE), "way with tasks that are not finite")
     check_device(device)
+    for path in (output, checkpoint, log_dir and log_dir / "events"):
+        if path is not None:
+            check_writable(path)
     if fold is not None and fold >= folds:
         raise DataError(f"--fold {fold} is not one of {folds}", f"use 0 to {folds - 1}")
     assays = load_assays(data_dir)
@@ -107,11 +118,18 @@ def train_command(
             batched = member.batched(member.training_loop(member.loop(settings.inner)))
             check_known([backend], ["auto", *member.backends, *batched], "backend")
             sides = encode_fold(split, assays, encoding, predictor)
+            used = [side for side in sides.train if len(side) >= support + query]
+            if ranks.first and len(used) < len(sides.train):
+                small = [f"{s.assay.id} ({len(s)})" for s in sides.train if s not in used]
+                say_warning(
+                    f"left out, with fewer variants than support and query, {support + query}: "
+                    + ", ".join(small)
+                )
             with shown_progress() as report:
                 run = meta_train(
                     predictor,
                     initial_params(predictor, seed, where),
-                    sides.train,
+                    used,
                     settings,
                     seed=seed,
                     validation=sides.validation,
@@ -140,13 +158,13 @@ def train_command(
             "encoder_sha256": predictor.encoder.sha256,
             "encoding": encoding,
             "pooling": pooling,
-            "data": {side.assay.id: side.assay.sha256 for side in sides.train},
+            "data": {side.assay.id: side.assay.sha256 for side in used},
             "best_step": run.best_step,
             "version": __version__,
         }
         save_checkpoint(output, run.params, origin, keep=1)
     out().print(
-        f"{algorithm}: {steps} steps on {len(sides.train)} assays, start of step {run.best_step} "
-        f"in {output.name}",
+        f"{algorithm}: {steps} steps on {len(used)} assays, start of step {run.best_step} "
+        f"in {seen_from_here(output)}",
         markup=False,
     )

@@ -1,6 +1,11 @@
 """What the commands share: how they print, how they fail, and how they read their arguments."""
 
-from collections.abc import Sequence
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +53,23 @@ class NameValueCommand(TyperCommand):
         return super().parse_args(ctx, joined)
 
 
+class DropCommand(TyperCommand):
+    """A command whose option ``--drop`` may stand without a value, and then means every kind."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Give a bare ``--drop`` its value."""
+        from mutmeta_lib.mutations import DROP
+
+        bare = [
+            word == "--drop" and (after is None or after.startswith("-"))
+            for word, after in zip_longest(args, args[1:])
+        ]
+        every = f"--drop={','.join(DROP)}"
+        return super().parse_args(
+            ctx, [every if alone else word for word, alone in zip(args, bare, strict=True)]
+        )
+
+
 def out() -> Console:
     """Standard output; wide when it is not a terminal, so that nothing is cut in a pipe."""
     console = Console(highlight=False)
@@ -59,12 +81,37 @@ def say_error(sentence: str) -> None:
     Console(stderr=True, highlight=False).print(Text(sentence, style="red"), soft_wrap=True)
 
 
+def say_warning(sentence: str) -> None:
+    """Print one yellow sentence on standard error."""
+    Console(stderr=True, highlight=False).print(Text(sentence, style="yellow"), soft_wrap=True)
+
+
+@contextmanager
+def said_warnings() -> Iterator[None]:
+    """Print the warnings of the block as sentences, without the place in the code."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        say_warning(str(warning.message))
+
+
+SHOWN = 50
+"""How many problems are printed; a table in triplicate has thousands of one kind."""
+
+
 def say_problems(problems: Sequence[DataError]) -> None:
-    """Print problems on standard error, and how many they are if more than one."""
-    for problem in problems:
+    """Print problems on standard error, how many there are, and what would leave them out."""
+    for problem in problems[:SHOWN]:
         say_error(str(problem))
-    if len(problems) > 1:
-        say_error(f"{len(problems)} problems found")
+    if len(problems) < 2:
+        return
+    shown = "" if len(problems) <= SHOWN else f", the first {SHOWN} shown"
+    say_error(f"{len(problems)} problems found{shown}")
+    counts = Counter(problem.drop for problem in problems if problem.drop)
+    if counts:
+        counted = ", ".join(f"{count} {word}" for word, count in counts.items())
+        say_error(f"--drop {','.join(counts)} leaves rows out: {counted}")
 
 
 def say_progress(line: str) -> None:
@@ -108,7 +155,10 @@ def whole_numbers(text: str, option: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise DataError(f"{option} got '{text}'", "write whole numbers with commas: 0,1,5,10")
-    return [int(part) for part in parts]
+    numbers = [int(part) for part in parts]
+    if twice := [n for n, count in Counter(numbers).items() if count > 1]:
+        raise DataError(f"{option} names {twice[0]} twice", "name each number once")
+    return numbers
 
 
 def check_known(names: Sequence[str], known: Sequence[str], what: str) -> None:
@@ -130,18 +180,12 @@ def check_device(device: str) -> None:
         raise DataError("this machine has no CUDA device that torch can use", "use --device cpu")
 
 
+def seen_from_here(path: Path) -> str:
+    """Write a path as seen from the working folder, whole where it lies outside."""
+    relative = os.path.relpath(path)
+    return str(path.resolve()) if relative.startswith(os.pardir) else relative
+
+
 def is_file(text: str) -> bool:
     """Tell a path from a sequence: a sequence has no dot, no slash, and is no file."""
     return "." in text or "/" in text or (len(text) < 256 and Path(text).is_file())
-
-
-def only_sequence(path: Path) -> str:
-    """Read the one sequence of a FASTA file."""
-    from mutmeta_lib.fasta import read_fasta
-
-    sequences = read_fasta(path)
-    if len(sequences) != 1:
-        raise DataError(
-            f"the file holds {len(sequences)} sequences", "keep the one wild type", file=path
-        )
-    return next(iter(sequences.values()))

@@ -1,9 +1,12 @@
 """Files written all or nothing: a reader never meets half a file, whenever a process is killed."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mutmeta_lib.errors import DataError
 
 
 @contextmanager
@@ -30,3 +33,21 @@ def draft_of(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Make a file's folder and raise `DataError` if nothing can be written there.
+
+    For use before long work, so that its result has a place to go.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise DataError("this is a folder", "give the name of a file in it", file=path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"the file cannot be written ({error.strerror})", "choose another place", file=path
+        ) from None

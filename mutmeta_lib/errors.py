@@ -11,7 +11,8 @@ class DataError(ValueError):
 
     `problem` says what is wrong and `mend` what to do about it. The place is told with `file`,
     `row` and `column` as far as they are known. Rows are counted as a spreadsheet shows them:
-    the header is row 1 and the first row of data is row 2.
+    the header is row 1 and the first row of data is row 2. `drop` is the word of
+    `mutmeta_lib.mutations.DROP` by which such rows can be left out, empty where they cannot.
 
     >>> print(DataError("the score is empty", "fill it in or leave the row out",
     ...                 file="scores.csv", row=7, column="score"))
@@ -26,6 +27,7 @@ class DataError(ValueError):
         file: str | PathLike[str] | None = None,
         row: int | None = None,
         column: str | None = None,
+        drop: str = "",
     ):
         # Only positional arguments travel when an exception is pickled between processes; the
         # place travels in __dict__.
@@ -35,6 +37,7 @@ class DataError(ValueError):
         self.file = None if file is None else str(file)
         self.row = row
         self.column = column
+        self.drop = drop
 
     def __str__(self) -> str:
         place = [
@@ -64,4 +67,5 @@ class DataError(ValueError):
             file=self.file if file is None else file,
             row=self.row if row is None else row,
             column=self.column if column is None else column,
+            drop=self.drop,
         )

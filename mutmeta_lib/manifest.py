@@ -22,6 +22,7 @@ def check_property(name: str) -> None:
         raise DataError(f"'{name}' is not a property", f"use one of {', '.join(PROPERTIES)}")
 
 
+_LOWER = re.compile(r"(as in source:? *)?(lower|low|smaller|negative)\b", re.IGNORECASE)
 _MANIFEST_COLUMNS = ("id", "property", "protein", "target_seq", "n_proteins", "score_units", "sign")
 
 
@@ -29,9 +30,12 @@ def read_manifest(data_dir: str | PathLike[str]) -> pd.DataFrame:
     """Read ``MANIFEST.csv`` of a data directory: one row per data set.
 
     Columns: id, property, protein, target_seq (the wild type; empty for a collection),
-    n_proteins (int), score_units, sign, doi (empty where unknown). Raises `DataError` for a
-    missing column, a repeated id, an unknown property, or a wild type with a wrong letter.
+    n_proteins (int), score_units, sign, doi (empty where unknown). Raises `DataError` for a file
+    in place of the folder, a missing column, a repeated id, an unknown property, a wild type with
+    a wrong letter, or a sign that says that lower is better.
     """
+    if Path(data_dir).is_file():
+        raise DataError("this is a file", "give the folder with MANIFEST.csv", file=data_dir)
     path = Path(data_dir) / "MANIFEST.csv"
     columns = read_columns(path, _MANIFEST_COLUMNS, ["doi"])
     seen: dict[str, int] = {}
@@ -64,6 +68,12 @@ def read_manifest(data_dir: str | PathLike[str]) -> pd.DataFrame:
             column = "target_seq"
             if columns["target_seq"][i]:
                 check_sequence(columns["target_seq"][i])
+            column = "sign"
+            if _LOWER.match(columns["sign"][i]):
+                raise DataError(
+                    f"the sign says '{columns['sign'][i]}', and here higher is better",
+                    "multiply the scores by -1 and write 'flipped; higher = better'",
+                )
         except DataError as error:
             raise error.at(file=path, row=row, column=column) from None
     table = pd.DataFrame(columns, dtype=str)

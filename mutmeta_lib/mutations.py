@@ -1,9 +1,10 @@
 """Mutations: what a variant is, how it is written, and what it does to a sequence.
 
 A *variant* is a tuple of substitutions sorted by position; the empty tuple is the wild type.
-Two notations are understood: ProteinGym's (``A24G``, several joined by ``:``) and HGVS protein
-notation (``p.Ala24Gly``, ``p.[Ala24Gly;Phe30Leu]``, ``p.=``), the latter through the mavehgvs
-package (MAVE-HGVS, the dialect of MaveDB). Positions count residues from 1.
+Tables write changes in many ways; `NOTATIONS` lists them, with what each is. Written out, a variant
+is in ProteinGym's notation (``A24G``, several joined by ``:``) or in HGVS (``p.Ala24Gly``), the
+latter through the mavehgvs package (MAVE-HGVS, the dialect of MaveDB). Positions count residues
+from 1.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fqfa.constants import AA_CODES
-from mavehgvs import MaveHgvsParseError
 from mavehgvs import Variant as HgvsVariant
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.tables import MISSING
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 """The twenty amino acids; one-letter codes in alphabetical order."""
@@ -27,8 +28,10 @@ WILD_TYPE = "WT"
 
 _ONE_TO_THREE = {one: AA_CODES[one] for one in AMINO_ACIDS}
 _THREE_TO_ONE = {three: one for one, three in _ONE_TO_THREE.items()}
-_SUBSTITUTION = re.compile(rf"([{AMINO_ACIDS}])(0*[1-9][0-9]*)([{AMINO_ACIDS}])", re.ASCII)
-_LOOSE = re.compile(r"([A-Za-z*?=_-]+)([0-9]+)([A-Za-z*?=_-]+)", re.ASCII)
+
+DROP = ("nonsense", "synonymous", "indels", "missing")
+"""What rows of a table may be left out for: stop codons, synonymous changes, insertions, deletions
+and frame shifts, and a mutation or score that is missing."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -65,65 +68,184 @@ class Substitution:
 Variant = tuple[Substitution, ...]
 
 
-def parse_variant(text: str) -> Variant:
-    """Parse ProteinGym notation into a variant, sorted by position.
+@dataclass(frozen=True)
+class Notation:
+    """One way in which tables write a change of one part of a protein.
 
-    Raises `DataError` on anything but substitutions between the twenty amino acids, each written
-    like ``A24G`` and joined by ``:``, at most one per position; ``WT`` is the wild type. Leading
-    zeros (``A024G``) are read and not kept.
+    `drop` is the word of `DROP` that leaves such rows out, empty for a substitution. The pattern's
+    groups ``wt``, ``position`` and ``new`` are the old residue, its place and the new residue.
+    """
+
+    what: str
+    drop: str
+    pattern: re.Pattern
+
+
+_AA = r"(?:[A-Z][a-z]{2}|[A-Z*])"
+_SITE = rf"(?P<wt>{_AA})(?P<position>-?[0-9]+)"
+_RANGE = rf"{_SITE}(?:_{_AA}-?[0-9]+)?"
+NOTATIONS = tuple(
+    Notation(what, drop, re.compile(pattern, re.ASCII))
+    for what, drop, pattern in (
+        ("a frame shift", "indels", rf"{_SITE}{_AA}?fs.*"),
+        ("a deletion and insertion", "indels", rf"{_RANGE}(?:delins|indel).*"),
+        ("a deletion", "indels", rf"{_RANGE}(?:del.*|-|Δ)|(?:del|Δ){_AA}?[0-9].*"),
+        ("an insertion", "indels", rf"{_RANGE}ins.*"),
+        ("a duplication", "indels", rf"{_RANGE}dup.*"),
+        ("a repeat", "indels", rf"{_RANGE}\[[0-9]+\]"),
+        ("an extension", "indels", rf"{_SITE}{_AA}?ext.*"),
+        ("a lost stop codon", "indels", rf"(?P<wt>Ter|\*)(?P<position>[0-9]+)(?P<new>{_AA})"),
+        ("a stop codon", "nonsense", rf"{_SITE}(?:Ter|[Ss]top|STOP|\*)"),
+        ("a synonymous change", "synonymous", rf"{_SITE}(?:=|(?P=wt))"),
+        ("a substitution", "", rf"{_SITE}(?P<new>{_AA})"),
+    )
+)
+"""What a change is, by how it is written in one-letter or three-letter code; the first to fit."""
+
+WILD_TYPE_WORDS = frozenset(
+    {"wt", "_wt", "p.=", "p.(=)", "=", "wildtype", "wild-type", "wild_type", "wild type"}
+)
+"""How tables write the wild type, in lower case."""
+
+
+def parse_variant(text: str) -> Variant:
+    """Read one variant, in any notation of `NOTATIONS`, sorted by position.
+
+    Substitutions are read in one-letter (``A24G``) and three-letter code (``Ala24Gly``), with or
+    without HGVS' ``p.`` and brackets, joined by a colon or any of ``, ; / | + & _ -`` and blanks.
+    ``WT``, ``p.=``, ``_wt`` and ``wildtype`` are the wild type. Blanks around the text and leading
+    zeros of a position are not kept.
+
+    Raises:
+        DataError: What is no substitution, named for what it is; its `drop` is the word of `DROP`
+            that leaves such rows out. Also a position changed twice, below 1, or an unknown letter.
 
     >>> parse_variant("A24G")
     (Substitution(position=24, wild_type='A', mutant='G'),)
-    >>> format_variant(parse_variant("F30L:A24G"))
-    'A24G:F30L'
-    >>> parse_variant("WT")
-    ()
+    >>> [format_variant(parse_variant(text)) for text in ("p.[Phe30Leu;Ala24Gly]", "F30L A24G")]
+    ['A24G:F30L', 'A24G:F30L']
+    >>> parse_variant("WT"), parse_variant("p.=")
+    ((), ())
+
     """
-    if text == WILD_TYPE:
+    text = text.strip()
+    whole = text.lower()
+    if whole in WILD_TYPE_WORDS:
         return ()
-    if not text.strip():
-        raise DataError("the mutation is empty", f"write {WILD_TYPE} for the wild type")
-    if text != text.strip() or any(c.isspace() for c in text):
-        raise DataError(f"'{text}' contains a space", f"write '{''.join(text.split())}'")
-    if text.upper() == WILD_TYPE:
-        raise DataError(f"'{text}' is in lower case", f"write {WILD_TYPE}")
-    if text.startswith("p."):
-        raise DataError(f"'{text}' is HGVS notation", "read it with parse_hgvs")
-    return _variant(_parse_one(part, text) for part in text.split(":"))
+    if whole in MISSING or whole == "p.?":
+        problem = f"the mutation is missing ('{text}')" if text else "the mutation is empty"
+        raise DataError(problem, f"leave the row out, or write {WILD_TYPE}", drop="missing")
+    if whole == "_sy":  # Enrich2's word for all synonymous variants together
+        raise _not_substituted(text, "a synonymous change", "synonymous")
+    parts = _parts(text)
+    found = [_recognise(part, text) for part in parts]
+    kept = [match for notation, match in found if not notation.drop]
+    # A stop or an indel decides what the protein is, whatever else is written beside it.
+    for notation, _ in found:
+        if notation.drop not in ("", "synonymous"):
+            raise _not_substituted(text, notation.what, notation.drop)
+    if kept and len(kept) < len(found):
+        changes = format_variant(_variant(map(_substitution, kept)))
+        raise DataError(f"'{text}' holds a synonymous change as well", f"write {changes}")
+    if not kept:
+        raise _not_substituted(text, found[0][0].what, found[0][0].drop)
+    return _variant(map(_substitution, kept))
 
 
-def _parse_one(part: str, text: str) -> Substitution:
-    match = _SUBSTITUTION.fullmatch(part)
-    if match:
-        return Substitution(int(match[2]), match[1], match[3])
-    if not part:
-        raise DataError(f"'{text}' has an empty part", "write mutations as A24G:F30L")
-    if re.search(r"[,;/+|]", part):
-        raise DataError(f"'{text}' joins mutations with a sign other than ':'", "write A24G:F30L")
-    loose = _LOOSE.fullmatch(part)
-    if not loose:
+def written_sites(text: str) -> list[tuple[int, str]]:
+    """Return (position, wild-type letter) of each change in a text; none for what is not known.
+
+    Positions are as written, even below 1; they tell how a table is numbered, whether or not its
+    rows can be read.
+
+    >>> written_sites("p.[Met0Lys;Ala3=]"), written_sites("wild type")
+    ([(0, 'M'), (3, 'A')], [])
+    """
+    try:
+        matches = [_recognise(part, text)[1] for part in _parts(text.strip())]
+    except DataError:
+        return []
+    named = [match for match in matches if match["wt"]]
+    return [(int(m["position"]), _THREE_TO_ONE.get(m["wt"], m["wt"])) for m in named]
+
+
+def _not_substituted(text: str, what: str, drop: str) -> DataError:
+    return DataError(
+        f"'{text}' is {what}, and only substitutions are read",
+        f"leave such rows out (--drop {drop})",
+        drop=drop,
+    )
+
+
+_STRONG = re.compile(r"\s*[:;,/|+&]\s*|\s+")
+_WEAK = re.compile(r"[_-]")
+
+
+def _parts(text: str) -> list[str]:
+    """Take a text apart into single changes, without HGVS' prefix and brackets."""
+    if match := re.match(r"(?:([^:]+):)?([cgmnopr])\.", text):
+        if match[2] != "p":
+            raise DataError(f"'{text}' is a nucleotide variant", "give its protein change, p.")
+        if match[1]:
+            raise DataError(
+                f"'{text}' names the sequence {match[1]}",
+                f"leave '{match[1]}:' out; positions count on the wild type given",
+            )
+    body = text.removeprefix("p.")
+    if body.startswith("(") and body.endswith(")"):
         raise DataError(
-            f"'{part}' is not a substitution",
-            "write the wild-type letter, the position and the new letter, as in A24G",
+            f"'{text}' is a predicted consequence, in parentheses",
+            f"write p.{body[1:-1]} if that is the protein measured",
         )
-    before, _, after = loose.groups()
-    if "*" in before + after:
+    if body.startswith("[") and body.endswith("]") and "][" not in body.replace(";", ""):
+        body = body[1:-1]
+    parts = []
+    for chunk in _STRONG.split(body):
+        part = chunk.removeprefix("p.")
+        if not part:
+            raise DataError(f"'{text}' has an empty part", "write mutations as A24G:F30L")
+        # These two signs also stand inside the names of deletions and insertions.
+        several = _WEAK.split(part)
+        parts += several if not _match(part) and all(map(_match, several)) else [part]
+    return parts
+
+
+def _match(part: str) -> tuple[Notation, re.Match] | None:
+    for notation in NOTATIONS:
+        if match := notation.pattern.fullmatch(part):
+            return notation, match
+    return None
+
+
+def _recognise(part: str, text: str) -> tuple[Notation, re.Match]:
+    if found := _match(part):
+        return found
+    where = "" if part == text else f" in '{text}'"
+    for mended in (part.upper(), re.sub("[A-Za-z]{3}", lambda code: code[0].title(), part)):
+        if part and _match(mended):
+            raise DataError(f"'{part}'{where} has letters in the wrong case", f"write {mended}")
+    if part.isalpha() and len(part) > 3:
         raise DataError(
-            f"'{part}' is a stop codon", "leave nonsense variants out; only substitutions are read"
+            f"'{part}' looks like a sequence, not a mutation",
+            "write the changes as A24G:F30L; `difference` finds them",
         )
-    if (before + after) != (before + after).upper():
-        # Three-letter codes and fs/del/dup also land here and need another mend than capitals.
-        if len(before) == len(after) == 1:
-            raise DataError(f"'{part}' has lower-case letters", f"write {part.upper()}")
-        raise DataError(f"'{part}' is not a substitution in one-letter code", "write it as in A24G")
-    if len(before) != 1 or len(after) != 1:
-        raise DataError(
-            f"'{part}' is not a substitution of one residue", "write one change per position: A24G"
-        )
-    for letter in (before, after):
+    raise DataError(
+        f"'{part}'{where} is not a substitution",
+        "write the wild-type letter, the position and the new letter, as in A24G",
+    )
+
+
+def _substitution(match: re.Match) -> Substitution:
+    letters = []
+    for code in (match["wt"], match["new"]):
+        letter = _THREE_TO_ONE.get(code, code)
         if letter not in AMINO_ACIDS:
-            raise DataError(f"'{part}' has the unknown letter '{letter}'", f"use {AMINO_ACIDS}")
-    raise DataError(f"'{part}' has position 0", "count residues from 1")
+            raise DataError(f"'{match[0]}' has the unknown letter '{code}'", f"use {AMINO_ACIDS}")
+        letters.append(letter)
+    position = int(match["position"])
+    if position < 1:
+        raise DataError(f"'{match[0]}' has position {position}", "count residues from 1")
+    return Substitution(position, *letters)
 
 
 def _variant(substitutions: Iterable[Substitution]) -> Variant:
@@ -146,71 +268,6 @@ def format_variant(variant: Variant) -> str:
     return ":".join(map(str, variant)) if variant else WILD_TYPE
 
 
-def parse_hgvs(text: str) -> Variant:
-    """Parse HGVS protein notation (MAVE-HGVS) into a variant, sorted by position.
-
-    Only substitutions are variants here: frame shifts, deletions, insertions, duplications,
-    ``Ter`` and ``p.Ala24=`` raise `DataError`, as do nucleotide variants.
-
-    >>> format_variant(parse_hgvs("p.[Ala24Gly;Phe30Leu]"))
-    'A24G:F30L'
-    >>> parse_hgvs("p.=")
-    ()
-    """
-    if text.startswith("p.(") and text != "p.(=)":
-        raise DataError(
-            f"'{text}' is a predicted consequence, in parentheses",
-            f"write p.{text[3:].removesuffix(')')} if that is the protein measured",
-        )
-    try:
-        parsed = HgvsVariant(text, relaxed_ordering=True)
-    except MaveHgvsParseError as error:
-        raise DataError(
-            f"'{text}' is not HGVS protein notation ({error})",
-            "write p.Ala24Gly, p.[Ala24Gly;Phe30Leu] or p.=",
-        ) from error
-    if parsed.prefix != "p":
-        raise DataError(
-            f"'{text}' is a nucleotide variant ({parsed.prefix}.)", "give its protein change, p."
-        )
-    if parsed.target_id is not None:
-        raise DataError(
-            f"'{text}' names the sequence {parsed.target_id}",
-            f"leave '{parsed.target_id}:' out; positions count on the wild type given",
-        )
-    events = list(parsed.variant_tuples())
-    if [kind for kind, _, _ in events] == ["equal"] and events[0][1] is None:
-        return ()
-    return _variant(_hgvs_substitution(*event, text) for event in events)
-
-
-_HGVS_KINDS = {
-    "fs": "a frame shift",
-    "del": "a deletion",
-    "dup": "a duplication",
-    "ins": "an insertion",
-    "delins": "a deletion-insertion",
-    "equal": "an unchanged residue",
-}
-
-
-def _hgvs_substitution(kind: str, position, letters, text: str) -> Substitution:
-    if kind != "sub":
-        mend = (
-            "write p.= for the wild type"
-            if kind == "equal"
-            else "leave the row out; only substitutions are read"
-        )
-        raise DataError(f"'{text}' has {_HGVS_KINDS[kind]}", mend)
-    if "Ter" in letters:
-        raise DataError(
-            f"'{text}' is a stop codon (Ter)",
-            "leave nonsense variants out; only substitutions are read",
-        )
-    before, after = (_THREE_TO_ONE[letter] for letter in letters)
-    return Substitution(int(position.position), before, after)
-
-
 def format_hgvs(variant: Variant) -> str:
     """Write a variant in HGVS protein notation, checked by mavehgvs; the wild type is ``p.=``.
 
@@ -223,16 +280,31 @@ def format_hgvs(variant: Variant) -> str:
     return str(HgvsVariant(f"p.[{';'.join(parts)}]"))
 
 
+_MENDS = {
+    "U": "write C or X for selenocysteine",
+    "O": "write K or X for pyrrolysine",
+    "B": "write D, N or X",
+    "Z": "write E, Q or X",
+    "J": "write I, L or X",
+    "-": "take the gaps out",
+    ".": "take the gaps out",
+}
+
+
 def check_sequence(sequence: str, what: str = "wild type") -> None:
     """Raise `DataError` unless `sequence` is amino acids in capitals, named `what` in the error.
 
-    A wild type may hold ``X``, a residue not resolved in a structure; no other sequence may.
+    A wild type may hold ``X``, a residue not resolved in a structure; no other sequence may. What
+    looks like DNA or RNA (20 letters or more, all of them bases) is refused.
 
     >>> check_sequence("MKTX")
     """
     allowed = AMINO_ACIDS + "X" if what == "wild type" else AMINO_ACIDS
     if not sequence:
         raise DataError(f"the {what} is empty", "give its amino-acid sequence")
+    bases = set(sequence.upper())
+    if len(sequence) >= 20 and bases <= set("ACGTUN") and len(bases & set("CGTU")) > 1:
+        raise DataError(f"the {what} looks like DNA or RNA", "give its amino-acid sequence")
     if sequence != sequence.upper():
         raise DataError(f"the {what} has lower-case letters", "write it in capitals")
     for index, letter in enumerate(sequence, start=1):
@@ -240,7 +312,7 @@ def check_sequence(sequence: str, what: str = "wild type") -> None:
             mend = (
                 "leave the final '*' out"
                 if letter == "*" and index == len(sequence)
-                else f"use the letters {allowed}"
+                else _MENDS.get(letter, f"use the letters {allowed}")
             )
             raise DataError(f"the {what} has '{letter}' at position {index}", mend)
 
@@ -296,7 +368,8 @@ def difference(wild_type: str, sequence: str) -> Variant:
     if len(wild_type) != len(sequence):
         raise DataError(
             f"the sequence has {len(sequence)} residues and the wild type {len(wild_type)}",
-            "only substitutions are read; leave insertions and deletions out",
+            "only substitutions are read; leave insertions and deletions out (--drop indels)",
+            drop="indels",
         )
     if wild_type == sequence:
         return ()

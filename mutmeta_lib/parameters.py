@@ -7,6 +7,7 @@ assign, or a value of another type than its default, is refused with one sentenc
 
 import ast
 import difflib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,13 @@ def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
         hint = f"did you mean {near[0]}?" if near else "give the path of an .ipynb file"
         raise DataError("there is no such notebook", hint, file=notebook)
     try:
-        return nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError):
-        raise DataError(
-            "this is not a Jupyter notebook", "give an .ipynb file", file=notebook
-        ) from None
+        content = json.loads(path.read_bytes())
+        cells = content.get("cells") if isinstance(content, dict) else None
+        if isinstance(cells, list) and all(isinstance(cell, dict) for cell in cells):
+            return nbformat.read(path, as_version=4)
+    except (ValueError, nbformat.ValidationError):
+        pass  # no JSON, no text, or no notebook: told as one
+    raise DataError("this is not a Jupyter notebook", "give an .ipynb file", file=notebook)
 
 
 def read_profile(path: str | Path) -> dict[str, dict[str, Any]]:

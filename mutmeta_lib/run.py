@@ -10,7 +10,8 @@ from typing import Any
 
 import nbformat
 
-from mutmeta_lib.drafts import draft_of
+from mutmeta_lib.drafts import check_writable, draft_of
+from mutmeta_lib.errors import DataError
 from mutmeta_lib.parameters import check_parameters, profile_parameters
 
 BINARY = ("image/png", "image/jpeg", "application/pdf")
@@ -36,30 +37,39 @@ def run_notebook(
         The path of the executed copy. It holds no path of this machine.
 
     Raises:
-        DataError: a parameter or the profile is wrong; nothing has run then.
-        papermill.PapermillExecutionError: a cell failed.
+        DataError: a parameter or the profile is wrong, or the output is the notebook itself or
+            cannot be written; nothing has run then.
+        papermill.PapermillExecutionError: a cell failed; `cell_index` counts the notebook's own
+            cells, from 1.
 
     """
     notebook, output = Path(notebook), Path(output)
     chosen = dict(profile_parameters(notebook, profile)) if profile else {}
     chosen = check_parameters(notebook, chosen | dict(parameters or {}))
-    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.exists() and output.samefile(notebook):
+        raise DataError("the output is the notebook itself", "choose another name", file=output)
+    check_writable(output)
 
     import papermill  # slow to import, and only needed here
 
     with tempfile.TemporaryDirectory() as folder:
         executed = Path(folder) / "executed.ipynb"
-        papermill.execute_notebook(
-            str(notebook),
-            str(executed),
-            parameters=chosen,
-            cwd=str(notebook.parent),
-            progress_bar=sys.stderr.isatty(),
-            kernel_name="python3",
-            language="python",
-            # The kernel remarks on its local socket and its own shutdown; a cell that fails raises.
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-        )
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                parameters=chosen,
+                cwd=str(notebook.parent),
+                progress_bar=sys.stderr.isatty(),
+                kernel_name="python3",
+                language="python",
+                # The kernel remarks on its socket and its own shutdown; a cell that fails raises.
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            )
+        except papermill.PapermillExecutionError as error:
+            # papermill counts from 0, and its cell of parameters as well, which stands before.
+            error.cell_index += 1 - bool(chosen)
+            raise
         content = nbformat.read(executed, as_version=4)
     paths = machine_paths(notebook, chosen)
     clean = nbformat.from_dict(scrub(content, paths))

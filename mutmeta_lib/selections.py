@@ -74,7 +74,7 @@ def load_selection(
     seed: int = 0,
     roles: Sequence[str] | None = None,
     flip: Sequence[str] = (),
-    synonymous: str = "refuse",
+    drop: Sequence[str] = (),
 ) -> list[Assay]:
     """Read the listed assays, each cut to its cap by a draw that depends on `seed` and id alone.
 
@@ -85,7 +85,7 @@ def load_selection(
         seed: Of the draw (`cap_assay`), made once, before anything is split.
         roles: Take the assays of these roles alone.
         flip: Ids of assays whose scores are higher for the worse; their sign is changed.
-        synonymous: As in `assays.read_data_dir`.
+        drop: As in `assays.read_table`.
 
     Returns:
         The assays in order of id.
@@ -103,7 +103,7 @@ def load_selection(
         table = table[table["role"].isin(roles)]
     if strange := sorted(set(flip) - set(table["id"])):
         raise DataError(f"'{strange[0]}' is to be flipped, but is not listed", "check its name")
-    found = read_data_dir(data_dir, ids=table["id"].tolist(), synonymous=synonymous)
+    found = read_data_dir(data_dir, ids=table["id"].tolist(), drop=drop)
     assays = {assay.id: assay for assay in found}
     chosen = []
     for row in table.sort_values("id").itertuples():

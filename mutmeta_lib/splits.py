@@ -62,7 +62,9 @@ def protein_folds(
     if len(members) < n_folds:
         raise DataError(
             f"{n_folds} folds need as many clusters of proteins, and there are {len(members)}",
-            "use fewer folds or more proteins",
+            f"use {len(members)} folds or add proteins"
+            if len(members) >= 3
+            else "add proteins of other families, such as ProteinGym's (mutmeta data fetch)",
         )
     rng = np.random.default_rng(seed)
     drawn = [sorted(members)[i] for i in rng.permutation(len(members))]

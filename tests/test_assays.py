@@ -7,6 +7,7 @@ import pytest
 from mutmeta_lib.assays import (
     PROPERTIES,
     Assay,
+    check_table,
     demo_dir,
     read_data_dir,
     read_demo,
@@ -94,7 +95,7 @@ def test_a_table_of_ones_own(tmp_path):
 
 
 BAD_ROWS = [
-    ("K2R,1\nT3A,\n", 3, "score", "empty; fill it in or leave the row out"),
+    ("K2R,1\nT3A,\n", 3, "score", "empty; fill it in or leave .*--drop missing"),
     ("K2R,1\nT3A,NA\n", 3, "score", "missing"),
     ("K2R,1\nT3A,high\n", 3, "score", "not a number"),
     ("K2R,1\nT3A,inf\n", 3, "score", "infinite"),
@@ -102,9 +103,9 @@ BAD_ROWS = [
     ("K2R,1\nA3T,2\n", 3, "mutant", "A3T expects A at position 3, but the wild type has T"),
     ("K2R,1\nT300A,2\n", 3, "mutant", "outside the wild type .10 residues.; check the numbering"),
     ("K2R,1\na24g,2\n", 3, "mutant", "write A24G"),
-    ("K2R,1\nT3*,2\n", 3, "mutant", "stop codon"),
+    ("K2R,1\nT3*,2\n", 3, "mutant", "stop codon, .*--drop nonsense"),
     ("K2R,1\nT3X,2\n", 3, "mutant", "unknown letter 'X'"),
-    ("K2R,1\nT3T,2\n", 3, "mutant", "by itself"),
+    ("K2R,1\nT3T,2\n", 3, "mutant", "synonymous change, .*--drop synonymous"),
     ("K2R,1\nT3A:T3S,2\n", 3, "mutant", "same position 3"),
     ("K2R,1\n,2\n", 3, "mutant", "empty"),
     ("K2R,1\n\nT3A,2\n", 3, None, "row is empty"),
@@ -132,19 +133,45 @@ def test_bad_rows_of_a_data_directory_are_located(tmp_path, body, row, column, s
 
 
 def test_a_column_is_missing(tmp_path):
-    path = write(tmp_path / "bad.csv", "mutation,score\nK2R,1\n")
-    with pytest.raises(DataError, match="found: mutation, score") as caught:
+    path = write(tmp_path / "bad.csv", "mutations,score\nK2R,1\n")
+    told = "found: mutations, score.*did you mean 'mutations'.*--mutant-column.*mutant_column="
+    with pytest.raises(DataError, match=told) as caught:
         read_table(path, WT, property="fitness")
     assert (caught.value.row, caught.value.column) == (1, "mutant")
 
 
-def test_synonymous_rows_are_left_out_on_request_only(tmp_path):
-    path = write(tmp_path / "a.csv", "mutant,score\nK2K,1\nK2R,2\np.Thr3=,3\n")
-    with pytest.raises(DataError, match="by itself"):
+@pytest.mark.parametrize("name", ["sequence", "mutated_sequence", "variant_aa"])
+def test_a_table_of_sequences(tmp_path, name):
+    text = f"{name},score\nMRTAYIAKQR,1\nMKTAYIAKQR,2\nMRTAYIAKQE,3\n"
+    path = write(tmp_path / "a.csv", text)
+    options = {"mutant_column": name} if name == "variant_aa" else {}
+    assay = read_table(path, WT, property="fitness", **options)
+    assert [format_variant(v) for v in assay.variants] == ["K2R", "WT", "K2R:R10E"]
+    assert assay.scores.tolist() == [1, 2, 3]
+
+
+def test_rows_left_out_are_counted(tmp_path):
+    text = "mutant,score\nK2K,1\nK2R,2\np.Thr3=,3\nA4*,0\nT3A,NA\n"
+    path = write(tmp_path / "a.csv", text)
+    with pytest.raises(DataError, match="synonymous change"):
         read_table(path, WT, property="fitness")
-    assay = read_table(path, WT, property="fitness", synonymous="drop")
+    drop = ["synonymous", "nonsense", "missing"]
+    assay = read_table(path, WT, property="fitness", drop=drop)
     assert [format_variant(v) for v in assay.variants] == ["K2R"]
     assert assay.scores.tolist() == [2]
+    assert assay.left_out == {"synonymous": 2, "nonsense": 1, "missing": 1}
+    path = write(tmp_path / "b.csv", "mutant,score\nK2K,1\n")
+    with pytest.raises(DataError, match="no rows to read but 1 left out"):
+        read_table(path, WT, property="fitness", drop=drop)
+
+
+def test_the_reader_stops_at_the_first_of_all_problems(tmp_path):
+    path = write(tmp_path / "a.csv", "mutant,score\nK2R,1\nA2G,1\nK2R,2\nT3G,x\n")
+    rows = check_table(path, WT)
+    assert [(p.file, p.row) for p in rows.problems] == [(str(path), row) for row in (3, 4, 5)]
+    with pytest.raises(DataError) as caught:
+        read_table(path, WT, property="stability")
+    assert str(caught.value) == str(rows.problems[0])
 
 
 GYM = "mutant,mutated_sequence,DMS_score,DMS_score_bin\n"
@@ -184,6 +211,26 @@ def test_bad_files_of_proteingym(tmp_path, reference, csv, says):
     path = write(tmp_path / "P_2020.csv", GYM + csv)
     with pytest.raises(DataError, match=says):
         read_proteingym(path, reference)
+
+
+def test_a_folder_of_proteingym(tmp_path):
+    names = ("P_2020", "TADBP_HUMAN_Bolognesi_2019")
+    kinds = dict(zip(names, ("Stability", "Activity"), strict=True))
+    reference = "".join(f"{name},P_X,{WT},{kinds[name]},\n" for name in names)
+    write(tmp_path / "DMS_substitutions.csv", REFERENCE + reference)
+    for name in names:
+        write(tmp_path / f"DMS/{name}.csv", GYM + "K2R,MRTAYIAKQR,-0.5,0\n")
+    read = {assay.id: assay for assay in read_data_dir(tmp_path)}
+    assert tuple(read) == names
+    assert read["P_2020"].sign == "higher = better"
+    assert "toxic" in read["TADBP_HUMAN_Bolognesi_2019"].sign
+    assert [a.id for a in read_data_dir(tmp_path, ids=["P_2020"])] == ["P_2020"]
+    assert [a.id for a in read_data_dir(tmp_path, properties=["stability"])] == ["P_2020"]
+    with pytest.raises(DataError, match="no data set 'Q_2020'; see the names"):
+        read_data_dir(tmp_path, ids=["Q_2020"])
+    write(tmp_path / "DMS/other.csv", GYM + "K2R,MRTAYIAKQR,-0.5,0\n")
+    with pytest.raises(DataError, match="'other' is there 0 times"):
+        read_data_dir(tmp_path)
 
 
 @pytest.fixture
@@ -258,6 +305,25 @@ def test_bad_collections(data_dir, rows, row, column, says):
     with pytest.raises(DataError, match=says) as caught:
         read_data_dir(data_dir)
     assert (caught.value.row, caught.value.column) == (row, column)
+
+
+def test_a_file_that_the_manifest_does_not_name_is_told(data_dir, recwarn):
+    read_data_dir(data_dir)
+    assert not recwarn.list
+    write(data_dir / "fitness" / "D.csv.gz", "mutant,score\nK2R,1\n")
+    write(data_dir / "fitness" / "B.csv", "mutant,score\nK2R,1\n")
+    with pytest.warns(UserWarning, match=r"does not name fitness/B\.csv, fitness/D\.csv\.gz; not"):
+        assays = read_data_dir(data_dir)
+    assert len(assays) == 4
+
+
+def test_rows_of_a_data_directory_are_left_out_on_request(data_dir):
+    write(data_dir / "fitness" / "A.csv", "mutant,score\nK2R,1\nT3=,2\n")
+    with pytest.raises(DataError, match="synonymous"):
+        read_data_dir(data_dir)
+    first, *others = read_data_dir(data_dir, drop=["synonymous"])
+    assert (len(first), first.left_out) == (1, {"synonymous": 1})
+    assert all(assay.left_out == {} for assay in others)
 
 
 def test_a_file_is_missing(data_dir):

@@ -107,12 +107,14 @@ def test_a_wrong_parameter_stops_before_anything_runs(notebook):
         (["encode", "MKJA", "T3G"], "'J' at position 3"),
         (["encode", "MKTA", "t3g"], "write T3G"),
         (["encode", "MKTA", "p.Thr3Ter"], "stop codon"),
+        (["encode", "MKTA", "NP_1.2:p.Thr3Gly"], "names the sequence NP_1.2"),
         (["data", "list", "--data-dir", "nowhere"], "MANIFEST.csv"),
         (["data", "list", "--property", "colour"], "'colour' is not a property"),
         (["data", "check", "x.csv", "--wild-type", "MK", "--property", "stability"], "x.csv"),
         (["run", "nowhere.ipynb"], "no such notebook"),
         (["evaluate", "--metric", "accuracy"], "no metric 'accuracy'"),
         (["evaluate", "--shots", "0;5"], "write whole numbers with commas"),
+        (["evaluate", "--shots", "5,0,5"], "--shots names 5 twice"),
         (["evaluate", "--methods", "maml,rigde"], "no method 'rigde'"),
         (["evaluate", "--device", "tpu"], "no device 'tpu'"),
     ],
@@ -131,6 +133,7 @@ def test_bad_input(arguments, told):
         ["run", "x.ipynb", "-p", "seeds"],
         ["data", "check", "x.csv", "--property", "stability"],
         ["data", "check", "x.csv", "--property", "fitness", "--fasta", "a", "--wild-type", "M"],
+        ["data", "check", "x.csv", "--property", "fitness", "--wild-type", "wild_type.fasta"],
         ["evaluate", "--seeds", "0"],
         ["frobnicate"],
     ],
@@ -158,25 +161,147 @@ def test_data_check_lists_every_problem_or_says_that_there_is_none(tmp_path):
     csv.write_text("mutant,score\nK2R,1\nT3G,\nA2G,1\n")
     done = inside(*arguments)
     assert done.exit_code == 2
-    first, second, count = done.stderr.splitlines()
+    first, second, count, _ = done.stderr.splitlines()
     assert "row 3, column 'score'" in first
     assert "row 4, column 'mutant'" in second
     assert count == "2 problems found"
 
 
-def test_run_writes_the_executed_copy_where_it_says(notebook):
-    done = inside("run", str(notebook), "-p", "seeds", "2", "-p", "shots=[1, 5]")
-    assert done.exit_code == 0, done.stderr
-    assert "executed copy: book/runs/own/01_a.ipynb" in done.stdout
+@pytest.fixture
+def own_table(tmp_path):
+    """Check a table against MKTAYIAKQR in a FASTA file."""
+    (tmp_path / "wild_type.fasta").write_text(">p\nMKTAYIAKQR\n")
+
+    def check(text, *options):
+        (tmp_path / "scores.csv").write_text(text)
+        fasta = str(tmp_path / "wild_type.fasta")
+        given = ["--fasta", fasta, "--property", "fitness", *options]
+        return inside("data", "check", str(tmp_path / "scores.csv"), *given)
+
+    return check
+
+
+def test_data_check_leaves_rows_out_and_counts_them(own_table):
+    text = "mutant,score\nK2R,1\nT3*,0\nA4=,1\nY5F,\nI6V,2\n_wt,1\n"
+    done = own_table(text)
+    assert done.exit_code == 2
+    *_, count, advice = done.stderr.splitlines()
+    assert count == "3 problems found"
+    assert advice == (
+        "--drop nonsense,synonymous,missing leaves rows out: 1 nonsense, 1 synonymous, 1 missing"
+    )
+    for options in (["--drop", "nonsense, synonymous,missing"], ["--drop"]):
+        done = own_table(text, *options)
+        assert done.exit_code == 0
+        assert "3 variants" in done.stdout
+        assert "rows left out: 1 nonsense, 1 synonymous, 1 missing" in done.stdout
+        assert "row 7: '_wt' is read as the wild type" in done.stderr
+    assert own_table(text, "--drop", "nonsense").exit_code == 2
+    assert "nothing called 'stops'" in own_table(text, "--drop", "stops").stderr
+
+
+def test_data_check_prints_the_first_of_many_problems(own_table):
+    done = own_table("mutant,score\n" + "K2R,1\n" * 200)
+    assert "199 problems found, the first 50 shown" in done.stderr
+    assert done.stderr.count("occurs twice") == 50
+
+
+def test_data_check_chooses_a_sequence(own_table, tmp_path):
+    several = tmp_path / "several.fasta"
+    several.write_text(">a\nMKT\n>b\nMKTAYIAKQR\n")
+    arguments = ["--fasta", str(several), "--property", "fitness"]
+    csv = tmp_path / "scores.csv"
+    csv.write_text("mutant,score\nR10K,1\n")
+    assert "--record" in inside("data", "check", str(csv), *arguments).stderr
+    done = inside("data", "check", str(csv), *arguments, "--record", "b")
+    assert "1 variants of 10 residues" in done.stdout
+
+
+def test_data_list_tells_what_it_does_not_read(tmp_path):
+    header = "id,property,protein,target_seq,n_proteins,score_units,sign\n"
+    (tmp_path / "MANIFEST.csv").write_text(f"{header}A,fitness,P,MKTA,1,au,higher = better\n")
+    (tmp_path / "fitness").mkdir()
+    for name in "AB":
+        (tmp_path / f"fitness/{name}.csv").write_text("mutant,score\nK2R,1\nT3G,2\n")
+    done = inside("data", "list", "--data-dir", str(tmp_path))
+    assert done.exit_code == 0
+    assert done.stderr == f"{tmp_path}: the manifest does not name fitness/B.csv; not read\n"
+    assert "1 assays, 2 measured variants; higher is better everywhere" in done.stdout
+
+
+def test_data_list_of_proteingym_says_where_higher_is_not_better(tmp_path):
+    name = "A4_HUMAN_Seuma_2022"
+    header = "DMS_id,UniProt_ID,target_seq,coarse_selection_type\n"
+    (tmp_path / "DMS_substitutions.csv").write_text(f"{header}{name},A4_HUMAN,MKTA,Stability\n")
+    (tmp_path / f"{name}.csv").write_text("mutant,DMS_score\nK2R,1\n")
+    done = inside("data", "list", "--data-dir", str(tmp_path))
+    assert f"better, but not in {name} (as in ProteinGym: higher = nucleates" in done.stdout
+
+
+def test_run_writes_the_executed_copy_where_it_says(notebook, monkeypatch):
     copy = notebook.parent.parent / "book/runs/own/01_a.ipynb"
-    assert "2 [1, 5]" in copy.read_text()
+    for folder, shown in [
+        (notebook.parent.parent, "book/runs/own/01_a.ipynb"),
+        (notebook.parent, str(copy)),
+    ]:
+        monkeypatch.chdir(folder)
+        done = inside("run", str(notebook), "-p", "seeds", "2", "-p", "shots=[1, 5]")
+        assert done.exit_code == 0, done.stderr
+        assert done.stdout == f"01_a.ipynb ran; executed copy: {shown}\n"
+        assert "2 [1, 5]" in copy.read_text()
+        copy.unlink()
 
 
-def test_run_tells_which_cell_failed(notebook):
-    done = inside("run", str(notebook), "-p", "seeds", "0")
+def test_run_does_not_replace_its_own_source(notebook, monkeypatch):
+    monkeypatch.chdir(notebook.parent)
+    source = notebook.read_bytes()
+    for output in ("01_a.ipynb", "../notebooks/01_a.ipynb"):
+        done = inside("run", str(notebook), "-o", output)
+        assert done.exit_code == 2
+        assert "the output is the notebook itself" in done.stderr
+    assert notebook.read_bytes() == source
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["run", "01_a.ipynb"], "-o"),
+        (["evaluate"], "--output"),
+        (["evaluate"], "--checkpoint-dir"),
+        (["train"], None),
+        (["train", "x.safetensors"], "--checkpoint"),
+        (["train", "x.safetensors"], "--log-dir"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_told_before_the_work(
+    arguments, option, notebook, monkeypatch
+):
+    from mutmeta_lib.assays import Assay
+
+    def work(*_args, **_options):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(Assay, "__post_init__", work)
+    monkeypatch.setattr("papermill.execute_notebook", work)
+    monkeypatch.chdir(notebook.parent)
+    # A file in place of a folder stops every user, root as well.
+    target = [*([option] if option else []), "01_a.ipynb/out"]
+    done = inside(*arguments, *target)
+    assert done.exit_code == 2
+    assert "01_a.ipynb/out" in done.stderr
+    assert "cannot be written" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("parameters", [[], ["-p", "shots", "[1]"]])
+def test_run_tells_which_cell_failed(notebook, parameters):
+    body = new_code_cell("1 / 0")
+    content = nbformat.read(notebook, as_version=4)
+    nbformat.write(new_notebook(cells=[*content.cells, body]), notebook)
+    done = inside("run", str(notebook), *parameters)
     assert done.exit_code == 1
     assert "ZeroDivisionError" in done.stderr
-    assert "stopped in cell" in done.stderr
+    assert "01_a.ipynb stopped in cell 3:" in done.stderr
 
 
 def test_evaluate_prints_methods_side_by_side_and_writes_the_record(monkeypatch, tmp_path):

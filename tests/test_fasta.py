@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.fasta import read_fasta
+from mutmeta_lib.fasta import read_fasta, read_wild_type
 from mutmeta_lib.mutations import AMINO_ACIDS
 
 names = st.text(alphabet="abcXYZ019_|.-", min_size=1, max_size=12)
@@ -31,7 +31,11 @@ def test_windows_line_ends_and_blank_lines_are_read(tmp_path):
     ("text", "says"),
     [
         ("", "empty|not FASTA"),
-        ("MKT\n", "begin each record"),
+        ("MKT\n", "the sequence has no name; write a line '>name'"),
+        ("mutant,score\nK2R,1\n", "this is a table, not FASTA"),
+        ("mutant\tscore\nK2R\t1\n", "this is a table, not FASTA"),
+        (">a\nMKUT\n", "'U' at position 3; write C or X"),
+        (">a\nATGGCGAAATTTCCCGGGATT\n", "DNA"),
         (">a\nmkt\n", "in 'a', the wild type has lower-case letters; write it in capitals"),
         (">a\nMKT*\n", "leave the final"),
         (">a\nM-T\n", "'-' at position 2"),
@@ -48,6 +52,20 @@ def test_bad_files_are_refused_with_a_mend(tmp_path, text, says):
     assert str(caught.value).startswith(str(path))
 
 
-def test_a_missing_file(tmp_path):
+def test_what_is_no_file(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_fasta(tmp_path / "none.fasta")
+    with pytest.raises(DataError, match="this is a folder"):
+        read_fasta(tmp_path)
+
+
+def test_one_of_several_sequences_is_chosen_by_name(tmp_path):
+    path = tmp_path / "a.fasta"
+    path.write_text(">a x\nMKT\n>b\nMRT\n")
+    assert [read_wild_type(path, name) for name in "ab"] == ["MKT", "MRT"]
+    with pytest.raises(DataError, match=r"2 sequences; .*--record \(one of a, b\)"):
+        read_wild_type(path)
+    with pytest.raises(DataError, match="no record 'c'; use one of a, b"):
+        read_wild_type(path, "c")
+    path.write_text(">a x\nMKT\n")
+    assert read_wild_type(path) == "MKT"

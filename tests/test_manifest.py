@@ -28,7 +28,8 @@ def test_the_doi_is_optional(tmp_path):
 @pytest.mark.parametrize(
     ("text", "row", "column", "says"),
     [
-        (HEADER.replace("target_seq", "seq") + GOOD, 1, "target_seq", "missing"),
+        (HEADER.replace("target_seq", "seq") + GOOD, 1, "target_seq", "no column 'target_seq'"),
+        ("id,doi\nA,10.1/x\n", 1, "property", "'property' and 'protein' and .*'sign'"),
         (HEADER + GOOD + GOOD, 3, "id", "'A' is also in row 2"),
         (HEADER + GOOD.replace("A,", "../A,", 1), 2, "id", "cannot name a file"),
         (HEADER + GOOD.replace("A,", ",", 1), 2, "id", "cannot name a file"),
@@ -36,6 +37,8 @@ def test_the_doi_is_optional(tmp_path):
         (HEADER + GOOD.replace("MKT", "MK1"), 2, "target_seq", "'1' at position 3"),
         (HEADER + GOOD.replace("MKT,1", "MKT,0"), 2, "n_proteins", "not a count"),
         (HEADER + GOOD.replace("MKT,1", "MKT,x"), 2, "n_proteins", "not a count"),
+        (HEADER + GOOD.replace("higher", "Lower"), 2, "sign", "multiply the scores by -1"),
+        (HEADER + GOOD.replace("higher", "as in source: lower"), 2, "sign", "higher is better"),
     ],
 )
 def test_bad_manifests_are_located(tmp_path, text, row, column, says):
@@ -45,9 +48,21 @@ def test_bad_manifests_are_located(tmp_path, text, row, column, says):
     assert (caught.value.row, caught.value.column) == (row, column)
 
 
+@pytest.mark.parametrize(
+    "sign", ["", "flipped (source: lower = more stable)", "flipped; higher = better"]
+)
+def test_a_sign_that_was_turned_is_read(tmp_path, sign):
+    text = HEADER + GOOD.replace("higher = better", sign)
+    assert read_manifest(write(tmp_path, text))["sign"].tolist() == [sign]
+
+
 def test_there_is_no_manifest(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_manifest(tmp_path)
+    file = tmp_path / "scores.csv"
+    file.write_text("mutant,score\n")
+    with pytest.raises(DataError, match="this is a file; give the folder"):
+        read_manifest(file)
 
 
 def test_the_four_properties():

@@ -140,6 +140,7 @@ def test_missing_and_broken_notebooks(tmp_path, notebook):
     with pytest.raises(DataError, match=r"did you mean 05_curves\.ipynb"):
         default_parameters(tmp_path / "05_curve.ipynb")
     broken = tmp_path / "broken.ipynb"
-    broken.write_text("not a notebook")
-    with pytest.raises(DataError, match="not a Jupyter notebook"):
-        default_parameters(broken)
+    for text in ("not a notebook", "[]", "{}", "null", '{"cells": 3}', '{"cells": [3]}', "é"):
+        broken.write_text(text, encoding="latin-1")
+        with pytest.raises(DataError, match="not a Jupyter notebook"):
+            default_parameters(broken)
