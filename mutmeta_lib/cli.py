@@ -40,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Few-shot prediction of protein mutation effects with meta-learning.",
 )
+RECORD = typer.Option(help="Name of the wild type in a FASTA file of several.")
 data = typer.Typer(no_args_is_help=True, help="List, check and fetch measurements.")
 app.add_typer(data, name="data")
 app.command("train", no_args_is_help=True)(train_command)
@@ -98,9 +99,7 @@ def data_check(
     property: Annotated[str, typer.Option(help="fitness, stability, solubility or expression.")],
     wild_type: Annotated[str | None, typer.Option(help="The wild-type sequence.")] = None,
     fasta: Annotated[Path | None, typer.Option(help="A FASTA file with the wild type.")] = None,
-    record: Annotated[
-        str | None, typer.Option(help="Name of the wild type in a FASTA file of several.")
-    ] = None,
+    record: Annotated[str | None, RECORD] = None,
     mutant_column: Annotated[str, typer.Option(help="Name of the column of mutations.")] = "mutant",
     score_column: Annotated[str, typer.Option(help="Name of the column of scores.")] = "score",
     drop: Annotated[
@@ -162,12 +161,13 @@ def encode_command(
         str, typer.Option(help="'tiny', a local directory or a Hugging Face name.")
     ] = "tiny",
     max_tokens: Annotated[int | None, typer.Option(help="Shorten the encoder's context.")] = None,
+    record: Annotated[str | None, RECORD] = None,
 ) -> None:
     """Print variants as the tokens that the model sees; sites are underlined and counted from 0."""
     from mutmeta_lib.fasta import read_wild_type
     from mutmeta_lib.mutations import check_sequence, check_variant, format_variant, parse_variant
 
-    wild_type = read_wild_type(sequence) if is_file(sequence) else sequence
+    wild_type = read_wild_type(sequence, record) if is_file(sequence) else sequence
     check_sequence(wild_type)
     variants = [parse_variant(text) for text in mutations]
     for variant in variants:

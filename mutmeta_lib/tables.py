@@ -135,12 +135,14 @@ def _rows(path: Path, text: str, separator: str) -> list[list[str]]:
 def _without(missing: Sequence[str], header: Sequence[str], mend: str) -> DataError:
     if header[0].startswith("#"):
         return DataError("the file begins with a comment", "delete the lines with '#'")
+    if header[0].startswith(">"):
+        return DataError("this is FASTA, not a table", "give the table of scores")
     lower = {name.lower(): name for name in header}
     near = [difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6) for name in missing]
     hints = [f"did you mean '{lower[match[0]]}'?" for match in near if match]
     if any(map(_NUMBER.fullmatch, header)):
         hints.append("is the header missing? Write it above the first row;")
-    columns = " and ".join(f"'{name}'" for name in missing)
+    columns = " and no ".join(f"'{name}'" for name in missing)
     return DataError(
         f"there is no column {columns} (found: {', '.join(header)})", " ".join([*hints, mend])
     )

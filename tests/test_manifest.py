@@ -29,7 +29,7 @@ def test_the_doi_is_optional(tmp_path):
     ("text", "row", "column", "says"),
     [
         (HEADER.replace("target_seq", "seq") + GOOD, 1, "target_seq", "no column 'target_seq'"),
-        ("id,doi\nA,10.1/x\n", 1, "property", "'property' and 'protein' and .*'sign'"),
+        ("id,doi\nA,10.1/x\n", 1, "property", "'property' and no 'protein' and .*'sign'"),
         (HEADER + GOOD + GOOD, 3, "id", "'A' is also in row 2"),
         (HEADER + GOOD.replace("A,", "../A,", 1), 2, "id", "cannot name a file"),
         (HEADER + GOOD.replace("A,", ",", 1), 2, "id", "cannot name a file"),
