@@ -1,7 +1,9 @@
 """Settings for all tests."""
 
+import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 # A shell starts background jobs with Ctrl-C ignored, and processes pass that on; the tests of
@@ -12,3 +14,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # On a busy machine any example may take long; that says nothing about the code.
 settings.register_profile("mutmeta", deadline=None)
 settings.load_profile("mutmeta")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "learn2learn: compares with the package learn2learn")
+
+
+def pytest_runtest_setup(item):
+    """Skip a test marked learn2learn where the package is missing, or fail where it is required."""
+    if item.get_closest_marker("learn2learn") is None:
+        return
+    from mutmeta_lib.maml.learn2learn import has_learn2learn
+
+    if has_learn2learn():
+        return
+    if os.environ.get("MUTMETA_REQUIRE_LEARN2LEARN") == "1":
+        pytest.fail("MUTMETA_REQUIRE_LEARN2LEARN=1, but learn2learn is not installed")
+    pytest.skip("learn2learn is not installed (make learn2learn)")

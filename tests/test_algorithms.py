@@ -100,6 +100,7 @@ def test_zero_steps_of_every_descending_algorithm_are_the_same_joint_training():
         torch.testing.assert_close({key: params[key] for key in START}, maml.params)
 
 
+@pytest.mark.learn2learn
 def test_metasgd_learns_its_rates_and_both_backends_agree():
     ours = train("metasgd").params
     rates = {name: value for name, value in ours.items() if name.startswith("rate.")}

@@ -15,6 +15,7 @@ from mutmeta_lib.records import number, read_record
 SMALL = EsmShape(layers=3, width=32, heads=2)
 
 
+@pytest.mark.learn2learn
 @pytest.mark.parametrize("first_order", [True, False])
 @pytest.mark.parametrize("hidden", [(8, 4), (8,), ()])
 @pytest.mark.parametrize("backend", ["lowrank", "vmap", "torch.func", "recursion"])
@@ -22,6 +23,7 @@ def test_both_sides_of_the_head_case_compute_the_same(backend, hidden, first_ord
     assert largest_difference(head_case(2, first_order, backend, hidden, width=16)) < 1e-4
 
 
+@pytest.mark.learn2learn
 @pytest.mark.parametrize("first_order", [True, False])
 @pytest.mark.parametrize("start", [0, 1, 2])
 def test_both_sides_of_the_encoder_case_compute_the_same(monkeypatch, start, first_order):
@@ -29,6 +31,7 @@ def test_both_sides_of_the_encoder_case_compute_the_same(monkeypatch, start, fir
     assert largest_difference(encoder_case(2, first_order, 12, start)) < 1e-3
 
 
+@pytest.mark.learn2learn
 def test_a_case_is_timed_and_its_work_counted():
     timed = time_case(head_case(3, False, hidden=(8,), width=16), rounds=2)
     row = timed.row(rate=1e9)
@@ -57,6 +60,7 @@ def test_weights_are_the_same_at_every_call_and_leave_torch_alone():
     assert matmul_rate(64, 2) > 0
 
 
+@pytest.mark.learn2learn
 def test_the_quick_benchmark_writes_a_record(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "tiny_latency", lambda rounds: [1.0])
     monkeypatch.setattr("mutmeta_lib.bench.report.head_case", small_head_case)
@@ -73,6 +77,7 @@ def small_head_case(*given, **more):
     return head_case(*given, **({"width": 16, "hidden": (8,)} | more))
 
 
+@pytest.mark.learn2learn
 def test_the_library_function_takes_no_argument(monkeypatch):
     monkeypatch.setattr(report, "_cases", lambda quick: [])
     monkeypatch.setattr(report, "_memory", lambda quick: [])

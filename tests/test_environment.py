@@ -1,6 +1,10 @@
 """pyproject.toml, the pins and environment.yml describe one environment."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,6 +14,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from mutmeta_lib.maml.learn2learn import INSTALL
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -28,7 +34,7 @@ def pins(name: str) -> dict[str, Version]:
         text = line.split("#")[0].strip()
         if not text or text.startswith("-"):
             continue
-        requirement = Requirement(text)
+        requirement = Requirement(text.split(" --")[0])
         (specifier,) = requirement.specifier
         assert specifier.operator == "==", f"{name}: {text} is not an exact pin"
         key = canonicalize_name(requirement.name)
@@ -84,12 +90,52 @@ def test_learn2learn_is_pinned_alike_everywhere():
 
 
 def test_the_learn2learn_command_is_the_same_everywhere():
-    command = (
-        'pip install --no-deps --config-settings "--build-option=build_ext" '
-        "-r requirements-learn2learn.txt"
-    )
     for name in ["environment.yml", "requirements-learn2learn.txt", "Makefile"]:
-        assert command in (ROOT / name).read_text(), name
+        assert INSTALL in (ROOT / name).read_text(), name
+
+
+def make_env(folder: Path, *goals: str, required: str = "0") -> subprocess.CompletedProcess:
+    """`make` where everything can be installed but learn2learn."""
+    for name in ["Makefile", "pyproject.toml", *map(str, ROOT.glob("requirements*.txt"))]:
+        shutil.copy(ROOT / name, folder)
+    (folder / "mutmeta_lib").mkdir(exist_ok=True)
+    (folder / ".venv/bin").mkdir(parents=True, exist_ok=True)
+    python = folder / ".venv/bin/python"
+    python.write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        "*requirements-learn2learn.txt) echo error: command failed; exit 1;;\n"
+        f'-c*) exec "{sys.executable}" "$@";;\nesac\n'
+    )
+    python.chmod(0o755)
+    return subprocess.run(
+        ["make", "--no-print-directory", f"PYTHON={sys.executable}", *goals],
+        cwd=folder,
+        env=os.environ | {"MUTMETA_REQUIRE_LEARN2LEARN": required, "CC": "true", "MAKEFLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_failed_build_of_learn2learn_costs_a_sentence(tmp_path):
+    done = make_env(tmp_path, "env")
+    assert done.returncode == 0
+    assert re.fullmatch(
+        r"learn2learn was not installed: .*, see \.venv/learn2learn\.log; .* are skipped, "
+        r"everything else runs, and 'make learn2learn' tries again\.\n",
+        done.stderr,
+    )
+    assert "command failed" in (tmp_path / ".venv/learn2learn.log").read_text()
+    assert (tmp_path / ".venv/.installed").exists()
+    again = make_env(tmp_path, "learn2learn")
+    assert again.returncode != 0
+    assert again.stderr.startswith(done.stderr)
+
+
+def test_a_failed_build_of_learn2learn_is_an_error_where_it_is_required(tmp_path):
+    done = make_env(tmp_path, "env", required="1")
+    assert done.returncode != 0
+    assert "error: command failed" in done.stderr
+    assert not (tmp_path / ".venv/.installed").exists()
 
 
 def test_changelog_and_citation_know_the_version():

@@ -159,6 +159,7 @@ def slope_along(function, params, gradient, part):
     return exact, (up - down) / 2e-6
 
 
+@pytest.mark.learn2learn
 def test_meta_gradient_equals_finite_differences_and_learn2learn(adapted):
     predictor, params, tasks = Predictor(adapted, hidden=(4,)), start(adapted), drawn(adapted)
     _, gradient, _ = meta_gradient(predictor.loss, params, tasks, LOOP)

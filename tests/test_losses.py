@@ -179,6 +179,7 @@ BASE = toy_predictor()
 TASKS = sample_tasks(toy_encoded(2), 2, support=6, query=8, rng=np.random.default_rng(0))
 
 
+@pytest.mark.learn2learn
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_a_predictor_uses_the_loss_it_names(name):
     predictor = Predictor(BASE.encoder, hidden=(8,), objective=name)

@@ -61,6 +61,7 @@ def test_the_gradient_of_a_rate_equals_the_closed_form(w, c, q, lr):
     assert gradient["w"].item() == pytest.approx(residual * (1 - lr), rel=1e-10, abs=1e-12)
 
 
+@pytest.mark.learn2learn
 @pytest.mark.parametrize("backend", THEIRS)
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("steps", [0, 1, 3])
@@ -74,6 +75,7 @@ def test_learn2learn_gives_the_same_gradients_rates_included(first_order, steps,
     assert moving == [name for name in params if steps or not name.startswith(RATE)]
 
 
+@pytest.mark.learn2learn
 @pytest.mark.parametrize("backend", THEIRS)
 def test_learn2learn_agrees_where_some_parameters_have_no_rate(backend):
     loss, params, tasks = problem_with_rates(seed=3)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from torch.func import grad
 from toy import toy_encoded, toy_predictor
@@ -55,6 +56,7 @@ def test_every_parameter_has_a_gradient():
     assert silent == []
 
 
+@pytest.mark.learn2learn
 def test_learn2learn_agrees_on_the_whole_protein_model():
     pairs = [(task.support, task.query) for task in tasks()]
     for first_order in (False, True):

@@ -280,6 +280,7 @@ def test_a_validation_loss_that_is_not_finite_is_told():
         train_broken(replace(SETTINGS, steps=2), [TRAIN[0]], validation=[TRAIN[1]])
 
 
+@pytest.mark.learn2learn
 def test_both_backends_train_to_the_same_start():
     settings = replace(SETTINGS, steps=2, validate_every=2)
     ours = train(settings)

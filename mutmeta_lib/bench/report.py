@@ -12,6 +12,7 @@ import pandas as pd
 from mutmeta_lib.bench.cases import Case, encoder_case, head_case
 from mutmeta_lib.bench.latency import esm_latency, tiny_latency
 from mutmeta_lib.bench.measure import matmul_rate, memory_row, time_case
+from mutmeta_lib.maml.learn2learn import load_maml
 from mutmeta_lib.records import Record, environment, number, peak_memory_mb
 
 
@@ -55,7 +56,11 @@ def bench(*, quick: bool = False, progress: Callable[[str], None] = lambda line:
         highest round, share of the matmul rate, largest difference of the gradients), ``memory``,
         ``bars``; the numbers named in ``BARS`` and the machine's ``matmul_gflops``.
 
+    Raises:
+        DataError: learn2learn is missing.
+
     """
+    load_maml()  # told now if it is missing, not after the first measurements
     began = datetime.now(UTC)
     progress("matrix products")
     rate = matmul_rate()

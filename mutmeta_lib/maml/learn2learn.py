@@ -24,14 +24,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mutmeta_lib.errors import DataError
 from mutmeta_lib.maml.inner import Batch, InnerLoop, Loss, Params
 from mutmeta_lib.maml.metasgd import RATE, split_rates
 from mutmeta_lib.maml.scope import adapted_names
 
-INSTALL = (
-    "pip install --no-deps --config-settings '--build-option=build_ext' "
-    "-r requirements-learn2learn.txt"
-)
+INSTALL = "pip install --no-deps --use-pep517 -r requirements-learn2learn.txt"
+
+
+def has_learn2learn() -> bool:
+    """Whether the package is installed; only what compares with it needs it."""
+    return "learn2learn" in sys.modules or _init_file() is not None
+
+
+def _init_file() -> str | None:
+    spec = importlib.util.find_spec("learn2learn")
+    return spec.origin if spec else None
 
 
 def _bare_package(name: str, folder: Path) -> None:
@@ -60,20 +68,26 @@ def load_algorithm(module: str) -> types.ModuleType:
     """A module of ``learn2learn.algorithms``: ``maml``, ``meta_sgd`` or ``gbml``.
 
     Raises:
-        ImportError: the package is missing; the message says how to install it.
+        DataError: the package is missing or broken; the message says how to install it.
 
     """
     if "learn2learn" not in sys.modules:
-        spec = importlib.util.find_spec("learn2learn")
-        if spec is None or spec.origin is None:
-            raise ImportError(
-                "the learn2learn backend needs learn2learn 0.2.0, which needs a special install: "
-                f"{INSTALL} (pip >= 23.1); the torch.func backend needs nothing"
+        origin = _init_file()
+        if origin is None:
+            raise DataError(
+                "learn2learn 0.2.0 is not installed",
+                f"install it with {INSTALL} (pip >= 23.1 and a C compiler); "
+                "only comparisons with learn2learn need it",
             )
-        root = Path(spec.origin).parent
+        root = Path(origin).parent
         _bare_package("learn2learn", root)
         _bare_package("learn2learn.algorithms", root / "algorithms")
-    return importlib.import_module(f"learn2learn.algorithms.{module}")
+    try:
+        return importlib.import_module(f"learn2learn.algorithms.{module}")
+    except ImportError as error:
+        raise DataError(
+            f"learn2learn cannot be imported ({error})", f"install it anew with {INSTALL}"
+        ) from error
 
 
 class _LossModule(nn.Module):
