@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mutmeta_lib.distributed import ALONE, Ranks
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.maml import InnerLoop, inner_update, meta_gradient
+from mutmeta_lib.maml import InnerLoop, meta_gradient
 from mutmeta_lib.maml.algorithms import Algorithm, support_and_query
+from mutmeta_lib.maml.autograd import adapt_alone
 from mutmeta_lib.maml.batched import collate
 from mutmeta_lib.maml.inner import Update
 from mutmeta_lib.predictor import Params, Predictor
@@ -114,7 +115,7 @@ def validation_loss(
     params: Params,
     tasks: Sequence[Task],
     loop: InnerLoop,
-    update: Update = inner_update,
+    update: Update = adapt_alone,
     ranks: Ranks = ALONE,
 ) -> float:
     """Mean query loss over tasks after adaptation with ``loop`` (no meta-gradient)."""
@@ -147,9 +148,7 @@ def validate(
             stacked = collate(algorithm.model, pairs, next(iter(state.current.values())).device)
             loss = float(together(state.params(), stacked, loop).mean())
     else:
-        loss = validation_loss(
-            algorithm.model, state.params(), tasks, loop, algorithm.update, ranks
-        )
+        loss = validation_loss(algorithm.model, state.params(), tasks, loop, algorithm.adapt, ranks)
     if not np.isfinite(loss) and ranks.first:
         warnings.warn(f"meta-step {step}: the validation loss is not finite", stacklevel=3)
     if loss < state.best_loss:

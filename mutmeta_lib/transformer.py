@@ -116,7 +116,8 @@ class TinyTransformer(nn.Module):
                 f"a width of {width} cannot be shared by {heads} heads",
                 "choose a width that is a multiple of twice the number of heads",
             )
-        self.embedding = skip_init(nn.Embedding, tokens, width)
+        # `skip_init` of an embedding imports torch's compiler, a second for nothing.
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(tokens, width), freeze=False)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.register_buffer("positions", sinusoidal_positions(max_tokens, width), persistent=False)

@@ -14,6 +14,7 @@ from toy import EACH_BACKEND, toy_encoded
 from mutmeta_lib.encoders import load_encoder, tiny_encoder
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.maml import InnerLoop, inner_update, meta_gradient
+from mutmeta_lib.maml.autograd import adapt_alone
 from mutmeta_lib.maml.scope import adapted_names, layer_of
 from mutmeta_lib.predictor import Predictor
 from mutmeta_lib.tasks import sample_tasks
@@ -59,6 +60,15 @@ def test_head_and_encoder_are_a_partition_in_order(names):
 @pytest.mark.parametrize("scope", SCOPES)
 def test_exactly_the_scope_moves_in_the_inner_loop(scope):
     assert moved(InnerLoop(0.1, 2, scope=scope)) == set(adapted_names(PARAMS, scope))
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_adaptation_that_nothing_goes_through_has_the_same_bits(scope):
+    loop = InnerLoop(0.1, 3, first_order=True, scope=scope)
+    alone, ours = (
+        update(loss, PARAMS, TASKS[0][0], loop) for update in (adapt_alone, inner_update)
+    )
+    torch.testing.assert_close(alone, ours, rtol=0, atol=0)
 
 
 def test_scopes_grow_with_the_number_of_layers():

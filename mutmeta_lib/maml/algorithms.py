@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.maml.autograd import adapt_alone
 from mutmeta_lib.maml.batched import (
     TaskLosses,
     batched_gradient,
@@ -75,6 +76,11 @@ class Algorithm:
     training_loop: Callable[[InnerLoop], InnerLoop] = _unchanged
     batches: Callable[[Task], Batches] = support_and_query
     through: bool = True
+
+    @property
+    def adapt(self) -> Update:
+        """``update`` where no gradient is taken through it."""
+        return adapt_alone if self.update is inner_update else self.update
 
     def losses(self, loop: InnerLoop) -> dict[str, TaskLosses]:
         """Query losses of many tasks at once by name, where this algorithm and model have any."""
