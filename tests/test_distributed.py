@@ -1,13 +1,12 @@
 """Two processes on CPUs, talking by gloo, do what one does."""
 
 import math
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,17 +18,40 @@ from mutmeta_lib.checkpoints import load_checkpoint
 from mutmeta_lib.distributed import ALONE, Ranks, launched
 from mutmeta_lib.errors import DataError
 
-HERE = Path(toy_ranks.__file__).parent
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-LAUNCH += ["--num_machines", "1", "--main_process_port", "0"]
-LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+CONTEXT = multiprocessing.get_context("forkserver")
+# Forked from a process that has imported them; torch imports the last of these when first used.
+CONTEXT.set_forkserver_preload(["toy_ranks", "accelerate", "torch._dynamo"])
 RUNS = [name for name in toy_ranks.RUNS if name != "stop"]
 # One process may add four tasks in another order than two: equal up to rounding, here of float64.
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
 
 
-def environment(**more):
-    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+def work(rank, port, out, err, *arguments):
+    """One of two processes, with the environment and the streams that a launcher gives."""
+    for stream, file in ((sys.stdout, out), (sys.stderr, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), stream.fileno())
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    toy_ranks.main(*arguments)
+
+
+def start_two(folder, *arguments):
+    """Two processes that begin to work together; what they say goes to files in ``folder``."""
+    pytest.importorskip("accelerate")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        CONTEXT.Process(
+            target=work,
+            args=(rank, port, folder / f"out {rank}", folder / f"err {rank}", *arguments),
+        )
+        for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    return processes
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +63,11 @@ def one(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    pytest.importorskip("accelerate")
     folder = tmp_path_factory.mktemp("two")
-    done = subprocess.run(
-        [*LAUNCH, toy_ranks.__file__, str(folder)],
-        cwd=HERE,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    processes = start_two(folder, folder)
+    for rank, process in enumerate(processes):
+        process.join(timeout=120)
+        assert process.exitcode == 0, (folder / f"err {rank}").read_text()
     return folder
 
 
@@ -119,44 +135,24 @@ def test_processes_with_other_arguments_are_refused(two):
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
-def test_the_others_do_not_wait_for_one_that_is_gone(end):
-    pytest.importorskip("accelerate")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, toy_ranks.__file__],
-            cwd=HERE,
-            env=environment(
-                RANK=str(rank),
-                LOCAL_RANK=str(rank),
-                WORLD_SIZE="2",
-                LOCAL_WORLD_SIZE="2",
-                MASTER_ADDR="127.0.0.1",
-                MASTER_PORT=str(port),
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    first, other = processes
+def test_the_others_do_not_wait_for_one_that_is_gone(end, tmp_path):
+    processes = first, other = start_two(tmp_path)
+    said, told = tmp_path / "out 0", tmp_path / "err 0"
     try:
-        while (line := first.stdout.readline().strip()) != "3":
-            assert line, first.communicate()[1]
-        other.send_signal(end)
+        while not said.exists() or "3" not in said.read_text().split():
+            assert first.is_alive(), told.read_text()
+            time.sleep(0.01)
+        os.kill(other.pid, end)
         began = time.monotonic()
-        _, told = first.communicate(timeout=60)
+        first.join(timeout=60)
         assert time.monotonic() - began < 30
     finally:
         for process in processes:
             process.kill()
-            process.communicate()
-    assert first.returncode == 1
-    assert "another process of this run has ended or does not answer; look at" in told
-    assert "Traceback" not in told
+            process.join()
+    assert first.exitcode == 1
+    assert "another process of this run has ended or does not answer; look at" in told.read_text()
+    assert "Traceback" not in told.read_text()
 
 
 @given(n=st.integers(0, 20), size=st.integers(1, 8))

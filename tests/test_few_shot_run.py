@@ -25,6 +25,11 @@ ASKED = {
     "shots": (2, 5),
     "seeds": 1,
     "meta_steps": 2,
+    "tasks_per_step": 1,
+    "support": 4,
+    "query": 4,
+    "inner_steps": 1,
+    "adapt_steps": 2,
     "first_order": True,
     "max_query": 12,
     "folds": (0, 1),
@@ -188,7 +193,7 @@ def test_a_killed_worker_costs_no_finished_work(straight, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="asks for the processes of a group")
 def test_ctrl_c_ends_the_command_and_its_workers_with_one_sentence(tmp_path):
     command = "-m mutmeta_lib.cli evaluate --per-protein 1 --methods maml,ridge --shots 2 --seeds 9"
-    command += f" --meta-steps 2 --device cpu --workers 2 --checkpoint-dir {tmp_path}"
+    command += f" --meta-steps 1 --device cpu --workers 2 --checkpoint-dir {tmp_path}"
     process = subprocess.Popen(
         [sys.executable, *command.split()],
         stdout=subprocess.PIPE,

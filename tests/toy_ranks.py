@@ -1,11 +1,9 @@
-"""Small meta-training runs that one process or several do: what ``accelerate launch`` starts.
+"""Small meta-training runs that one process or several do: as ``accelerate launch`` starts them.
 
 All numbers are float64. In float32 Adam turns the rounding of gradients that ought to be 0 (such as
 that of a bias added to all attention keys) into steps of its own, and hides what is compared here.
 """
 
-import json
-import os
 import signal
 import sys
 import warnings
@@ -88,7 +86,6 @@ def killed_and_resumed(folder: Path, ranks: Ranks):
 
 def all_runs(folder: Path, ranks: Ranks) -> None:
     """Do every run; each process keeps what it saw in files of its own."""
-    torch.set_num_threads(1)
     runs = {name: lambda given=given: outcome(ranks, *given) for name, given in RUNS.items()}
     runs["resumed"] = lambda: killed_and_resumed(folder, ranks)
     runs["other seed"] = lambda: outcome(ranks, SOUND, SETTINGS, seed=ranks.rank)
@@ -103,15 +100,11 @@ def endless(ranks: Ranks) -> None:
     train(SOUND, replace(SETTINGS, steps=10**6, validate_every=10**6), ranks, **say)
 
 
-if __name__ == "__main__":
+def main(folder: Path | None = None) -> None:
+    """Do all runs and keep them in ``folder``; without one, train without end."""
     torch.set_num_threads(1)
-    if len(sys.argv) > 1:
-        with launched("cpu") as ranks:
-            all_runs(Path(sys.argv[1]), ranks)
-    else:
-        print(json.dumps({"pid": os.getpid()}), flush=True)
-        try:
-            with launched("cpu", timeout=5) as ranks:
-                endless(ranks)
-        except DataError as error:
-            sys.exit(str(error))
+    try:
+        with launched("cpu", timeout=120 if folder else 5) as ranks:
+            all_runs(folder, ranks) if folder else endless(ranks)
+    except DataError as error:
+        sys.exit(str(error))
