@@ -43,6 +43,8 @@ endef
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Where Python is told to keep no bytecode, each of many processes would compile the library anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help env learn2learn book published runs full-runs copies test lint format notebooks figures demo-data clean distclean
