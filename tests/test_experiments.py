@@ -217,9 +217,11 @@ def test_break_even():
 
 
 def test_cuts_keep_every_protein():
-    assays = load_assays("demo", per_protein=2)
-    assert {a.protein for a in assays} == {a.protein for a in load_assays("demo")}
+    assays, whole = load_assays("demo", per_protein=2), load_assays("demo")
+    assert {a.protein for a in assays} == {a.protein for a in whole}
     assert max(pd.Series([(a.protein, a.property) for a in assays]).value_counts()) == 2
+    table = pd.DataFrame([(a.protein, a.property, a.id) for a in whole])
+    assert [a.id for a in assays] == sorted(table.sort_values(2).groupby([0, 1]).head(2)[2])
     predictor = make_predictor("tiny", "sites", seed=0, device="cpu")
     fold = encode_fold(protein_folds(assays, 3)[0], assays, "separator", predictor)
     proteins = [{a.assay.protein for a in side} for side in vars(fold).values()]
