@@ -17,13 +17,15 @@ import io
 import zipfile
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 from scipy.stats import spearmanr
 
 from mutmeta_lib.assays import demo_dir
-from mutmeta_lib.mutations import Substitution, Variant, apply_variant, difference, format_variant
+from mutmeta_lib.mutations import Substitution, Variant, apply_variant, format_variant
 
 WHEEL_SHA256 = "b54077ee40a94892ace26b609b1b6778bc906e14483d7e74f8258c9731871e57"
 N_BACKGROUNDS = 24
@@ -174,8 +176,15 @@ def make_scans(
 
 def to_variants(sequences: dict[str, float], wild_type: str, sign: int) -> Scores:
     """Turn sequences into variants, with scores turned so that higher is better."""
+    texts = list(sequences)
+    letters = np.frombuffer("".join(texts).encode(), "S1").reshape(len(texts), len(wild_type))
+    rows, places = np.nonzero(letters != np.frombuffer(wild_type.encode(), "S1"))
+    change = cache(Substitution)  # half a million sequences share a few thousand of them
+    variants: list[Variant] = [()] * len(texts)
+    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+        variants[row] += (change(place + 1, wild_type[place], texts[row][place]),)
     # 0.0 + keeps a flipped zero from being written as -0.
-    return {difference(wild_type, s): 0.0 + sign * y for s, y in sequences.items()}
+    return {v: 0.0 + sign * y for v, y in zip(variants, sequences.values(), strict=True)}
 
 
 def signs(name: str, variants: Scores, stops: dict[str, float]) -> str:
