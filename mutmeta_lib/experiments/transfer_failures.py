@@ -1,5 +1,7 @@
 """Failure signatures: where MAML loses, and what those assays have in common."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
@@ -57,12 +59,16 @@ def signatures(failures: pd.DataFrame, n_boot: int = 1000) -> pd.DataFrame:
 def _correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, n_boot: int) -> dict:
     rng = np.random.default_rng(0)
     members = [np.flatnonzero(clusters == one) for one in np.unique(clusters)]
-    drawn = []
-    for _ in range(n_boot):
-        picks = rng.integers(len(members), size=len(members))
+
+    @cache  # of few clusters there are few resamples
+    def resampled(*picks: int) -> float:
         rows = np.concatenate([members[pick] for pick in picks])
-        if np.ptp(x[rows]) > 0 and np.ptp(y[rows]) > 0:
-            drawn.append(spearmanr(x[rows], y[rows]).statistic)
+        if np.ptp(x[rows]) == 0 or np.ptp(y[rows]) == 0:
+            return np.nan
+        return spearmanr(x[rows], y[rows]).statistic
+
+    picks = rng.integers(len(members), size=(n_boot, len(members)))
+    drawn = [value for one in picks.tolist() if not np.isnan(value := resampled(*one))]
     low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (np.nan, np.nan)
     value = float(spearmanr(x, y).statistic)
     return {"mean": value, "low": low, "high": high, "n_assays": len(x), "n_units": len(members)}
