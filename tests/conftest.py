@@ -3,6 +3,10 @@
 import os
 import signal
 
+# Before torch is imported: on several threads, models as small as those of the tests take ten times
+# as long, all the more where several processes test beside each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 
