@@ -146,7 +146,10 @@ def data_fetch(
 ) -> None:
     """Download ProteinGym's substitution assays from their Zenodo record."""
     from mutmeta_lib.download import fetch_proteingym
+    from mutmeta_lib.drafts import check_writable
 
+    if cache_dir is not None:
+        check_writable(cache_dir / "x")
     out().print(str(fetch_proteingym(cache_dir)), markup=False)
 
 
@@ -261,9 +264,12 @@ def sweep_command(
         raise typer.Exit(2)
     sweep = read_sweep(file)
 
+    from mutmeta_lib.drafts import check_writable
     from mutmeta_lib.sweep_outcomes import index_path, planned
     from mutmeta_lib.sweep_ray import run_sweep
 
+    if not dry_run:
+        check_writable(index_path(sweep))
     results = planned(sweep) if dry_run else run_sweep(sweep, progress=say_progress)
     console = out()
     console.print(sweep_table(results))
@@ -332,9 +338,9 @@ def evaluate_command(
     check_known([metric], REPORTED, "metric")
     check_known(names, ALL_METHODS, "method")
     check_device(device)
-    for path in (output, checkpoint_dir and Path(checkpoint_dir, "part")):
-        if path is not None:
-            check_writable(path)
+    folders = [folder for folder in (checkpoint_dir, cache_dir, log_dir) if folder]
+    for path in ([output] if output else []) + [Path(folder, "x") for folder in folders]:
+        check_writable(path)
     record = few_shot_experiment(
         data_dir=data_dir,
         encoder=encoder,

@@ -15,8 +15,11 @@ def bench_command(
 ) -> None:
     """Time the engine against learn2learn's loop on this machine, and print the bars."""
     from mutmeta_lib.bench.report import bench
+    from mutmeta_lib.drafts import check_writable
     from mutmeta_lib.records import write_record
 
+    if output is not None:
+        check_writable(output)
     record = bench(quick=quick, progress=say_progress)
     if output is not None:
         write_record(record, output)

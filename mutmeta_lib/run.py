@@ -46,6 +46,8 @@ def run_notebook(
     notebook, output = Path(notebook), Path(output)
     chosen = dict(profile_parameters(notebook, profile)) if profile else {}
     chosen = check_parameters(notebook, chosen | dict(parameters or {}))
+    if output.suffix != ".ipynb":
+        raise DataError("an executed copy is a notebook", "name it .ipynb", file=output)
     if output.exists() and output.samefile(notebook):
         raise DataError("the output is the notebook itself", "choose another name", file=output)
     check_writable(output)

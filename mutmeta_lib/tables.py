@@ -214,6 +214,9 @@ def parse_number(text: str) -> float:
         plain, decimal = text.replace(",", ""), text.replace(",", ".")
         either = f"{plain} or {decimal}" if text.count(",") == 1 else plain
         raise DataError(f"'{text}' has a thousands separator or decimal comma", f"write {either}")
+    if re.fullmatch(r"[+-]?[0-9]{1,3}(\.[0-9]{3})+,[0-9]+", text):
+        plain = text.replace(".", "").replace(",", ".")
+        raise DataError(f"'{text}' has thousands separators and a decimal comma", f"write {plain}")
     if _DECIMAL_COMMA.fullmatch(text):
         raise DataError(f"'{text}' has a decimal comma", f"write {text.replace(',', '.')}")
     raise DataError(f"'{text}' is not a number", "correct it or leave the row out")

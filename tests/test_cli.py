@@ -259,6 +259,9 @@ def test_run_does_not_replace_its_own_source(notebook, monkeypatch):
         done = inside("run", str(notebook), "-o", output)
         assert done.exit_code == 2
         assert "the output is the notebook itself" in done.stderr
+    # The text that a notebook is paired with is its source as well.
+    done = inside("run", str(notebook), "-o", "01_a.md")
+    assert (done.exit_code, "name it .ipynb" in done.stderr) == (2, True)
     assert notebook.read_bytes() == source
 
 
@@ -268,6 +271,10 @@ def test_run_does_not_replace_its_own_source(notebook, monkeypatch):
         (["run", "01_a.ipynb"], "-o"),
         (["evaluate"], "--output"),
         (["evaluate"], "--checkpoint-dir"),
+        (["evaluate"], "--cache-dir"),
+        (["evaluate"], "--log-dir"),
+        (["bench", "--quick"], "--output"),
+        (["data", "fetch"], "--cache-dir"),
         (["train"], None),
         (["train", "x.safetensors"], "--checkpoint"),
         (["train", "x.safetensors"], "--log-dir"),
@@ -285,10 +292,10 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     monkeypatch.setattr("papermill.execute_notebook", work)
     monkeypatch.chdir(notebook.parent)
     # A file in place of a folder stops every user, root as well.
-    target = [*([option] if option else []), "01_a.ipynb/out"]
+    target = [*([option] if option else []), "01_a.ipynb/out.ipynb"]
     done = inside(*arguments, *target)
     assert done.exit_code == 2
-    assert "01_a.ipynb/out" in done.stderr
+    assert "01_a.ipynb" in done.stderr
     assert "cannot be written" in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -188,7 +188,7 @@ def test_what_word_processors_make_of_numbers_is_read(text, value):
         ("0,312", "decimal comma; write 0.312"),
         ("1,234", "thousands separator or decimal comma; write 1234 or 1.234"),
         ("1,234,567", "thousands separator.*write 1234567"),
-        ("1.234,5", "not a number"),
+        ("1.234,5", "thousands separators and a decimal comma; write 1234.5"),
         ("1_000", "not a number"),
         ("0x1F", "not a number"),
         ("1.2.3", "not a number"),
