@@ -160,9 +160,26 @@ def alive(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 def test_ctrl_c_cancels_cleanly(tmp_path):
     pytest.importorskip("ray")
+    # Now and then Ray 2.60 aborts over a check of its own when a task ends while it is cancelled.
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        code, told, index = interrupted_sweep(folder)
+        if "a bug in Ray" not in told:
+            break
+    assert code == 130, told
+    assert "of 3 runs are finished, and will be skipped next time" in told.splitlines()[-1]
+    assert "Traceback" not in told
+    states = {run["state"] for run in json.loads(index.read_text())["runs"]}
+    assert states == {"finished", "stopped"}
+    assert not list(index.parent.glob(".*.part"))
+    wait_for(lambda: not kernels(folder), 20)
+
+
+def interrupted_sweep(folder: Path) -> tuple[int, str, Path]:
+    """Press Ctrl-C when one run is finished and one under way: exit code, stderr and index."""
     grid = {"mood": ["fine", "slow", "fine too"]}
-    parameters = {"scratch": str(tmp_path)}
-    path = write_sweep(tmp_path, parameters=parameters, grid=grid, cpus_per_run=1)
+    path = write_sweep(folder, parameters={"scratch": str(folder)}, grid=grid, cpus_per_run=1)
     process = subprocess.Popen(
         [*COMMAND, str(path)],
         stdout=subprocess.PIPE,
@@ -171,22 +188,16 @@ def test_ctrl_c_cancels_cleanly(tmp_path):
         env=ENVIRONMENT,
         start_new_session=True,
     )
-    index = tmp_path / "sweeps/runs/sweep.index.json"
+    index = folder / "sweeps/runs/sweep.index.json"
     try:
         wait_for(
-            lambda: tries(tmp_path, "slow") and index.exists() and '"finished"' in index.read_text()
+            lambda: tries(folder, "slow") and index.exists() and '"finished"' in index.read_text()
         )
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, told = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130, told
-    assert "of 3 runs are finished, and will be skipped next time" in told.splitlines()[-1]
-    assert "Traceback" not in told
-    states = {run["state"] for run in json.loads(index.read_text())["runs"]}
-    assert states == {"finished", "stopped"}
-    assert not list(index.parent.glob(".*.part"))
-    wait_for(lambda: not kernels(tmp_path), 20)
+    return process.returncode, told, index
 
 
 def kernels(folder: Path) -> list[int]:
