@@ -224,7 +224,7 @@ def _recognise(part: str, text: str) -> tuple[Notation, re.Match]:
     for mended in (part.upper(), re.sub("[A-Za-z]{3}", lambda code: code[0].title(), part)):
         if part and _match(mended):
             raise DataError(f"'{part}'{where} has letters in the wrong case", f"write {mended}")
-    if part.isalpha() and len(part) > 3:
+    if part.isalpha() and part.isupper() and len(part) > 3:
         raise DataError(
             f"'{part}' looks like a sequence, not a mutation",
             "write the changes as A24G:F30L; `difference` finds them",

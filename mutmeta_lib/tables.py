@@ -94,6 +94,8 @@ def read_columns(
         rows.pop()
     if not rows:
         raise DataError("the file is empty", "give a csv file with a header", file=path)
+    if not any(rows[0]):
+        raise DataError("the first row is empty", "begin with the header", file=path, row=1)
     for name in names:
         if rows[0].count(name) > 1:
             place = {"file": path, "row": 1, "column": name}
@@ -137,6 +139,8 @@ def _without(missing: Sequence[str], header: Sequence[str], mend: str) -> DataEr
         return DataError("the file begins with a comment", "delete the lines with '#'")
     if header[0].startswith(">"):
         return DataError("this is FASTA, not a table", "give the table of scores")
+    if len(header) == 1 and not set(missing).isdisjoint(header[0].split()):
+        return DataError("cells are separated by blanks", "separate them by commas")
     lower = {name.lower(): name for name in header}
     near = [difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6) for name in missing]
     hints = [f"did you mean '{lower[match[0]]}'?" for match in near if match]

@@ -163,6 +163,7 @@ def test_what_is_no_substitution_is_named_for_what_it_is(text, what, drop):
         ("D٧N", "as in A24G"),
         ("D7N:F12", "'F12' in 'D7N:F12' is not a substitution"),
         ("MKTAYIAK", "looks like a sequence"),
+        ("mutant", "'mutant' is not a substitution"),
         ("p.(Asp7Asn)", "write p.Asp7Asn"),
         ("c.71C>G", "nucleotide"),
         ("target:n.1A>T", "nucleotide"),

@@ -69,6 +69,8 @@ def test_gzip(tmp_path):
         ("Mutant,score\nA1G,1\n", 1, "mutant", "did you mean 'Mutant'"),
         ("mutants,Score\nA1G,1\n", 1, "mutant", "'mutant' and no 'score'.*'mutants'.*'Score'"),
         ("A1G,1\nA1C,2\n", 1, "mutant", "is the header missing"),
+        ("\n\nmutant,score\nA1G,1\n", 1, None, "the first row is empty; begin with the header"),
+        ("mutant score\nA1G 1\n", 1, "mutant", "separated by blanks; separate them by commas"),
         (">p\nMKT\n", 1, "mutant", "this is FASTA, not a table"),
         ("# a comment\nmutant,score\nA1G,1\n", 1, "mutant", "delete the lines with '#'"),
         ("mutant,score,score\nA1G,1,2\n", 1, "score", "'score' twice; keep one"),
