@@ -264,12 +264,9 @@ def sweep_command(
         raise typer.Exit(2)
     sweep = read_sweep(file)
 
-    from mutmeta_lib.drafts import check_writable
     from mutmeta_lib.sweep_outcomes import index_path, planned
     from mutmeta_lib.sweep_ray import run_sweep
 
-    if not dry_run:
-        check_writable(index_path(sweep))
     results = planned(sweep) if dry_run else run_sweep(sweep, progress=say_progress)
     console = out()
     console.print(sweep_table(results))

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mutmeta_lib.drafts import check_writable
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.records import duration
 from mutmeta_lib.sweep import Sweep
@@ -22,6 +23,7 @@ from mutmeta_lib.sweep_outcomes import (
     clear,
     execute_run,
     finished,
+    index_path,
     last_line,
     planned,
     write_index,
@@ -45,7 +47,8 @@ def run_sweep(
     as it is, and left running.
 
     Raises:
-        DataError: Ray is missing, the cluster does not answer, or no machine has what a run needs.
+        DataError: Ray is missing, the cluster does not answer, no machine has what a run needs, or
+            the output cannot be written.
         KeyboardInterrupt: Ctrl-C; runs under way are cancelled, finished ones stay.
 
     """
@@ -60,6 +63,7 @@ def run_sweep(
             tell(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already")
         with _ray_at(ray, sweep.address):
             _check_resources(ray, sweep)
+            check_writable(index_path(sweep))
             write_index(sweep, runs, outcomes)
             _schedule(ray, sweep, runs, todo, outcomes, tell)
     write_index(sweep, runs, outcomes)
