@@ -188,7 +188,7 @@ def check_table(
     columns = read_columns(
         path,
         [mutant_column, score_column],
-        instead={mutant_column: _SEQUENCES},
+        instead={"mutant": _SEQUENCES},  # not for a name that was given, and may be mistyped
         mend=_NAME_COLUMNS,
     )
     mutations = next(name for name in (mutant_column, *_SEQUENCES) if name in columns)

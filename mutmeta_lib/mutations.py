@@ -186,7 +186,7 @@ def _parts(text: str) -> list[str]:
     if match := re.match(r"(?:([^:]+):)?([cgmnopr])\.", text):
         if match[2] != "p":
             raise DataError(f"'{text}' is a nucleotide variant", "give its protein change, p.")
-        if match[1]:
+        if match[1] and not _match(match[1].removeprefix("p.")):
             raise DataError(
                 f"'{text}' names the sequence {match[1]}",
                 f"leave '{match[1]}:' out; positions count on the wild type given",

@@ -29,7 +29,7 @@ MISSING = frozenset({"", "na", "nan", "n/a", "#n/a", "null", "none", "-", "--", 
 
 _SEPARATORS = ",;\t|"
 _EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
 _MINUS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-"))
@@ -161,7 +161,7 @@ def _check_rows(path, header, body) -> None:
             raise DataError("the row is empty", "delete the row", **place)
         if len(cells) != len(header):
             if len(cells) > len(header) and not any(cells[len(header) :]):
-                mend = "delete the separator at its end"
+                mend = "write decimals with a point, and delete the separator left over at its end"
             elif len(cells) > len(header):
                 mend = "quote cells that hold a separator, and write decimals with a point"
             else:

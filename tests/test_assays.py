@@ -150,6 +150,12 @@ def test_a_table_of_sequences(tmp_path, name):
     assert assay.scores.tolist() == [1, 2, 3]
 
 
+def test_a_mistyped_column_of_mutations_is_not_replaced_by_sequences(tmp_path):
+    path = write(tmp_path / "a.csv", f"hgvs_pro,sequence,score\np.Lys2Arg,{WT},1\n")
+    with pytest.raises(DataError, match=r"no column 'hgvs_prot'.*did you mean 'hgvs_pro'"):
+        read_table(path, WT, property="fitness", mutant_column="hgvs_prot")
+
+
 def test_rows_left_out_are_counted(tmp_path):
     text = "mutant,score\nK2K,1\nK2R,2\np.Thr3=,3\nA4*,0\nT3A,NA\n"
     path = write(tmp_path / "a.csv", text)

@@ -88,6 +88,8 @@ READ = {
         ("p.[D7N;F12L]", "D7N:F12L"),
         ("p.Asp7Asn;p.Phe12Leu", "D7N:F12L"),
         ("p.D7N p.F12L", "D7N:F12L"),
+        ("p.Asp7Asn:p.Phe12Leu", "D7N:F12L"),
+        ("F12L:p.D7N", "D7N:F12L"),
     ],
 }
 
