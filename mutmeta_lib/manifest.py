@@ -22,7 +22,11 @@ def check_property(name: str) -> None:
         raise DataError(f"'{name}' is not a property", f"use one of {', '.join(PROPERTIES)}")
 
 
-_LOWER = re.compile(r"(as in source:? *)?(lower|low|smaller|negative)\b", re.IGNORECASE)
+_LOWER = re.compile(
+    r"(as in source:? *)?(lower|low|smaller|negative)\b"
+    r"|(?!flipped).*(\b(lower|smaller) *(=|is) *better|\bhigher *(=|is) *worse)",
+    re.IGNORECASE,
+)
 _MANIFEST_COLUMNS = ("id", "property", "protein", "target_seq", "n_proteins", "score_units", "sign")
 
 

@@ -158,7 +158,7 @@ def _agreement(
 ) -> list[DataError]:
     if MUTATED not in columns:
         return []
-    expected, found = apply_variant(variant, wild_type), columns[MUTATED][i]
+    expected, found = apply_variant(variant, wild_type), columns[MUTATED][i].removesuffix("*")
     if found == expected:
         return []
     if len(expected) != len(found):

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from golden_studies import IDS
 
 from mutmeta_lib.assays import read_demo
 from mutmeta_lib.experiments import (
@@ -24,14 +25,6 @@ from mutmeta_lib.records import read_record, result
 from mutmeta_lib.splits import protein_folds
 from mutmeta_lib.tasks import encode_assay
 
-IDS = (
-    "ABETA42_SEUMA2021_on_D1V",
-    "ABETA42_SEUMA2021_on_F4S",
-    "GB1_OLSON2014_on_Q2H",
-    "GB1_NISTHAL2019_on_WT",
-    "TDP43_BOLOGNESI2019_on_N2K",
-    "TDP43_BOLOGNESI2019_on_S3R",
-)
 SMALL = {"ids": IDS, "meta_steps": 2, "tasks_per_step": 1, "support": 4, "query": 4}
 FEW = {
     **SMALL,

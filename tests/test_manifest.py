@@ -37,6 +37,8 @@ def test_the_doi_is_optional(tmp_path):
         (HEADER + GOOD.replace("MKT", "MK1"), 2, "target_seq", "'1' at position 3"),
         (HEADER + GOOD.replace("MKT,1", "MKT,0"), 2, "n_proteins", "not a count"),
         (HEADER + GOOD.replace("MKT,1", "MKT,x"), 2, "n_proteins", "not a count"),
+        (HEADER + GOOD.replace("higher", "ddG: lower"), 2, "sign", "higher is better"),
+        (HEADER + GOOD.replace("better", "worse"), 2, "sign", "higher is better"),
         (HEADER + GOOD.replace("higher", "Lower"), 2, "sign", "multiply the scores by -1"),
         (HEADER + GOOD.replace("higher", "as in source: lower"), 2, "sign", "higher is better"),
     ],
@@ -49,7 +51,7 @@ def test_bad_manifests_are_located(tmp_path, text, row, column, says):
 
 
 @pytest.mark.parametrize(
-    "sign", ["", "flipped (source: lower = more stable)", "flipped; higher = better"]
+    "sign", ["", "flipped (source: lower = better)", "flipped; higher = better"]
 )
 def test_a_sign_that_was_turned_is_read(tmp_path, sign):
     text = HEADER + GOOD.replace("higher = better", sign)

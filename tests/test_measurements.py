@@ -86,7 +86,8 @@ def test_a_sequence_in_place_of_a_mutation_is_judged_as_one(sequence, says, drop
     ],
 )
 def test_a_mutated_sequence_must_agree(sequence, says):
-    assert read(["K2R"], mutated=["MRTAYIAKQR"]).problems == []
+    for sequence_read in ("MRTAYIAKQR", "MRTAYIAKQR*"):
+        assert read(["K2R"], mutated=[sequence_read]).problems == []
     (problem,) = read(["K2R"], mutated=[sequence]).problems
     assert says in str(problem)
     assert (problem.row, problem.column) == (2, "mutated_sequence")
