@@ -95,9 +95,10 @@ test: $(STAMP) ## run all tests, the committed notebooks among them
 	HF_HUB_OFFLINE=1 $(BIN)/pytest tests mutmeta_lib -q -n $(JOBS) --dist loadfile
 	HF_HUB_OFFLINE=1 $(BIN)/pytest --nbval-lax --nbval-current-env notebooks/ -q -n $(JOBS) --dist loadfile
 
-lint: $(STAMP) ## check style (ruff)
+lint: $(STAMP) ## check style (ruff) and that rooms import downwards (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --config pyproject.toml
 
 format: $(STAMP) ## mend style (ruff)
 	$(BIN)/ruff check --fix .

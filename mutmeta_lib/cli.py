@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mutmeta_lib import __version__
-from mutmeta_lib.cli_bench import bench_command
-from mutmeta_lib.cli_train import train_command
-from mutmeta_lib.console import (
+from mutmeta_lib.app.cli_bench import bench_command
+from mutmeta_lib.app.cli_train import train_command
+from mutmeta_lib.app.console import (
     Commands,
     DropCommand,
     NameValueCommand,
@@ -74,7 +74,7 @@ def data_list(
     ] = None,
 ) -> None:
     """List the assays of a data directory."""
-    from mutmeta_lib.assays import PROTEINGYM_UNFLIPPED, demo_dir, read_data_dir
+    from mutmeta_lib.data.assays import PROTEINGYM_UNFLIPPED, demo_dir, read_data_dir
 
     with said_warnings():
         assays = read_data_dir(demo_dir() if data_dir == "demo" else data_dir, properties=property)
@@ -111,9 +111,9 @@ def data_check(
     ] = "",
 ) -> None:
     """Check a table of your own; every problem is listed, with its row and the mend."""
-    from mutmeta_lib.assays import check_table
-    from mutmeta_lib.fasta import read_wild_type
-    from mutmeta_lib.manifest import check_property
+    from mutmeta_lib.data.assays import check_table
+    from mutmeta_lib.data.fasta import read_wild_type
+    from mutmeta_lib.data.manifest import check_property
 
     check_property(property)
     if (wild_type is None) == (fasta is None):
@@ -145,8 +145,8 @@ def data_fetch(
     ] = None,
 ) -> None:
     """Download ProteinGym's substitution assays from their Zenodo record."""
-    from mutmeta_lib.download import fetch_proteingym
-    from mutmeta_lib.drafts import check_writable
+    from mutmeta_lib.data.download import fetch_proteingym
+    from mutmeta_lib.records.drafts import check_writable
 
     if cache_dir is not None:
         check_writable(cache_dir / "x")
@@ -167,8 +167,13 @@ def encode_command(
     record: Annotated[str | None, RECORD] = None,
 ) -> None:
     """Print variants as the tokens that the model sees; sites are underlined and counted from 0."""
-    from mutmeta_lib.fasta import read_wild_type
-    from mutmeta_lib.mutations import check_sequence, check_variant, format_variant, parse_variant
+    from mutmeta_lib.data.fasta import read_wild_type
+    from mutmeta_lib.data.variants import (
+        check_sequence,
+        check_variant,
+        format_variant,
+        parse_variant,
+    )
 
     wild_type = read_wild_type(sequence, record) if is_file(sequence) else sequence
     check_sequence(wild_type)
@@ -177,8 +182,8 @@ def encode_command(
         check_variant(variant, wild_type)
 
     # Only now: these import torch.
-    from mutmeta_lib.encoders import load_encoder
-    from mutmeta_lib.encoding import ENCODINGS, encode
+    from mutmeta_lib.models.encoders import load_encoder
+    from mutmeta_lib.tasks.encodings import ENCODINGS, encode
 
     loaded = load_encoder(encoder)
     limit = max_tokens or loaded.max_tokens
@@ -222,8 +227,8 @@ def run_command(
     """Execute a notebook; unknown parameters and wrong types are refused before it starts."""
     from papermill import PapermillExecutionError
 
-    from mutmeta_lib.parameters import default_parameters, parse_value
-    from mutmeta_lib.run import run_notebook
+    from mutmeta_lib.app.parameters import default_parameters, parse_value
+    from mutmeta_lib.app.run import run_notebook
 
     defaults = default_parameters(notebook)
     given = {}
@@ -256,7 +261,7 @@ def sweep_command(
 
     What is finished already is skipped; what fails is tried again, then reported (exit code 1).
     """
-    from mutmeta_lib.sweep import read_sweep, sweep_problems
+    from mutmeta_lib.app.sweep import read_sweep, sweep_problems
 
     problems = sweep_problems(file)
     say_problems(problems)
@@ -264,8 +269,8 @@ def sweep_command(
         raise typer.Exit(2)
     sweep = read_sweep(file)
 
-    from mutmeta_lib.sweep_outcomes import index_path, planned
-    from mutmeta_lib.sweep_ray import run_sweep
+    from mutmeta_lib.app.sweep_outcomes import index_path, planned
+    from mutmeta_lib.app.sweep_ray import run_sweep
 
     results = planned(sweep) if dry_run else run_sweep(sweep, progress=say_progress)
     console = out()
@@ -328,9 +333,9 @@ def evaluate_command(
     support_sizes = whole_numbers(shots, "--shots")
     names = [name.strip() for name in methods.split(",")]
 
-    from mutmeta_lib.drafts import check_writable
-    from mutmeta_lib.experiments.few_shot import ALL_METHODS, REPORTED, few_shot_experiment
-    from mutmeta_lib.records import write_record
+    from mutmeta_lib.records.drafts import check_writable
+    from mutmeta_lib.records.record import write_record
+    from mutmeta_lib.study.few_shot import ALL_METHODS, REPORTED, few_shot_experiment
 
     check_known([metric], REPORTED, "metric")
     check_known(names, ALL_METHODS, "method")

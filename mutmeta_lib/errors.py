@@ -12,7 +12,7 @@ class DataError(ValueError):
     `problem` says what is wrong and `mend` what to do about it. The place is told with `file`,
     `row` and `column` as far as they are known. Rows are counted as a spreadsheet shows them:
     the header is row 1 and the first row of data is row 2. `drop` is the word of
-    `mutmeta_lib.mutations.DROP` by which such rows can be left out, empty where they cannot.
+    `mutmeta_lib.data.variants.DROP` by which such rows can be left out, empty where they cannot.
 
     >>> print(DataError("the score is empty", "fill it in or leave the row out",
     ...                 file="scores.csv", row=7, column="score"))

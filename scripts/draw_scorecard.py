@@ -12,10 +12,10 @@ matplotlib.use("svg")
 
 import matplotlib.pyplot as plt
 
-from mutmeta_lib import scorecard
-from mutmeta_lib.plots.scorecard import INKS
-from mutmeta_lib.plots.scorecard import scorecard as draw
-from mutmeta_lib.records import read_record
+from mutmeta_lib.app.plots.scorecard import INKS
+from mutmeta_lib.app.plots.scorecard import scorecard as draw
+from mutmeta_lib.records.record import read_record
+from mutmeta_lib.reproduction import scorecard
 
 PAGE = """```{{image}} figures/scorecard-{scheme}.svg
 :alt: {words}

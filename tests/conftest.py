@@ -28,7 +28,7 @@ def pytest_runtest_setup(item):
     """Skip a test marked learn2learn where the package is missing, or fail where it is required."""
     if item.get_closest_marker("learn2learn") is None:
         return
-    from mutmeta_lib.maml.learn2learn import has_learn2learn
+    from mutmeta_lib.learn.learn2learn import has_learn2learn
 
     if has_learn2learn():
         return

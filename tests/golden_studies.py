@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mutmeta_lib import experiments
-from mutmeta_lib.records import Record
+from mutmeta_lib.app import experiments
+from mutmeta_lib.records.record import Record
 
 CLOCKED = {"clock", "seconds"}
 """Tables that hold times in columns of other names."""

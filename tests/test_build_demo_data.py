@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mutmeta_lib.assays import demo_dir, read_demo
-from mutmeta_lib.mutations import Substitution, parse_variant
+from mutmeta_lib.data.assays import demo_dir, read_demo
+from mutmeta_lib.data.variants import Substitution, parse_variant
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "build_demo_data.py"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mutmeta_lib.experiments import EXPERIMENTS
-from mutmeta_lib.records import read_record
-from mutmeta_lib.selections import read_selection
+from mutmeta_lib.app.experiments import EXPERIMENTS
+from mutmeta_lib.data.selections import read_selection
+from mutmeta_lib.records.record import read_record
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("speed", "protocols", "swap", "held_out")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mutmeta_lib.parameters import default_parameters, profile_parameters
-from mutmeta_lib.records import read_record
-from mutmeta_lib.selections import read_selection
+from mutmeta_lib.app.parameters import default_parameters, profile_parameters
+from mutmeta_lib.data.selections import read_selection
+from mutmeta_lib.records.record import read_record
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "12_depth.ipynb"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mutmeta_lib.experiments import EXPERIMENTS
-from mutmeta_lib.parameters import default_parameters, profile_parameters
-from mutmeta_lib.protocol_data import TARGETS
-from mutmeta_lib.protocol_steps import ARMS
-from mutmeta_lib.records import read_record
+from mutmeta_lib.app.experiments import EXPERIMENTS
+from mutmeta_lib.app.parameters import default_parameters, profile_parameters
+from mutmeta_lib.records.record import read_record
+from mutmeta_lib.reproduction.protocol_data import TARGETS
+from mutmeta_lib.reproduction.protocol_steps import ARMS
 
 ROOT = Path(__file__).parent.parent
 PATH = ROOT / "book" / "records" / "full" / "protocol.json"

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mutmeta_lib.assays import read_demo
-from mutmeta_lib.encoders import tiny_encoder
-from mutmeta_lib.evaluate import compare
-from mutmeta_lib.experiments import EXPERIMENTS
-from mutmeta_lib.parameters import default_parameters, profile_parameters
-from mutmeta_lib.plain import canonical
-from mutmeta_lib.records import read_record, recorded_parameters
-from mutmeta_lib.scorecard import RECORDS as RECORDS_OF_THE_FIGURE
-from mutmeta_lib.scorecard import claims
+from mutmeta_lib.app.experiments import EXPERIMENTS
+from mutmeta_lib.app.parameters import default_parameters, profile_parameters
+from mutmeta_lib.data.assays import read_demo
+from mutmeta_lib.models.encoders import tiny_encoder
+from mutmeta_lib.records.plain import canonical
+from mutmeta_lib.records.record import read_record, recorded_parameters
+from mutmeta_lib.reproduction.scorecard import RECORDS as RECORDS_OF_THE_FIGURE
+from mutmeta_lib.reproduction.scorecard import claims
+from mutmeta_lib.study.evaluate import compare
 
 ROOT = Path(__file__).parent.parent
 ALL = sorted((ROOT / "book" / "records").glob("full/*.json"))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mutmeta_lib.experiments import EXPERIMENTS
-from mutmeta_lib.gains import verdict
-from mutmeta_lib.parameters import default_parameters, profile_parameters
-from mutmeta_lib.records import read_record
-from mutmeta_lib.selections import read_selection
+from mutmeta_lib.app.experiments import EXPERIMENTS
+from mutmeta_lib.app.parameters import default_parameters, profile_parameters
+from mutmeta_lib.data.selections import read_selection
+from mutmeta_lib.records.record import read_record
+from mutmeta_lib.study.gains import verdict
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "09_transfer.ipynb"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sphinx.testing.util import SphinxTestApp
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records import Record, number, write_record
+from mutmeta_lib.records.record import Record, number, write_record
 
 EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "_ext"
 spec = importlib.util.spec_from_file_location("mutmeta_book", EXTENSIONS / "mutmeta_book.py")

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from mutmeta_lib.assays import Assay
-from mutmeta_lib.encoders import tiny_encoder
-from mutmeta_lib.maml import BACKENDS
-from mutmeta_lib.mutations import AMINO_ACIDS, Substitution
-from mutmeta_lib.predictor import Predictor
-from mutmeta_lib.tasks import encode_assay
+from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
+from mutmeta_lib.learn import BACKENDS
+from mutmeta_lib.models.encoders import tiny_encoder
+from mutmeta_lib.models.predictor import Predictor
+from mutmeta_lib.tasks.tasks import encode_assay
 
 # The rule that carries over from protein to protein: what each mutant letter is worth.
 WORTH = dict(zip(AMINO_ACIDS, np.random.default_rng(99).normal(size=20), strict=True))

@@ -3,7 +3,7 @@
 import numpy as np
 from release_copy import WILD, write_table
 
-from mutmeta_lib.mutations import AMINO_ACIDS
+from mutmeta_lib.data.variants import AMINO_ACIDS
 
 OTHER = "MSTNPKPQRKTKRNT"
 

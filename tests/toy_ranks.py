@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from toy import toy_encoded, toy_predictor
 
-from mutmeta_lib.checkpoints import save_checkpoint
-from mutmeta_lib.distributed import ALONE, Ranks, launched
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.maml import InnerLoop
-from mutmeta_lib.predictor import Predictor
-from mutmeta_lib.training import MetaTraining, meta_train
+from mutmeta_lib.learn import InnerLoop
+from mutmeta_lib.learn.distributed import ALONE, Ranks, launched
+from mutmeta_lib.learn.training import MetaTraining, meta_train
+from mutmeta_lib.models.predictor import Predictor
+from mutmeta_lib.records.checkpoints import save_checkpoint
 
 SETTINGS = MetaTraining(
     steps=4,

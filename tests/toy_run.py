@@ -7,10 +7,10 @@ import torch
 import typer
 from toy import toy_encoded, toy_predictor
 
-from mutmeta_lib.checkpoints import save_checkpoint
-from mutmeta_lib.console import Commands
-from mutmeta_lib.maml import InnerLoop
-from mutmeta_lib.training import MetaTraining, meta_train
+from mutmeta_lib.app.console import Commands
+from mutmeta_lib.learn import InnerLoop
+from mutmeta_lib.learn.training import MetaTraining, meta_train
+from mutmeta_lib.records.checkpoints import save_checkpoint
 
 STEPS = 24
 SETTINGS = MetaTraining(

@@ -36,7 +36,7 @@ if scratch:
         time.sleep(120)
 """
 RECORD = """
-from mutmeta_lib.records import Record, number, write_record
+from mutmeta_lib.records.record import Record, number, write_record
 
 record = Record(
     experiment="toy", profile=profile, parameters={"rate": rate, "steps": steps, "seed": seed},

@@ -22,7 +22,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records import Record, read_record
+from mutmeta_lib.records.record import Record, read_record
 
 logger = logging.getLogger(__name__)
 

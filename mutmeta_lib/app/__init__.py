@@ -1,0 +1,1 @@
+"""What users touch: the commands, notebooks, sweeps and figures."""

@@ -1,0 +1,197 @@
+"""The first page's figure: ranks at ten labels, and the paper's figures beside ours."""
+
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mutmeta_lib.app.plots.style import style
+
+WIDTH = 4.8
+"""Inches. Shown 350 pixels wide, letters of 9 points are 9 pixels high."""
+
+UNTESTED = "not testable here"
+LEFT, RIGHT = -45, 103
+"""Ends of the axis of gains, in %; what lies farther left is drawn as an arrow at the edge."""
+
+
+class Ink(NamedTuple):
+    """Colours of one scheme."""
+
+    paper: str
+    text: str
+    faint: str
+    grid: str
+    ours: str
+    theirs: str
+
+
+INKS = {
+    "light": Ink("#FFFFFF", "#1A1A1A", "#6B6B6B", "#E3E3E3", "#0072B2", "#B34700"),
+    "dark": Ink("#121212", "#E8E8E8", "#A6A6A6", "#333333", "#56B4E9", "#F0A050"),
+}
+"""Schemes. Blue and orange are told apart by colour-blind readers, and shapes differ as well."""
+
+
+def scorecard(
+    ranking: pd.DataFrame, claims: pd.DataFrame, *, counted: str, scheme: str = "light"
+) -> Figure:
+    """Ranks at ten labels above; gains beside the claimed ones below.
+
+    Args:
+        ranking: Of ``mutmeta_lib.reproduction.scorecard.ranking``.
+        claims: Of ``mutmeta_lib.reproduction.scorecard.claims``.
+        counted: What the upper means are of, such as "94 assays of 74 protein families".
+        scheme: One of ``INKS``.
+
+    """
+    ink = INKS[scheme]
+    with style(), plt.rc_context(_settings(ink)):
+        upper = 0.215 * (len(ranking) + 1)
+        lower = 0.215 * (len(claims) + 1.3 * claims["claim"].nunique())
+        height = upper + lower + 3.15
+        figure = plt.figure(figsize=(WIDTH, height))
+        top = height - 0.6
+        first = figure.add_axes((0.33, (top - upper) / height, 0.64, upper / height))
+        _ranks(first, ranking, ink)
+        _headed(figure, first, "Ten labels of an unseen protein", counted, ink)
+        top -= upper + 1.1
+        second = figure.add_axes((0.33, (top - lower) / height, 0.39, lower / height))
+        _gains(second, claims, ink)
+        rules = "MAML against fine-tuning; verdicts by rules set before the runs"
+        _headed(figure, second, "The paper’s figures, tested", rules, ink)
+        _key(figure, height, ink)
+    return figure
+
+
+def _settings(ink: Ink) -> dict[str, object]:
+    return {
+        "font.size": 9.5,
+        "figure.facecolor": ink.paper,
+        "savefig.facecolor": ink.paper,
+        "axes.facecolor": ink.paper,
+        "text.color": ink.text,
+        "axes.labelcolor": ink.text,
+        "axes.edgecolor": ink.faint,
+        "xtick.color": ink.faint,
+        "xtick.labelcolor": ink.text,
+        "grid.color": ink.grid,
+        "axes.spines.left": False,
+        "ytick.left": False,
+        "ytick.labelleft": False,
+        "svg.fonttype": "path",
+        "figure.constrained_layout.use": False,
+    }
+
+
+def _ranks(axis: Axes, ranking: pd.DataFrame, ink: Ink) -> None:
+    small = {"va": "center", "size": 9, "bbox": _blank(ink)}
+    axis.text(1, -1, "MAML’s lead, paired", ha="right", color=ink.faint, **small)
+    for at, row in enumerate(ranking.itertuples()):
+        ours = row.method == "maml"
+        colour = ink.ours if ours else ink.text
+        axis.text(-0.02, at, row.name if row.known else "property new", ha="right", va="center",
+                  color=colour if row.known else ink.faint,
+                  weight="bold" if ours and row.known else "normal")  # fmt: skip
+        _interval(axis, at, row, colour, row.known, ink, "o" if ours else "s")
+        if not ours:
+            sure = row.lead_low > 0 or row.lead_high < 0
+            ends = (_written(x, 3) for x in (row.lead_low, row.lead_high))
+            told = "{} [{}, {}]".format(_written(row.lead, 3, plus=True), *ends)
+            axis.text(1, at, told, ha="right", color=ink.text if sure else ink.faint, **small)
+    axis.set_ylim(len(ranking) - 0.4, -1.6)
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("Spearman correlation (0: random order, 1: perfect)", x=0.35)
+    axis.grid(visible=False, axis="y")
+
+
+def _gains(axis: Axes, claims: pd.DataFrame, ink: Ink) -> None:
+    at, beside = 0.0, axis.get_yaxis_transform()
+    for claim, block in claims.groupby("claim", sort=False):
+        claimed, said = block[["claimed", "verdict"]].iloc[0]
+        tested = said != UNTESTED
+        head = {"transform": beside, "va": "center", "bbox": _blank(ink)}
+        head["color"] = ink.text if tested else ink.faint
+        axis.text(-0.83, at, claim, weight="bold", **head)
+        axis.text(1.69, at, said, ha="right", style="italic", **head)
+        top = at + 0.5
+        for row in block.itertuples():
+            at += 1
+            strong = tested and row.decides
+            side = {"transform": beside, "ha": "right", "va": "center"}
+            side["color"] = ink.text if strong else ink.faint
+            axis.text(-0.03, at, row.name, **side)
+            axis.text(1.69, at, _percent(row), size=9, **side)
+            colour = ink.ours if tested else ink.faint
+            if row.value < LEFT:
+                axis.plot([LEFT + 2], [at], "<", color=colour, ms=6)
+            else:
+                _interval(axis, at, row, colour, row.decides, ink)
+        line = {"color": ink.theirs, "lw": 2.4, "solid_capstyle": "butt", "zorder": 1.5}
+        axis.plot([claimed] * 2, [top, at + 0.5], alpha=1 if tested else 0.5, **line)
+        at += 1.3
+    axis.axvline(0, color=ink.faint, lw=1, zorder=1)
+    axis.set_ylim(at - 0.6, -0.7)
+    axis.set_xlim(LEFT, RIGHT)
+    axis.set_xticks([0, 50, 100])
+    axis.set_xlabel("% of fine-tuning’s error or time saved\n(left of 0: MAML is worse)")
+    axis.grid(visible=False, axis="y")
+
+
+def _blank(ink: Ink) -> dict[str, object]:
+    """A ground for words, so that no line runs through them."""
+    return {"facecolor": ink.paper, "edgecolor": "none", "pad": 1}
+
+
+def _interval(axis: Axes, at: float, row, colour: str, filled: bool, ink: Ink, marker="o") -> None:
+    """A point with its interval, cut at the axis's left end."""
+    low, high = (row.value if np.isnan(end) else end for end in (row.low, row.high))
+    axis.plot([max(low, LEFT), high], [at, at], color=colour, lw=1.6, solid_capstyle="butt")
+    axis.plot([row.value], [at], marker, ms=5.5, color=colour, mfc=colour if filled else ink.paper)
+
+
+def _percent(row) -> str:
+    """A gain with its interval.
+
+    >>> from types import SimpleNamespace as Row
+    >>> _percent(Row(value=38.2, low=-13.2, high=75.4)), _percent(Row(value=94, low=np.nan, high=1))
+    ('38 % [−13, 75]', '94 %')
+    """
+    places = 0 if np.isnan(row.low) or max(abs(row.low), abs(row.high)) > 20 else 1
+    value, low, high = (_written(x, places) for x in (row.value, row.low, row.high))
+    return f"{value} %" if np.isnan(row.low) else f"{value} % [{low}, {high}]"
+
+
+def _written(x: float, places: int, *, plus: bool = False) -> str:
+    """A number for readers, with a minus sign in place of a hyphen, and no sign on a zero."""
+    if np.isinf(x):
+        return "−∞" if x < 0 else "∞"
+    text = f"{x:+.{places}f}" if plus else f"{x:.{places}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+
+def _headed(figure: Figure, axis: Axes, title: str, subtitle: str, ink: Ink) -> None:
+    """A title over a panel, at the figure's left edge."""
+    height, top = figure.get_figheight(), axis.get_position().y1
+    figure.text(0.012, top + 0.34 / height, title, size=12, weight="bold", va="baseline")
+    figure.text(0.012, top + 0.13 / height, subtitle, size=9.5, color=ink.faint, va="baseline")
+
+
+def _key(figure: Figure, height: float, ink: Ink) -> None:
+    """What the marks mean, under both panels."""
+    point = {"ls": "none", "marker": "o", "ms": 5.5, "color": ink.ours}
+    bars = "95 % interval over protein families (“as …”: draws)"
+    marks = [
+        (Line2D([], [], **point), "counts by the rules (above: property known)"),
+        (Line2D([], [], **point, mfc=ink.paper), "counted otherwise (above: property new as well)"),
+        (Line2D([], [], color=ink.theirs, lw=2.4), "the paper’s figure"),
+        (Line2D([], [], color=ink.ours, lw=1.6), bars),
+    ]
+    figure.legend(
+        *zip(*marks, strict=True), loc="lower left", bbox_to_anchor=(0.0, 0.02 / height),
+        fontsize=9, handlelength=1.4, labelspacing=0.3, borderpad=0.2,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Measured variants: notations, tables, assays, proteins and splits; the bundled measurements."""

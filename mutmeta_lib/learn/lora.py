@@ -1,0 +1,119 @@
+r"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) in an encoder, by the package peft.
+
+.. math:: W x \;\to\; W x + \frac{\alpha}{r} B A x, \qquad
+   A \in \mathbb{R}^{r \times d_\text{in}}, \; B \in \mathbb{R}^{d_\text{out} \times r}
+
+in every linear layer that is asked for. B starts at zero, so that the encoder computes what it did;
+A is drawn as torch draws linear layers. With the scope ``"lora"`` the inner loop adapts A, B and
+the head; the outer loop learns all parameters, as in every scope. peft marks W as frozen
+(``requires_grad``); parameters that are handed to a predictor as a dictionary know no such mark.
+"""
+
+import re
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.models.encoders import Encoder, fingerprint
+from mutmeta_lib.models.predictor import Params
+
+ADAPTER = "default"
+"""peft's name for the one adapter of each layer."""
+
+INSTALL = 'low-rank adapters need the package peft: pip install "mutmeta[lora]"'
+
+
+def with_lora(
+    encoder: Encoder, *, rank: int = 4, alpha: float = 8.0, seed: int = 0, targets: str = ""
+) -> Encoder:
+    """A copy of an encoder with adapters in its linear layers; it computes the same until adapted.
+
+    Args:
+        encoder: Any encoder of ours; it is left as it is.
+        rank: Rank r of the update of each layer.
+        alpha: The update is scaled by ``alpha / rank``.
+        seed: Decides the matrices A.
+        targets: Regular expression that is searched for in the names of linear layers, such as
+            ``"(query|value)$"`` or ``"layer.5."``; empty means all of them.
+
+    Returns:
+        An encoder named ``<name>+lora``, whose hash and provenance tell of the adapters.
+
+    Raises:
+        DataError: No linear layer is called so, the rank is below 1, or there are adapters already.
+        ImportError: peft is not installed; the message says how to install it.
+
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+
+    if rank < 1:
+        raise DataError(f"adapters cannot have rank {rank}", "use a rank of 1 or more")
+    if "lora" in encoder.provenance:
+        raise DataError(
+            f"the encoder {encoder.name} has adapters already", "start from the one without"
+        )
+    used = {name for name, _ in encoder.module.named_parameters()}
+    linear = [
+        name
+        for name, layer in encoder.module.named_modules()
+        # A layer whose weight is no parameter plays no part (ESM-2's contact head).
+        if isinstance(layer, torch.nn.Linear) and f"{name}.weight" in used
+    ]
+    chosen = [name for name in linear if re.search(targets, name)]
+    if not chosen:
+        raise DataError(
+            f"no linear layer of the encoder {encoder.name} matches {targets!r}",
+            f"match some of {', '.join(linear[:8])}, ...",
+        )
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=chosen)
+    with torch.random.fork_rng(devices=[]):  # peft draws from the global state, we do not
+        module = inject_adapter_in_model(config, deepcopy(encoder.module), ADAPTER).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name in chosen:
+            down = module.get_submodule(name).lora_A[ADAPTER].weight
+            draw = torch.rand(down.shape, generator=generator)
+            down.copy_((2 * draw - 1) * down.shape[1] ** -0.5)
+    settings = {"rank": rank, "alpha": alpha, "seed": seed, "targets": targets}
+    return replace(
+        encoder,
+        name=f"{encoder.name}+lora",
+        module=module,
+        sha256=fingerprint(module, {"base": encoder.sha256, "rank": rank, "alpha": alpha}),
+        provenance=encoder.provenance | {"lora": settings | {"layers": len(chosen)}},
+    )
+
+
+def merge_lora(encoder: Encoder, params: Params) -> Params:
+    """Fold adapters into plain weights: parameters for the encoder that ``with_lora`` was given.
+
+    Args:
+        encoder: The encoder with adapters.
+        params: Parameters of a predictor with that encoder, adapted or not.
+
+    Returns:
+        Parameters without adapters that predict the same, in the plain predictor's order; they
+        depend differentiably on ``params``.
+
+    Raises:
+        DataError: The encoder has no adapters.
+
+    """
+    if "lora" not in encoder.provenance:
+        raise DataError(f"the encoder {encoder.name} has no adapters", "make it with with_lora")
+    merged = {}
+    for name, value in params.items():
+        if ".lora_" in name:
+            continue
+        layer, marker, leaf = name.rpartition(".base_layer.")
+        if marker and leaf == "weight":
+            scaling = encoder.module.get_submodule(layer.removeprefix("encoder.")).scaling[ADAPTER]
+            down, up = (params[f"{layer}.lora_{part}.{ADAPTER}.weight"] for part in "AB")
+            value = value + scaling * up @ down
+        merged[f"{layer}.{leaf}" if marker else name] = value
+    return merged

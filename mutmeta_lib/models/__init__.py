@@ -1,0 +1,1 @@
+"""Encoders, embeddings, the predictor, and ranking without labels."""

@@ -1,0 +1,1 @@
+"""Records, checksummed files and what a run leaves on disk."""

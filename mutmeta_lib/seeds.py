@@ -1,0 +1,13 @@
+"""Seeds from names, so that no draw depends on the order in which things run."""
+
+import hashlib
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit seed from any printable parts, the same on every machine and run.
+
+    >>> stable_seed(0, "GB1") == stable_seed(0, "GB1") != stable_seed(1, "GB1")
+    True
+    """
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

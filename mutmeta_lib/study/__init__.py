@@ -1,0 +1,1 @@
+"""Studies: which methods on which assays at which shots; one table, and estimates from it."""

@@ -1,0 +1,90 @@
+"""Encoders that differ from the one a head was learned on: noise, rounding, a layer less, none."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.models.encoders import Encoder, fingerprint
+
+
+class Shallower(nn.Module):
+    """A layered encoder read out before its last layer."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states after all layers but the last, ``(n, length, width)``."""
+        return self.module(token_ids, mask, stop=self.module.layers - 1)
+
+
+def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
+    """An encoder of the same width in the place of the given one.
+
+    Args:
+        encoder: The original; it is not changed.
+        kind: ``same``; ``noise <share>``: Gaussian noise on every weight matrix, its standard
+            deviation that share of the matrix's own; ``bfloat16``: all weights rounded to that
+            format; ``int8``: weight matrices rounded to 255 levels per row, as dynamic
+            quantisation keeps them (activations stay as they are); ``one layer less``: states that
+            enter the last layer; ``shuffled``: the entries of every weight matrix in random order,
+            an encoder of the same make that knows nothing.
+        seed: Of noise and order.
+
+    Raises:
+        DataError: Unknown kind, or the encoder has no layers to stop at.
+
+    >>> from mutmeta_lib.models.encoders import tiny_encoder
+    >>> swap(tiny_encoder(), "bfloat16").name
+    'tiny, bfloat16'
+
+    """
+    if kind == "same":
+        return encoder
+    module = copy.deepcopy(encoder.module)
+    if kind == "one layer less":
+        if not hasattr(module, "layers"):
+            raise DataError(f"{encoder.name} has no layers to stop at", "use tiny or an ESM-2")
+        module = Shallower(module).eval()
+    else:
+        change = _change(kind, torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            for value in module.parameters():
+                value.copy_(change(value))
+    return replace(
+        encoder,
+        name=f"{encoder.name}, {kind}",
+        module=module,
+        sha256=fingerprint(module, {"from": encoder.sha256, "swap": kind}),
+    )
+
+
+def _change(kind: str, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    def matrices(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda value: change(value) if value.dim() > 1 else value
+
+    if kind.startswith("noise "):
+        share = float(kind.removeprefix("noise "))
+        return matrices(lambda w: w + share * w.std() * torch.randn(w.shape, generator=generator))
+    if kind == "bfloat16":
+        return lambda w: w.bfloat16().float()
+    if kind == "int8":
+        return matrices(_eight_bits)
+    if kind == "shuffled":
+        return matrices(
+            lambda w: w.flatten()[torch.randperm(w.numel(), generator=generator)].view_as(w)
+        )
+    raise DataError(
+        f"there is no swap '{kind}'",
+        "use same, noise <share>, bfloat16, int8, one layer less, or shuffled",
+    )
+
+
+def _eight_bits(weight: Tensor) -> Tensor:
+    step = weight.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / 127
+    return (weight / step).round() * step

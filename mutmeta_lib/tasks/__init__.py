@@ -1,0 +1,1 @@
+"""Encodings of variants, batches of tokens, few-shot tasks, losses and metrics."""

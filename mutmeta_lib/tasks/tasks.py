@@ -1,0 +1,205 @@
+"""Assays become few-shot tasks: a labelled support set to learn from, a query set to predict.
+
+A task is drawn from one assay. All methods see the same draw (same seed and assay, same rows),
+the supports of growing size are nested, and the query set is the same at every number of shots,
+so that points of a few-shot curve differ in their labels alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.data.variants import Variant
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.seeds import stable_seed
+from mutmeta_lib.tasks.encodings import TokenBatch, encode_variants
+from mutmeta_lib.tasks.label_prior import LabelPrior
+from mutmeta_lib.tasks.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedAssay:
+    """An assay with its variants as tokens: ``tokens`` has one row per variant."""
+
+    assay: Assay
+    encoding: str
+    tokens: TokenBatch
+
+    def __len__(self) -> int:
+        return len(self.assay)
+
+
+def encode_assay(
+    assay: Assay, encoding: str, vocabulary: Vocabulary, max_tokens: int
+) -> EncodedAssay:
+    """Write every variant of an assay as tokens, once; tasks then only index rows."""
+    tokens = encode_variants(encoding, assay.wild_type, assay.variants, vocabulary, max_tokens)
+    return EncodedAssay(assay, encoding, tokens)
+
+
+@dataclass(frozen=True)
+class LabelScale:
+    """The affine map between measured scores and the labels a predictor is trained on.
+
+    It is fitted on the support set alone: location = mean, scale = standard deviation (ddof 1).
+    Fewer than two labels (or equal ones) identify no scale; it is then 1, and errors in measured
+    units are not defined because assays have different units. No label at all leaves the location
+    at 0. A prior learned from meta-training assays (``label_prior``) identifies a scale at any
+    number of labels.
+    """
+
+    location: float
+    scale: float
+    identified: bool
+
+    @classmethod
+    def fit(cls, scores: np.ndarray, prior: LabelPrior | None = None) -> "LabelScale":
+        """Fit on the support scores, shape ``(k,)``; with a prior, shrink towards it.
+
+        >>> LabelScale.fit(np.array([1.0, 3.0]))
+        LabelScale(location=2.0, scale=1.4142135623730951, identified=True)
+        >>> LabelScale.fit(np.array([5.0])).identified
+        False
+        """
+        if prior is not None:
+            return cls(*prior.shrink(scores), identified=True)
+        location = float(np.mean(scores)) if len(scores) else 0.0
+        spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
+        identified = spread > 1e-12 * max(1.0, abs(location))
+        return cls(location, spread if identified else 1.0, identified)
+
+    def to_labels(self, scores: np.ndarray) -> torch.Tensor:
+        """Measured scores -> labels, ``(n,)`` float32."""
+        return torch.tensor((scores - self.location) / self.scale, dtype=torch.float32)
+
+    def to_scores(self, labels: np.ndarray) -> np.ndarray:
+        """Predicted labels -> the assay's own units, ``(n,)``."""
+        return np.asarray(labels, dtype=float) * self.scale + self.location
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Rows of one assay with their labels on the scaled axis, shape ``(n,)``."""
+
+    assay: EncodedAssay
+    rows: np.ndarray
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: np.ndarray) -> "Examples":
+        """Some of the rows, by their place in this set."""
+        return Examples(self.assay, self.rows[index], self.labels[torch.as_tensor(index)])
+
+    @property
+    def tokens(self) -> TokenBatch:
+        """The rows' tokens, ``(n, length)``, trimmed to the longest row."""
+        return self.assay.tokens.rows(self.rows)
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The rows' variants."""
+        return tuple(self.assay.assay.variants[row] for row in self.rows)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The rows' measured scores, in the assay's units."""
+        return self.assay.assay.scores[self.rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A support set, a query set, and the label scale fitted on the support."""
+
+    support: Examples
+    query: Examples
+    label_scale: LabelScale
+
+
+def make_task(
+    assay: EncodedAssay, support: np.ndarray, query: np.ndarray, prior: LabelPrior | None = None
+) -> Task:
+    """A task from row numbers; label scaling sees the support rows (and the prior) only."""
+    scores = assay.assay.scores
+    scale = LabelScale.fit(scores[support], prior)
+    return Task(
+        support=Examples(assay, support, scale.to_labels(scores[support])),
+        query=Examples(assay, query, scale.to_labels(scores[query])),
+        label_scale=scale,
+    )
+
+
+def draw_task(
+    assay: EncodedAssay,
+    shots: int,
+    rng: np.random.Generator,
+    *,
+    pool: int,
+    max_query: int | None = None,
+    prior: LabelPrior | None = None,
+) -> Task:
+    """Draw ``shots`` support rows and the query rows of one task.
+
+    One permutation of the assay is drawn. Its first ``pool`` rows are reserved for supports (the
+    first ``shots`` of them are used), the rest is the query set, cut at ``max_query``. Called
+    with equally seeded generators and the same ``pool``, supports are nested and the query set
+    does not depend on ``shots``. A ``prior`` changes the label scale alone, not the rows.
+
+    Raises:
+        DataError: the assay has too few variants to leave two query rows, or shots > pool.
+
+    """
+    if not 0 <= shots <= pool:
+        raise DataError(
+            f"{shots} shots do not fit a support pool of {pool}", "ask for 0 to pool shots"
+        )
+    if len(assay) < pool + 2:
+        raise DataError(
+            f"assay {assay.assay.id} has {len(assay)} variants, a support pool of {pool} leaves "
+            "fewer than two to predict",
+            "leave this assay out or ask for fewer shots",
+        )
+    order = rng.permutation(len(assay))
+    query = order[pool:] if max_query is None else order[pool : pool + max_query]
+    return make_task(assay, order[:shots], query, prior)
+
+
+def task_generator(seed: int, assay_id: str) -> np.random.Generator:
+    """The generator of one assay's draws: the same for every method that is compared."""
+    return np.random.default_rng(stable_seed("task", seed, assay_id))
+
+
+def sample_tasks(
+    assays: Sequence[EncodedAssay],
+    n_tasks: int,
+    *,
+    support: int,
+    query: int,
+    rng: np.random.Generator,
+) -> list[Task]:
+    """Draw the tasks of one meta-step: assays with replacement, equal weight per *protein*.
+
+    Proteins with many assays would otherwise dominate: first a wild-type family (``protein``) is
+    drawn, then one of its assays, then the rows.
+    """
+    families: dict[str, list[EncodedAssay]] = {}
+    for assay in assays:
+        if len(assay) >= support + query:
+            families.setdefault(assay.assay.protein, []).append(assay)
+    if not families:
+        raise DataError(
+            f"no meta-training assay has {support + query} variants",
+            "lower support or query size, or add assays",
+        )
+    names = sorted(families)
+    tasks = []
+    for _ in range(n_tasks):
+        family = families[names[rng.integers(len(names))]]
+        assay = family[rng.integers(len(family))]
+        rows = rng.choice(len(assay), size=support + query, replace=False)
+        tasks.append(make_task(assay, rows[:support], rows[support:]))
+    return tasks

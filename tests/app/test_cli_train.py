@@ -1,0 +1,86 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mutmeta_lib.cli import app
+from mutmeta_lib.records.checkpoints import latest_checkpoint, load_checkpoint
+
+SMALL = ["--steps", "2", "--tasks-per-step", "1", "--support", "4", "--query", "4"]
+SMALL += ["--inner-steps", "1", "--device", "cpu", "--fold", "0"]
+
+
+def train(*arguments):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def test_a_start_is_written_with_what_it_comes_from_and_can_be_gone_on_with(tmp_path):
+    output, checkpoint = tmp_path / "start.safetensors", tmp_path / "run.safetensors"
+    logs = tmp_path / "logs"
+    arguments = (output, *SMALL, "--checkpoint", checkpoint, "--log-dir", logs)
+    done = train(*arguments)
+    assert done.exit_code == 0, done.output
+    assert "maml: 2 steps on" in done.stdout
+    params, origin = load_checkpoint(output)
+    assert {name.split(".")[0] for name in params} == {"encoder", "head"}
+    assert origin["settings"]["steps"] == 2
+    assert (origin["encoder"], origin["encoding"]) == ("tiny", "separator")
+    assert origin["data"]
+    assert str(tmp_path) not in json.dumps(origin)
+    assert any(logs.iterdir())
+    history = latest_checkpoint(checkpoint)[1]["history"]
+    again = train(*arguments)
+    assert again.exit_code == 0
+    assert latest_checkpoint(checkpoint)[1]["history"] == history, "nothing was left to do"
+    torch.testing.assert_close(load_checkpoint(output)[0], params, rtol=0, atol=0)
+
+
+def test_accelerate_launch_shares_the_tasks_of_the_same_command(tmp_path):
+    pytest.importorskip("accelerate")
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--main_process_port", "0"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    arguments = [*SMALL, "--tasks-per-step", "3", "--checkpoint"]
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    given = [tmp_path / "start.safetensors", *arguments, two]
+    done = subprocess.run(
+        [sys.executable, *launch, "-m", "mutmeta_lib.cli", "train", *map(str, given)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 steps on") == 1
+    alone = train(tmp_path / "alone.safetensors", *arguments, one)
+    assert alone.exit_code == 0, alone.output
+    origins = [load_checkpoint(tmp_path / f"{name}.safetensors")[1] for name in ("start", "alone")]
+    assert origins[0] == origins[1]
+    losses = [
+        [row["train_loss"] for row in load_checkpoint(file)[1]["history"]] for file in (two, one)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("--algorithm protonet", "there is no algorithm 'protonet'"),
+        ("--encoding seperator", "there is no encoding 'seperator'"),
+        ("--on-nonfinite hide", "no way with tasks that are not finite 'hide'"),
+        ("--backend jax", "there is no backend 'jax'; use one of auto, torch.func"),
+        ("--device tpu", "no device 'tpu'"),
+        ("--fold 3 --folds 3", "--fold 3 is not one of 3; use 0 to 2"),
+        ("--data-dir nowhere", "MANIFEST.csv"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, wrong, told):
+    done = train(tmp_path / "start.safetensors", *wrong.split())
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,256 @@
+"""Adapters that begin as nothing, adapt as the scope says, and can be folded away."""
+
+import builtins
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hf_directories import write_esm, write_protbert
+from torch.func import grad, vmap
+from toy import toy_assay
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn import BACKENDS, InnerLoop, inner_update, meta_gradient
+from mutmeta_lib.learn.lora import merge_lora, with_lora
+from mutmeta_lib.learn.scope import adapted_names
+from mutmeta_lib.learn.training import MetaTraining, meta_train
+from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
+from mutmeta_lib.models.predictor import Predictor, predict
+from mutmeta_lib.tasks.tasks import encode_assay, sample_tasks
+
+pytest.importorskip("peft")
+KINDS = ("tiny", "esm", "protbert")
+LOOP = InnerLoop(0.1, 2, scope="lora")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def plain(request, tmp_path_factory):
+    if request.param == "tiny":
+        return tiny_encoder(width=16, layers=2, heads=2)
+    write = {"esm": write_esm, "protbert": write_protbert}[request.param]
+    return load_encoder(str(write(tmp_path_factory.mktemp(request.param) / "model")))
+
+
+@pytest.fixture(scope="module")
+def adapted(plain):
+    return with_lora(plain, rank=2, alpha=6.0, seed=3)
+
+
+def start(encoder, seed=0, moved=True):
+    """Float64 parameters; with B away from zero unless asked otherwise."""
+    params = Predictor(encoder, hidden=(4,)).init(torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    for name in params:
+        if ".lora_B." in name and moved:
+            params[name] = 0.1 * torch.randn(params[name].shape, generator=generator)
+    return {name: value.double() for name, value in params.items()}
+
+
+def drawn(encoder, n=2):
+    encoded = encode_assay(toy_assay(0), "separator", encoder.vocabulary, encoder.max_tokens)
+    tasks = sample_tasks([encoded], n, support=3, query=4, rng=np.random.default_rng(0))
+    return [(task.support, task.query) for task in tasks]
+
+
+def test_it_starts_as_the_identity(plain, adapted):
+    tokens = drawn(plain)[0][1].tokens
+    with torch.no_grad():
+        before, after = (e.module(tokens.token_ids, tokens.mask) for e in (plain, adapted))
+    assert torch.equal(before[tokens.mask], after[tokens.mask])
+
+
+def test_names_hash_and_provenance_tell(plain, adapted):
+    assert adapted.name == f"{plain.name}+lora"
+    assert adapted.provenance["lora"]["rank"] == 2
+    assert {k: v for k, v in adapted.provenance.items() if k != "lora"} == plain.provenance
+    again = with_lora(plain, rank=2, alpha=6.0, seed=3)
+    assert again.sha256 == adapted.sha256
+    others = [
+        with_lora(plain, **{"rank": 2, "alpha": 6.0, "seed": 3} | change).sha256
+        for change in ({"rank": 3}, {"alpha": 5.0}, {"seed": 4}, {"targets": "0"})
+    ]
+    assert len({plain.sha256, adapted.sha256, *others}) == 6
+
+
+def test_the_given_encoder_and_the_global_generator_are_left_alone(plain):
+    names = [name for name, _ in plain.module.named_parameters()]
+    frozen = [p.requires_grad for p in plain.module.parameters()]
+    state = torch.random.get_rng_state()
+    with_lora(plain)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert [name for name, _ in plain.module.named_parameters()] == names
+    assert [p.requires_grad for p in plain.module.parameters()] == frozen
+
+
+def test_the_scope_holds_adapters_and_head(adapted):
+    params = start(adapted)
+    chosen = adapted_names(params, "lora")
+    adapters = [name for name in chosen if not name.startswith("head.")]
+    assert set(chosen) - set(adapters) == {n for n in params if n.startswith("head.")}
+    linear = [n for n in params if n.endswith(".base_layer.weight")]
+    assert len(linear) >= 8
+    assert sorted(adapters) == sorted(
+        n.replace("base_layer", f"lora_{part}.default") for n in linear for part in "AB"
+    )
+    assert list(adapted_names(params, "all")) == list(params)
+    last = adapted_names(params, "last-1")
+    assert {n for n in last if ".lora_" in n} < {n for n in chosen if ".lora_" in n}
+
+
+def test_unused_layers_get_no_adapter(adapted):
+    assert not [name for name in start(adapted) if "contact" in name or "pooler" in name]
+    predictor = Predictor(adapted, hidden=(4,))
+    gradient = grad(predictor.loss)(start(adapted), drawn(adapted)[0][1])
+    assert [name for name, part in gradient.items() if not part.abs().sum() > 0] == []
+
+
+def test_exactly_the_scope_moves(adapted):
+    predictor, params = Predictor(adapted, hidden=(4,)), start(adapted)
+    moved = inner_update(predictor.loss, params, drawn(adapted)[0][0], LOOP)
+    assert list(moved) == list(params)
+    changed = {name for name in params if not torch.equal(moved[name], params[name])}
+    assert changed == set(adapted_names(params, "lora"))
+
+
+@pytest.mark.parametrize("pooling", ["sites", "mean"])
+def test_merged_weights_predict_the_same(plain, adapted, pooling):
+    predictor, params = Predictor(adapted, pooling, hidden=(4,)), start(adapted)
+    support, query = drawn(adapted)[0]
+    tuned = inner_update(predictor.loss, params, support, LOOP)
+    merged = merge_lora(adapted, tuned)
+    simple = Predictor(plain, pooling, hidden=(4,))
+    assert list(merged) == list(simple.init(torch.Generator()))
+    expected = predict(predictor, tuned, query.tokens)
+    torch.testing.assert_close(predict(simple, merged, query.tokens), expected, rtol=0, atol=1e-9)
+    single = {name: value.float() for name, value in merged.items()}
+    found = predict(simple, single, query.tokens).double()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    untouched = {name: v for name, v in merge_lora(adapted, start(adapted, moved=False)).items()}
+    original = {name: v.double() for name, v in simple.init(torch.Generator()).items()}
+    same = [name for name in untouched if name.startswith("encoder.")]
+    assert all(torch.equal(untouched[name], original[name]) for name in same)
+
+
+def test_merging_is_what_peft_does(adapted):
+    params = start(adapted)
+    merged = merge_lora(adapted, params)
+    for name in (name for name in params if name.endswith(".base_layer.weight")):
+        prefix = name.removesuffix("base_layer.weight")
+        layer = deepcopy(adapted.module.get_submodule(prefix[len("encoder.") : -1])).double()
+        layer.load_state_dict({n[len(prefix) :]: v for n, v in params.items() if prefix in n})
+        layer.merge()
+        torch.testing.assert_close(layer.weight, merged[f"{prefix}weight"], rtol=0, atol=1e-12)
+
+
+def slope_along(function, params, gradient, part):
+    generator = torch.Generator().manual_seed(1)
+    direction = {
+        name: torch.randn(value.shape, generator=generator, dtype=value.dtype)
+        for name, value in params.items()
+        if part in name
+    }
+    up, down = (
+        function({**params, **{n: params[n] + step * d for n, d in direction.items()}}).item()
+        for step in (1e-6, -1e-6)
+    )
+    exact = sum(float((gradient[name] * d).sum()) for name, d in direction.items())
+    return exact, (up - down) / 2e-6
+
+
+@pytest.mark.learn2learn
+def test_meta_gradient_equals_finite_differences_and_learn2learn(adapted):
+    predictor, params, tasks = Predictor(adapted, hidden=(4,)), start(adapted), drawn(adapted)
+    _, gradient, _ = meta_gradient(predictor.loss, params, tasks, LOOP)
+
+    def value(changed):
+        return meta_gradient(predictor.loss, changed, tasks, LOOP)[0]
+
+    for part in (".lora_A.", ".lora_B.", ".base_layer.", "head."):
+        exact, slope = slope_along(value, params, gradient, part)
+        assert exact == pytest.approx(slope, rel=1e-5, abs=1e-9), part
+        assert abs(exact) > 1e-9, part
+    norm = sum(float((part**2).sum()) for part in gradient.values()) ** 0.5
+    for backend in BACKENDS:
+        theirs = meta_gradient(predictor.loss, params, tasks, LOOP, backend=backend)[1]
+        apart = sum(float(((gradient[n] - theirs[n]) ** 2).sum()) for n in params) ** 0.5
+        assert apart <= 1e-6 * norm
+
+
+def test_vmapped_over_tasks_equals_loop():
+    """With adapters `tiny` still works under vmap."""
+    encoder = with_lora(tiny_encoder(width=16, layers=1, heads=2), rank=2)
+    params = start(encoder)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(4, 20, (3, 5, 9), generator=generator)
+    labels = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    mask = torch.ones(5, 9, dtype=torch.bool)
+    own = {n.removeprefix("encoder."): v for n, v in params.items() if n.startswith("encoder.")}
+
+    def loss(changed, batch):
+        tokens, target = batch
+        merged = {**own, **changed}
+        hidden = torch.func.functional_call(encoder.module, merged, (tokens, mask))
+        return torch.mean((hidden[:, 0].sum(dim=1) - target) ** 2)
+
+    adapters = {name: value for name, value in own.items() if ".lora_" in name}
+
+    def task_gradient(tokens, target):
+        def after(begin):
+            batch = (tokens, target)
+            return loss(inner_update(loss, begin, batch, replace(LOOP, scope="all")), batch)
+
+        return grad(after)(adapters)
+
+    looped = [task_gradient(*task) for task in zip(ids, labels, strict=True)]
+    stacked = {name: torch.stack([one[name] for one in looped]) for name in adapters}
+    torch.testing.assert_close(vmap(task_gradient)(ids, labels), stacked)
+
+
+def test_meta_training_with_adapters_lowers_the_loss():
+    encoder = with_lora(tiny_encoder(width=16, layers=1, heads=2), rank=2)
+    predictor = Predictor(encoder, hidden=(8,))
+    params = predictor.init(torch.Generator().manual_seed(0))
+    assays = [
+        encode_assay(toy_assay(seed), "separator", encoder.vocabulary, encoder.max_tokens)
+        for seed in range(4)
+    ]
+    settings = MetaTraining(
+        steps=30, tasks_per_step=2, support=8, query=8, inner=LOOP, meta_lr=1e-2
+    )
+    run = meta_train(predictor, params, assays, settings, seed=0)
+    losses = [row["train_loss"] for row in run.history]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_targets_choose_layers(tmp_path):
+    encoder = load_encoder(str(write_esm(tmp_path / "model")))
+    made = with_lora(encoder, targets=r"layer\.1\..*(query|value)$")
+    names = [name for name, _ in made.module.named_parameters() if ".lora_A." in name]
+    assert len(names) == 2 == made.provenance["lora"]["layers"]
+    assert all("layer.1.attention.self." in name for name in names)
+
+
+def test_bad_calls_say_what_is_wrong(monkeypatch):
+    encoder = tiny_encoder(width=16, layers=1, heads=2)
+    with pytest.raises(DataError, match=r"no linear layer .* matches 'conv'; match some of blocks"):
+        with_lora(encoder, targets="conv")
+    with pytest.raises(DataError, match="cannot have rank 0"):
+        with_lora(encoder, rank=0)
+    with pytest.raises(DataError, match="has adapters already"):
+        with_lora(with_lora(encoder))
+    with pytest.raises(DataError, match="has no adapters; make it with with_lora"):
+        merge_lora(encoder, {})
+    with pytest.raises(DataError, match=r"'lora' holds no parameter; .*with_lora"):
+        adapted_names(["encoder.w", "head.w"], "lora")
+    imported = builtins.__import__
+
+    def without_peft(name, *arguments, **more):
+        if name == "peft":
+            raise ImportError(name)
+        return imported(name, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without_peft)
+    with pytest.raises(ImportError, match=r'pip install "mutmeta\[lora\]"'):
+        with_lora(encoder)

@@ -1,0 +1,184 @@
+"""The arms on another encoder by one parameter: models shaped like ESM-2 and like ProtBERT."""
+
+import hashlib
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+from hf_directories import write_esm, write_protbert
+
+from mutmeta_lib.data.assays import read_demo
+from mutmeta_lib.models.embeddings import embed
+from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.reproduction.protocol import protocol_experiment
+from mutmeta_lib.study.few_shot import few_shot_experiment
+from mutmeta_lib.study.transfer import transfer_experiment
+from mutmeta_lib.study.transfer_encodings import transfer_encodings_experiment
+from mutmeta_lib.study.transfer_failures import signatures
+from mutmeta_lib.tasks.tasks import encode_assay
+
+WRITERS = {"esm": write_esm, "protbert": write_protbert}
+SMALL = {
+    "cap": 30,
+    "pool": 10,
+    "per_protein": 1,
+    "seeds": 1,
+    "n_folds": 3,
+    "meta_steps": 2,
+    "validate_every": 1,
+    "tasks_per_step": 2,
+    "inner_steps": 1,
+    "adapt_steps": 2,
+    "shots": (0, 10),
+    "profile": "quick",
+}
+
+
+@pytest.fixture(scope="module", params=list(WRITERS))
+def directory(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / request.param
+    return str(WRITERS[request.param](folder, positions=160))
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Intervals are not what is tested here, and take most of the time."""
+    few = partial(signatures, n_boot=5)
+    monkeypatch.setattr("mutmeta_lib.study.transfer_numbers.signatures", few)
+
+
+def check_encoder(record, directory):
+    """The record names the encoder and its hash, and not where it lies."""
+    encoder = load_encoder(directory)
+    assert record.encoder["name"] == encoder.name in WRITERS
+    assert record.encoder["sha256"] == encoder.sha256
+    assert len(bytes.fromhex(encoder.sha256)) == hashlib.sha256().digest_size
+    assert directory not in str(record)
+
+
+def finite(record, *names):
+    numbers = [record.numbers[name]["value"] for name in names]
+    return np.isfinite(numbers).all()
+
+
+def test_the_third_arm(directory):
+    methods = ("maml", "multitask", "finetune", "ridge", "mean")
+    record = transfer_experiment(
+        **SMALL, encoder=directory, regimes=["proteins"], methods=methods, family=("r2d2",)
+    )
+    check_encoder(record, directory)
+    results = record.table("results")
+    assert np.isfinite(results["spearman"]).all()
+    assert set(results["method"]) >= {*methods, "r2d2"}
+    assert np.isfinite(results.query("shots == 10")["relative_mse"]).all()
+    assert results.query("method != 'mean' and shots == 10")["spearman"].abs().min() > 0
+    assert finite(record, "proteins_all_maml_10", "proteins_all_maml_minus_finetune_10")
+
+
+def test_the_encodings(directory):
+    pairs = (("separator", "sites"), ("unknown_text", "cls"), ("unknown_text", "sites"))
+    record = transfer_encodings_experiment(
+        **SMALL, encoder=directory, pairs=pairs, methods=("maml", "finetune", "ridge")
+    )
+    check_encoder(record, directory)
+    results = record.table("results").query("shots == 10")
+    assert np.isfinite(results["spearman"]).all()
+    spread = results.set_index(["encoding", "pooling"])["spearman"].abs().groupby(level=[0, 1])
+    largest = spread.max()
+    # One text for all single mutants, read at its first token: nothing is left to rank by.
+    assert largest["unknown_text", "cls"] == 0
+    assert largest["separator", "sites"] > 0
+    assert largest["unknown_text", "sites"] > 0
+
+
+def test_the_protocol(directory):
+    record = protocol_experiment(
+        release_dir="demo",
+        encoder=directory,
+        encodings=("separator", "unknown_text"),
+        tiny_encodings=(),
+        max_tokens=120,
+        sizes=[4],
+        draws=2,
+        seeds=1,
+        initial_epochs=1,
+        finetune_epochs=1,
+        maml_epochs=1,
+        inner_steps=1,
+        time_rows=[],
+        profile="quick",
+    )
+    check_encoder_of_protocol(record, directory)
+    gains = record.table("gains")
+    assert set(gains["encoding"]) == {"separator", "unknown_text"}
+    assert np.isfinite(gains.select_dtypes(float)).all(axis=None)
+    texts = record.table("texts").set_index("encoding")["texts"]
+    assert (texts["unknown_text"] == 2).all()  # a set is two assays: one text for each wild type
+    assert (texts["separator"] > 10).all()
+
+
+def check_encoder_of_protocol(record, directory):
+    encoder = load_encoder(directory, max_tokens=120)
+    assert record.encoder["name"] == encoder.name
+    assert record.encoder["sha256"] == encoder.sha256
+    assert directory not in str(record)
+
+
+def test_all_of_the_encoder_learns(directory):
+    """MAML through every layer, second order, as few-shot curves are made."""
+    methods = ["maml", "multitask", "finetune", "ridge"]
+    record = few_shot_experiment(
+        per_protein=1,
+        encoder=directory,
+        methods=methods,
+        shots=(0, 4),
+        seeds=1,
+        folds=[0],
+        meta_steps=1,
+        tasks_per_step=1,
+        support=3,
+        query=3,
+        inner_steps=1,
+        adapt_steps=1,
+        max_query=8,
+        profile="quick",
+    )
+    check_encoder(record, directory)
+    results = record.table("results")
+    assert set(results["method"]) == set(methods)
+    assert np.isfinite(results["spearman"]).all()
+
+
+@pytest.fixture(scope="module")
+def vectors(directory):
+    """Pooled vectors of one demo assay: ``(encoding, pooling) -> table``."""
+    encoder = load_encoder(directory)
+    assay = read_demo(ids=["GB1_NISTHAL2019_on_WT"])[0]
+    made = {}
+    for encoding in ("separator", "unknown_text", "unknown_site", "mutant", "wt_mutant_pair"):
+        tokens = encode_assay(assay, encoding, encoder.vocabulary, encoder.max_tokens).tokens
+        for pooling in ("cls", "sites"):
+            made[encoding, pooling] = embed(encoder, tokens, pooling)
+    sites = [variant[0].position for variant in assay.variants]
+    return made, np.array(sites)
+
+
+def distinct(table):
+    return len(np.unique(table, axis=0))
+
+
+def test_encodings_tell_variants_apart_as_far_as_they_should(vectors):
+    tables, sites = vectors
+    n, places = len(sites), len(set(sites))
+    assert distinct(tables["unknown_text", "cls"]) == 1
+    assert distinct(tables["unknown_text", "sites"]) == places
+    assert distinct(tables["unknown_site", "sites"]) == places
+    for encoding in ("separator", "mutant", "wt_mutant_pair"):
+        assert distinct(tables[encoding, "sites"]) == n, encoding
+
+
+def test_a_site_is_all_that_unknown_site_knows(vectors):
+    tables, sites = vectors
+    table = pd.DataFrame(tables["unknown_site", "cls"]).assign(site=sites)
+    assert (table.groupby("site").nunique() == 1).all(axis=None)

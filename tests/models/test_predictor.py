@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from torch.func import grad
+from toy import toy_encoded, toy_predictor
+
+from mutmeta_lib.learn import InnerLoop, meta_gradient
+from mutmeta_lib.models.predictor import predict
+from mutmeta_lib.tasks.tasks import sample_tasks
+
+PREDICTOR = toy_predictor()
+PARAMS = PREDICTOR.init(torch.Generator().manual_seed(0))
+ASSAY = toy_encoded(1)[0]
+
+
+def tasks(n=2):
+    return sample_tasks([ASSAY], n, support=4, query=5, rng=np.random.default_rng(0))
+
+
+def test_init_is_a_function_of_the_generator_and_copies_the_encoder():
+    again = PREDICTOR.init(torch.Generator().manual_seed(0))
+    torch.testing.assert_close(PARAMS, again, rtol=0, atol=0)
+    other = PREDICTOR.init(torch.Generator().manual_seed(1))
+    assert not torch.equal(PARAMS["head.0.weight"], other["head.0.weight"])
+    for name, value in PREDICTOR.encoder.module.named_parameters():
+        assert torch.equal(PARAMS[f"encoder.{name}"], value)
+        assert PARAMS[f"encoder.{name}"].data_ptr() != value.data_ptr()
+
+
+def test_the_result_is_decided_by_the_parameters_given():
+    changed = {name: value + 0.1 for name, value in PARAMS.items()}
+    before = PREDICTOR(PARAMS, ASSAY.tokens)
+    assert before.shape == (len(ASSAY),)
+    assert not torch.allclose(before, PREDICTOR(changed, ASSAY.tokens))
+    assert torch.equal(before, PREDICTOR(PARAMS, ASSAY.tokens))
+
+
+def test_batches_do_not_change_predictions():
+    whole = predict(PREDICTOR, PARAMS, ASSAY.tokens)
+    pieces = predict(PREDICTOR, PARAMS, ASSAY.tokens, batch_size=7)
+    torch.testing.assert_close(whole, pieces, rtol=1e-5, atol=1e-6)
+    assert predict(PREDICTOR, PARAMS, ASSAY.tokens.rows([])).shape == (0,)
+
+
+def test_dropout_needs_a_generator_and_repeats_with_it():
+    def draw(seed):
+        return PREDICTOR(PARAMS, ASSAY.tokens, torch.Generator().manual_seed(seed))
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+def test_every_parameter_has_a_gradient():
+    gradient = grad(PREDICTOR.loss)(PARAMS, tasks(1)[0].query)
+    silent = [name for name, value in gradient.items() if not value.abs().sum() > 0]
+    assert silent == []
+
+
+@pytest.mark.learn2learn
+def test_learn2learn_agrees_on_the_whole_protein_model():
+    pairs = [(task.support, task.query) for task in tasks()]
+    for first_order in (False, True):
+        loop = InnerLoop(0.05, 3, first_order)
+        ours = meta_gradient(PREDICTOR.loss, PARAMS, pairs, loop)
+        theirs = meta_gradient(PREDICTOR.loss, PARAMS, pairs, loop, backend="learn2learn")
+        a = torch.cat([value.flatten() for value in ours[1].values()])
+        b = torch.cat([theirs[1][name].flatten() for name in ours[1]])
+        assert float((a - b).norm() / b.norm()) < 1e-5
+
+
+def test_the_same_text_gets_the_same_prediction():
+    """Rounding differs between batches, and ranks would make something of it."""
+    for pooling in ("cls", "mean", "sites"):
+        predictor = toy_predictor(pooling=pooling)
+        params = predictor.init(torch.Generator().manual_seed(0))
+        (assay,) = toy_encoded(1, encoding="unknown_text", predictor=predictor, length=40, n=300)
+        sites = [variant[0].position for variant in assay.assay.variants]
+        predicted = predict(predictor, params, assay.tokens, batch_size=16).tolist()
+        texts = len(set(sites)) if pooling == "sites" else 1
+        assert len(set(predicted)) == texts
+        assert len(set(zip(sites, predicted, strict=True))) == len(set(sites))

@@ -1,0 +1,226 @@
+"""Zero-shot methods: additive, blind to labels, run once per protein, refused without a head."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hf_directories import write_esm, write_protbert
+from toy import toy_assay
+from typer.testing import CliRunner
+
+from mutmeta_lib.cli import app
+from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.data.variants import AMINO_ACIDS, parse_variant
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn.methods import Ingredients, build_methods
+from mutmeta_lib.models import language_model
+from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
+from mutmeta_lib.models.language_model import load_language_model, log_odds
+from mutmeta_lib.models.predictor import Predictor
+from mutmeta_lib.models.zero_shot import MASKED, add_up, describe_head, zero_shot
+from mutmeta_lib.study.evaluate import few_shot
+from mutmeta_lib.study.few_shot import DEFAULT_METHODS, few_shot_experiment
+from mutmeta_lib.study.transfer import CORE, transfer_experiment
+from mutmeta_lib.tasks.tasks import draw_task, encode_assay, task_generator
+
+WILD = "MKTAYIAKQRQI"
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return str(write_esm(tmp_path_factory.mktemp("lm") / "esm", positions=120, head=True))
+
+
+@pytest.fixture(scope="module")
+def encoder(directory):
+    return load_encoder(directory)
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Counts texts that the model reads."""
+    read = []
+    real = language_model.functional_call
+
+    def counting(module, weights, reads):
+        read.append(len(reads[0]))
+        return real(module, weights, reads)
+
+    monkeypatch.setattr(language_model, "functional_call", counting)
+    return read
+
+
+def assay_of(*texts, wild_type=WILD):
+    return Assay(
+        id="A",
+        protein="p",
+        property="fitness",
+        wild_type=wild_type,
+        variants=tuple(map(parse_variant, texts)),
+        scores=np.arange(len(texts), dtype=float),
+        units="none",
+        sign="higher = better",
+    )
+
+
+@pytest.mark.parametrize("name", list(MASKED))
+def test_scores_are_sums_of_log_odds_and_the_wild_type_has_none(encoder, directory, name):
+    texts = ["K2A", "Y5W", "K2A:Y5W", "WT", "K2C"]
+    scores = zero_shot(name, encoder).scores(assay_of(*texts))
+    table = log_odds(load_language_model(directory), WILD, [2, 5], masked=MASKED[name])
+    first = table[0, AMINO_ACIDS.index("A")]
+    second = table[1, AMINO_ACIDS.index("W")]
+    third = table[0, AMINO_ACIDS.index("C")]
+    expected = [first, second, first + second, 0.0, third]
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+    assert scores[3] == 0
+    assert len(set(scores)) == 5
+
+
+def test_the_two_kinds_of_marginals_differ(encoder):
+    assay = assay_of("K2A", "Y5W")
+    one, other = (zero_shot(name, encoder).scores(assay) for name in MASKED)
+    assert np.abs(one - other).max() > 1e-2
+
+
+def test_a_protein_is_read_once_for_all_draws(encoder, passes):
+    assay = toy_assay(0, length=12, n=60)
+    encoded = encode_assay(assay, "mutant", encoder.vocabulary, encoder.max_tokens)
+    methods = {name: zero_shot(name, encoder) for name in MASKED}
+    table = few_shot(methods, [encoded], shots=[0, 5], seeds=[0, 1, 2])
+    sites = {change.position for variant in assay.variants for change in variant}
+    assert sum(passes) == len(sites) + 1
+    assert table.groupby(["method", "seed"])["spearman"].nunique().eq(1).all()  # labels unused
+    assert table["mse"].isna().all()  # natural logarithms are no measured units
+
+
+def test_the_log_odds_of_a_protein_are_kept_on_disk(encoder, passes, tmp_path):
+    assay = assay_of("K2A", "Y5W", "K2A:Y5W")
+    first = zero_shot("zero_shot", encoder, cache_dir=str(tmp_path)).scores(assay)
+    assert sum(passes) == 2
+    again = zero_shot("zero_shot", encoder, cache_dir=str(tmp_path)).scores(assay)
+    assert sum(passes) == 2
+    np.testing.assert_array_equal(first, again)
+    zero_shot("zero_shot_wt", encoder, cache_dir=str(tmp_path)).scores(assay)
+    assert sum(passes) == 3
+    assert len(list(tmp_path.iterdir())) == 2
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes()[:-10])
+    with pytest.warns(UserWarning, match="the cached log-odds .* they are computed anew"):
+        mended = zero_shot("zero_shot", encoder, cache_dir=str(tmp_path)).scores(assay)
+    np.testing.assert_array_equal(first, mended)
+
+
+def test_predictions_follow_the_rows_of_the_query(encoder):
+    assay = toy_assay(1, length=12, n=40)
+    encoded = encode_assay(assay, "mutant", encoder.vocabulary, encoder.max_tokens)
+    given = Ingredients(Predictor(encoder, "sites"), {}, [encoded], {}, 1)
+    method = build_methods(["zero_shot"], given)["zero_shot"]
+    drawn = draw_task(encoded, 5, task_generator(0, "t"), pool=10, max_query=12)
+    state = method.adapt(drawn.support, torch.Generator())
+    predicted = method.predict(state, drawn.query)
+    np.testing.assert_array_equal(predicted, method.scores(assay)[drawn.query.rows])
+
+
+def test_many_variants_take_no_more_passes_than_sites(encoder, passes):
+    pairs = [
+        f"{a}{i}{x}:{b}{j}{y}"
+        for (i, a), (j, b) in pairwise(enumerate(WILD, start=1))
+        for x in AMINO_ACIDS
+        for y in AMINO_ACIDS
+        if x != a and y != b
+    ]
+    assert len(zero_shot("zero_shot", encoder).scores(assay_of(*pairs))) > 3000
+    assert sum(passes) == len(WILD)
+
+
+def test_a_shorter_context_is_that_of_the_encoder(directory):
+    whole, short = (load_encoder(directory, max_tokens=n) for n in (None, 7))
+    assay = assay_of("K2A", "Y5W")
+    one, other = (zero_shot("zero_shot", e).scores(assay) for e in (whole, short))
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_no_sum_over_no_variants():
+    assert add_up([], [], np.empty((0, 20))).shape == (0,)
+
+
+def test_a_record_tells_of_the_head_only_if_it_is_used(encoder, directory):
+    assert describe_head(["maml", "blosum"], encoder) == {}
+    told = describe_head(["maml", "zero_shot"], encoder)
+    assert told == {"head_sha256": load_language_model(directory).sha256}
+
+
+def test_it_does_not_run_unasked():
+    assert not {*DEFAULT_METHODS, *CORE} & MASKED.keys()
+
+
+SMALL = {"per_protein": 1, "seeds": 1, "meta_steps": 1, "shots": (0, 5), "progress": print}
+
+
+@pytest.fixture(scope="module", params=[write_esm, write_protbert])
+def refused(request, tmp_path_factory):
+    return str(request.param(tmp_path_factory.mktemp("x") / "headless", positions=120))
+
+
+def test_without_a_head_nothing_is_trained_first(refused, capsys):
+    for name, says in (("tiny", "'tiny' has no language-model"), (refused, "'headless' comes w")):
+        asked = {**SMALL, "encoder": name, "methods": ["maml", "zero_shot"]}
+        with pytest.raises(DataError, match=says):
+            few_shot_experiment(**asked)
+        with pytest.raises(DataError, match=says):
+            transfer_experiment(**asked, family=())
+        with pytest.raises(DataError, match=says):
+            describe_head(
+                ["zero_shot_wt"], tiny_encoder() if name == "tiny" else load_encoder(name)
+            )
+    assert "done" not in capsys.readouterr().out
+
+
+def test_the_command_refuses_tiny_in_one_sentence():
+    done = CliRunner().invoke(app, ["evaluate", "--methods", "zero_shot"], env={"NO_COLOR": "1"})
+    assert done.exit_code == 2
+    assert "'tiny' has no language-model head" in done.stderr
+    assert "facebook/esm2_t6_8M_UR50D" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_command_ranks_with_a_head(directory, tmp_path):
+    from mutmeta_lib.records.record import read_record
+
+    output = str(tmp_path / "record.json")
+    asked = ["evaluate", "--methods", "zero_shot,zero_shot_wt,blosum", "--shots", "0,5"]
+    asked += ["--seeds", "1", "--per-protein", "1", "--encoder", directory, "--output", output]
+    done = CliRunner().invoke(app, asked, env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert done.exit_code == 0, done.output
+    record = read_record(output)
+    assert record.encoder["head_sha256"] == load_language_model(directory).sha256
+    assert directory not in str(record.encoder)
+    summary = record.table("summary").query("metric == 'spearman'").set_index(["method", "shots"])
+    for name in MASKED:
+        assert np.isfinite(summary.loc[(name, 0), "mean"])
+        assert summary.loc[(name, 0), "mean"] == summary.loc[(name, 5), "mean"]
+
+
+def test_the_third_arm_takes_it_by_name(directory):
+    record = transfer_experiment(
+        cap=60,
+        per_protein=1,
+        seeds=1,
+        n_folds=3,
+        regimes=["proteins"],
+        methods=["maml", "ridge", "zero_shot", "mean"],
+        family=(),
+        shots=(0, 10),
+        meta_steps=1,
+        adapt_steps=1,
+        encoder=directory,
+        profile="quick",
+    )
+    results = record.table("results").query("method == 'zero_shot'")
+    assert len(results)
+    assert results["relative_mse"].isna().all()
+    assert results["spearman"].abs().max() > 0
+    assert record.encoder["head_sha256"]
+    assert any("zero_shot" in name for name in record.numbers)

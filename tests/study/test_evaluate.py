@@ -1,0 +1,238 @@
+"""The evaluation loop with stand-in methods: same draws for all, no peeking, honest units."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.study import evaluate
+from mutmeta_lib.study.evaluate import compare, few_shot, summarise
+from mutmeta_lib.tasks.batch import TokenBatch
+from mutmeta_lib.tasks.metrics import METRICS
+from mutmeta_lib.tasks.tasks import EncodedAssay
+
+WILD_TYPE = "MKTAYIAKQR"
+
+
+def assay(name="a", n=60, protein="p", seed=0, scores=None) -> EncodedAssay:
+    variants = [
+        (Substitution(position, letter, mutant),)
+        for position, letter in enumerate(WILD_TYPE, start=1)
+        for mutant in AMINO_ACIDS
+        if mutant != letter
+    ][:n]
+    rng = np.random.default_rng(seed)
+    values = 100 + 7 * rng.normal(size=n) if scores is None else np.asarray(scores, dtype=float)
+    made = Assay(name, protein, "stability", WILD_TYPE, tuple(variants), values, "kcal/mol", "up")
+    ids = torch.arange(n)[:, None]
+    return EncodedAssay(made, "mutant", TokenBatch(ids, torch.ones(n, 1, dtype=bool), ids >= 0))
+
+
+@dataclass
+class Mean:
+    """Predicts the support mean; notes what it was shown."""
+
+    name: str = "mean"
+    supports: list = field(default_factory=list)
+    queries: list = field(default_factory=list)
+    noise: list = field(default_factory=list)
+
+    def adapt(self, support, generator):
+        self.supports.append(support)
+        self.noise.append(float(torch.rand(1, generator=generator)))
+        return float(support.labels.mean()) if len(support) else 0.0
+
+    def predict(self, state, query):
+        self.queries.append(query)
+        return np.full(len(query), state)
+
+
+@dataclass
+class Oracle(Mean):
+    """Knows the assay: the scaled score up to ``slope`` and ``offset``, fitted on the support."""
+
+    def adapt(self, support, generator):
+        super().adapt(support, generator)
+        return np.polyfit(support.scores, support.labels, 1) if len(support) > 1 else (1.0, 0.0)
+
+    def predict(self, state, query):
+        super().predict(0.0, query)
+        return np.polyval(state, query.scores)
+
+
+def run(methods=None, assays=None, **options):
+    options = {"shots": (0, 1, 5, 10), "seeds": (0, 1), **options}
+    return few_shot(methods or {"mean": Mean()}, assays or [assay()], **options)
+
+
+def test_one_row_per_assay_seed_shots_and_method():
+    table = run({"mean": Mean(), "oracle": Oracle()}, [assay("a"), assay("b", seed=1)])
+    assert list(table.columns) == [
+        *["method", "assay", "protein", "property", "seed", "shots", "n_query"],
+        *METRICS,
+        *["seconds_adapt", "seconds_predict"],
+    ]
+    order = table[["assay", "seed", "shots", "method"]].to_numpy().tolist()
+    assert order == [
+        [a, s, k, m]
+        for a in "ab"
+        for s in (0, 1)
+        for k in (0, 1, 5, 10)
+        for m in ("mean", "oracle")
+    ]
+    assert (table["n_query"] == 50).all()
+    assert (table[["seconds_adapt", "seconds_predict"]] > 0).all(axis=None)
+
+
+def test_errors_are_in_the_units_of_the_assay():
+    given = assay()
+    table = run({"mean": Mean(), "oracle": Oracle()}, [given]).set_index(["method", "shots"])
+    oracle = table.loc["oracle"]
+    assert oracle["spearman"].to_numpy() == pytest.approx(1.0)
+    assert oracle["ndcg"].to_numpy() == pytest.approx(1.0)
+    assert oracle.loc[[5, 10], ["mse", "mae", "relative_mse"]].to_numpy() == pytest.approx(
+        0, abs=1e-6
+    )
+    method = Mean()
+    row = run({"mean": method}, [given], seeds=[0], shots=[5]).iloc[0]
+    support, query = method.supports[0].scores, method.queries[0].scores
+    assert row["mse"] == pytest.approx(np.mean((support.mean() - query) ** 2), rel=1e-5)
+    assert row["mae"] == pytest.approx(np.mean(np.abs(support.mean() - query)), rel=1e-5)
+    assert row["relative_mse"] == pytest.approx(row["mse"] / np.var(query), rel=1e-5)
+
+
+def test_without_a_scale_only_ranks_are_reported():
+    table = run({"oracle": Oracle()})
+    scaled = [name for name, metric in METRICS.items() if metric.needs_scale]
+    assert scaled == ["mse", "mae", "relative_mse"]
+    assert table.loc[table["shots"] < 2, scaled].isna().all(axis=None)
+    assert table.loc[table["shots"] >= 2, scaled].notna().all(axis=None)
+    assert table[["spearman", "ndcg"]].notna().all(axis=None)
+
+
+def test_equal_support_labels_identify_no_scale():
+    # Two values only, so that some pair of supports is equal; ranks stay defined.
+    table = run(assays=[assay(scores=np.arange(60) % 2)], shots=[2], seeds=range(8))
+    assert 0 < table["mse"].isna().sum() < 8
+    assert table["spearman"].notna().all()
+
+
+def test_all_methods_see_the_same_nested_supports_and_one_query_set():
+    one, other = Mean(), Mean()
+    run({"one": one, "other": other}, seeds=[3])
+    for mine, theirs in zip(one.supports, other.supports, strict=True):
+        np.testing.assert_array_equal(mine.rows, theirs.rows)
+    for small, large in zip(one.supports, one.supports[1:], strict=False):
+        np.testing.assert_array_equal(small.rows, large.rows[: len(small)])
+    assert len({tuple(query.rows) for query in one.queries + other.queries}) == 1
+    assert not set(one.queries[0].rows) & set(one.supports[-1].rows)
+
+
+def test_max_query_cuts_the_query_set():
+    assert (run(max_query=12)["n_query"] == 12).all()
+
+
+def test_query_labels_are_withheld():
+    class Peeker(Mean):
+        def predict(self, state, query):
+            return query.labels.numpy()
+
+    with pytest.raises(DataError, match="not finite"):
+        run({"peeker": Peeker()})
+
+
+def test_what_is_not_finite_is_named():
+    class Diverged(Mean):
+        def predict(self, state, query):
+            made = super().predict(state, query)
+            if len(self.supports[-1]) == 5:
+                made[3] = np.inf
+            return made
+
+    with pytest.raises(DataError) as caught:
+        run({"fine": Mean(), "diverged": Diverged()}, [assay("some-assay")], seeds=[7])
+    for word in ("method diverged", "some-assay", "seed 7", "5 shots", "1 of 50"):
+        assert word in str(caught.value)
+
+
+def test_a_wrong_shape_is_named():
+    class Column(Mean):
+        def predict(self, state, query):
+            return super().predict(state, query)[:, None]
+
+    with pytest.raises(ValueError, match=r"method column .*\(50, 1\), not \(50,\)"):
+        run({"column": Column()})
+
+
+def test_randomness_depends_on_seed_assay_method_and_shots_alone():
+    together = {"one": Mean(), "two": Mean()}
+    run(together, [assay("a"), assay("b")])
+    noise = [value for method in together.values() for value in method.noise]
+    assert len(set(noise)) == len(noise) == 2 * 2 * 2 * 4
+    alone = Mean()
+    run({"two": alone}, [assay("b")])
+    assert alone.noise == together["two"].noise[8:]
+
+
+def test_a_second_run_is_bit_identical():
+    first, second = (run().drop(columns=["seconds_adapt", "seconds_predict"]) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("assays", "said"),
+    [
+        ([assay("fine"), assay("small", n=19)], "assay small has 19 variants, 10 shots need 20"),
+        ([assay("a"), assay("a")], "assay a is given twice"),
+        ([assay("flat", scores=np.ones(60))], "scores of assay flat .* all equal"),
+    ],
+)
+def test_assays_that_cannot_be_evaluated_are_refused(assays, said):
+    with pytest.raises(DataError, match=said):
+        run(assays=assays)
+
+
+def test_small_assays_are_refused_before_anything_is_computed():
+    method = Mean()
+    with pytest.raises(DataError):
+        run({"mean": method}, [assay("fine"), assay("small", n=19)])
+    assert not method.supports
+    assert len(run(assays=[assay("enough", n=20)])) == 8
+
+
+def test_progress_is_told():
+    told = []
+    run(progress=lambda done, total: told.append((done, total)))
+    assert told == [(i, 8) for i in range(1, 9)]
+
+
+def test_the_clock_waits_for_the_device(monkeypatch):
+    events = []
+    monkeypatch.setattr(evaluate, "_synchronise", lambda: events.append("wait"))
+    monkeypatch.setattr(
+        evaluate.time, "perf_counter", lambda: events.append("clock") or float(len(events))
+    )
+    made, seconds = evaluate._timed(lambda: events.append("work") or "made")
+    assert events == ["wait", "clock", "work", "wait", "clock"]
+    assert (made, seconds) == ("made", 3.0)
+
+
+def test_the_table_feeds_summaries():
+    assays = [assay(name, seed=seed) for seed, name in enumerate("abc")]
+    table = run({"mean": Mean(), "oracle": Oracle()}, assays)
+    made = summarise(table, "spearman", n_boot=100)
+    assert made["mean"].tolist() == pytest.approx([0.0] * 4 + [1.0] * 4)
+    assert compare(table, "ndcg", "oracle", "mean", n_boot=100)["low"].min() > 0
+
+
+def test_with_a_larger_pool_fewer_shots_predict_the_same_rows():
+    many, few = Mean(), Mean()
+    few_shot({"mean": many}, [assay()], shots=[5, 20], seeds=[0])
+    few_shot({"mean": few}, [assay()], shots=[5], seeds=[0], pool=20)
+    np.testing.assert_array_equal(few.queries[0].rows, many.queries[0].rows)
+    np.testing.assert_array_equal(few.supports[0].rows, many.supports[0].rows)

@@ -1,0 +1,59 @@
+"""Encoders that differ from the original."""
+
+import pytest
+import torch
+from toy import toy_assay
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.models.embeddings import embed
+from mutmeta_lib.models.encoders import tiny_encoder
+from mutmeta_lib.study.encoder_swap import SWAPS
+from mutmeta_lib.study.swapped import swap
+from mutmeta_lib.tasks.encodings import encode_variants
+
+ENCODER = tiny_encoder(width=16, heads=2)
+
+
+def vectors(encoder):
+    assay = toy_assay(0, n=8)
+    batch = encode_variants(
+        "separator", assay.wild_type, assay.variants, encoder.vocabulary, encoder.max_tokens
+    )
+    return torch.from_numpy(embed(encoder, batch, "sites"))
+
+
+@pytest.mark.parametrize("kind", SWAPS)
+def test_a_swap_is_an_encoder_of_its_own_and_leaves_the_original_alone(kind):
+    before = vectors(ENCODER)
+    swapped = swap(ENCODER, kind)
+    after = vectors(swapped)
+    assert after.shape == before.shape
+    assert torch.equal(vectors(ENCODER), before)
+    same = kind == "same"
+    assert torch.equal(after, before) == same
+    assert (swapped.sha256 == ENCODER.sha256) == same
+    assert swap(ENCODER, kind).sha256 == swapped.sha256
+
+
+def test_more_noise_moves_vectors_further():
+    before = vectors(ENCODER)
+    moved = [float((vectors(swap(ENCODER, f"noise {s}")) - before).norm()) for s in (0.01, 0.1, 1)]
+    assert moved == sorted(moved)
+    assert moved[0] > 0
+
+
+def test_rounding_moves_vectors_little():
+    before = vectors(ENCODER)
+    for kind in ("bfloat16", "int8"):
+        assert float((vectors(swap(ENCODER, kind)) - before).norm() / before.norm()) < 0.05
+
+
+def test_shuffled_weights_are_the_same_weights():
+    old = dict(ENCODER.module.named_parameters())
+    for name, value in swap(ENCODER, "shuffled").module.named_parameters():
+        torch.testing.assert_close(value.flatten().sort()[0], old[name].flatten().sort()[0])
+
+
+def test_an_unknown_swap_is_refused():
+    with pytest.raises(DataError, match="no swap 'melted'"):
+        swap(ENCODER, "melted")
