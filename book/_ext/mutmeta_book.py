@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 MINUS, NO_BREAK = "\u2212", "\u00a0"
 EXECUTED = "book/runs/shown/"  # a link to the copies of one profile: see the Makefile
 PAIRED = "notebooks/"
+ROOMS = (
+    *("app", "reproduction", "study", "learn", "models", "tasks", "data", "records"),
+    *("seeds", "errors"),
+)
 THEBE = ("init_thebe_core", "update_thebe_context")
 
 
@@ -232,8 +236,30 @@ def rewrite_urls(buttons: Any) -> None:
                 rewrite_urls(value)
 
 
+def list_rooms(library: Path) -> str:
+    """The sections of the API page: every room from the top down, every module in it."""
+    made = []
+    for room in ROOMS:
+        paths = sorted((library / room).glob("**/*.py")) or [library / f"{room}.py"]
+        made.append(f"## {room}\n")
+        for path in paths:
+            name = ".".join(path.relative_to(library).with_suffix("").parts)
+            module = f"mutmeta_lib.{name.removesuffix('.__init__')}"
+            if path.name != "__init__.py" and name != room:
+                made.append(f"### {name.partition('.')[2]}\n")
+            made.append(f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n")
+    return "\n".join(made)
+
+
+def fill_api_page(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put the rooms where the API page asks for them."""
+    if docname == "book/api":
+        source[0] = source[0].replace("% rooms\n", list_rooms(Path(app.srcdir, "mutmeta_lib")))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the role, the directive and the address rewriting."""
+    app.connect("source-read", fill_api_page)
     app.add_role("record", RecordNumber())
     app.add_role("record-plain", RecordNumber(plain))
     app.add_role("record-percent", RecordNumber(percent))
