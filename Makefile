@@ -47,7 +47,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env learn2learn book published runs full-runs copies test lint format notebooks figures demo-data clean distclean
+.PHONY: help env learn2learn book published runs full-runs copies test lint format notebooks figures bench demo-data clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -112,6 +112,9 @@ notebooks: $(STAMP) ## re-execute the committed notebooks from their MyST text (
 
 figures: $(STAMP) ## draw the first page's figure again from the committed records
 	$(BIN)/python scripts/draw_scorecard.py
+
+bench: $(STAMP) ## time the engine against learn2learn's loop (a minute)
+	$(BIN)/python benchmarks/run.py --quick
 
 demo-data: $(STAMP) ## rebuild the bundled data, byte for byte, from the mavenn wheel
 	mkdir -p build/mavenn

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from mutmeta_lib import __version__
-from mutmeta_lib.app.cli_bench import bench_command
 from mutmeta_lib.app.cli_train import train_command
 from mutmeta_lib.app.console import (
     Commands,
@@ -44,7 +43,6 @@ RECORD = typer.Option(help="Name of the wild type in a FASTA file of several.")
 data = typer.Typer(no_args_is_help=True, help="List, check and fetch measurements.")
 app.add_typer(data, name="data")
 app.command("train", no_args_is_help=True)(train_command)
-app.command("bench")(bench_command)
 
 
 def show_version(wanted: bool) -> None:

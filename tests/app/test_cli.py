@@ -273,7 +273,6 @@ def test_run_does_not_replace_its_own_source(notebook, monkeypatch):
         (["evaluate"], "--checkpoint-dir"),
         (["evaluate"], "--cache-dir"),
         (["evaluate"], "--log-dir"),
-        (["bench", "--quick"], "--output"),
         (["data", "fetch"], "--cache-dir"),
         (["train"], None),
         (["train", "x.safetensors"], "--checkpoint"),

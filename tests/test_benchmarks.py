@@ -1,0 +1,105 @@
+"""The benchmark compares equals, its bars can be missed, and it writes a record."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mutmeta_lib.records.record import number, read_record
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """The two scripts, found as Python finds them when one is run."""
+    monkeypatch.syspath_prepend(FOLDER)
+    import cases
+    import run
+
+    yield cases, run
+    for name in ("cases", "run"):
+        del sys.modules[name]
+
+
+@pytest.mark.learn2learn
+@pytest.mark.parametrize("first_order", [True, False])
+@pytest.mark.parametrize("hidden", [(8, 4), (8,), ()])
+def test_both_sides_of_the_head_case_compute_the_same(scripts, hidden, first_order):
+    case = scripts[0].head_case(2, first_order, hidden, width=16)
+    assert case.largest_difference() < 1e-4
+    assert len(case.ours()) == 2 * (len(hidden) + 1)
+
+
+@pytest.mark.learn2learn
+@pytest.mark.parametrize("first_order", [True, False])
+def test_both_sides_of_the_encoder_case_compute_the_same(scripts, tmp_path, first_order):
+    state = torch.random.get_rng_state()
+    folder = scripts[0].write_esm(tmp_path / "esm", layers=2, width=16, heads=2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    case = scripts[0].encoder_case(2, first_order, folder, residues=12)
+    assert case.largest_difference() < 1e-3
+    assert any(name.startswith("encoder.") for name in case.ours())
+
+
+@pytest.mark.learn2learn
+def test_a_difference_is_seen(scripts):
+    case = scripts[0].head_case(2, False, (8,), width=16)
+    first = scripts[0].head_case(2, True, (8,), width=16)
+    object.__setattr__(case, "ours", first.ours)
+    assert case.largest_difference() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "holds"),
+    [
+        ("whole_second_ratio", 1.2, True),
+        ("whole_second_ratio", 1.1, False),
+        ("tiny_seconds", 2.0, True),
+        ("tiny_seconds", 2.1, False),
+    ],
+)
+def test_bars_are_met_from_the_right_side(scripts, name, value, holds):
+    table = scripts[1].bar_table({name: number(value), "other": number(0)})
+    assert table["holds"].tolist() == [holds]
+
+
+@pytest.mark.learn2learn
+def test_a_quick_run_prints_its_tables_and_writes_a_record(scripts, tmp_path, monkeypatch, capsys):
+    cases, run = scripts
+    monkeypatch.setattr(run, "tiny_latency", lambda rounds: [3.0])
+    small = lambda *given, **more: cases.head_case(*given, **{**more, "width": 16})  # noqa: E731
+    monkeypatch.setattr(run, "head_case", small)
+    run.main(["--quick", "--output", str(tmp_path / "b.json")])
+    printed = capsys.readouterr()
+    assert "learn2learn_meta_steps_per_s" in printed.out
+    assert "head_4_second" in printed.err
+    record = read_record(tmp_path / "b.json")
+    table = record.table("cases")
+    assert set(table["order"]) == {"first", "second"}
+    assert (table["ratio_low"] <= table["ratio"]).all()
+    assert (table["ratio"] <= table["ratio_high"]).all()
+    # At the least, each example goes through the first layer, forward and for a weight gradient.
+    rate = record.numbers["matmul_gflops"]["value"] * 1e9
+    flops = table["matmul_share"] / table["meta_steps_per_s"] * rate
+    assert (flops >= 4 * (2 * cases.SHOTS) * 2 * (2 * 16 * 128)).all()
+    assert record.table("bars")["holds"].tolist() == [False]
+
+
+def test_what_stops_it_is_one_sentence_before_the_work(scripts, tmp_path, monkeypatch, capsys):
+    run = scripts[1]
+    monkeypatch.setattr(run, "matmul_rate", lambda: pytest.fail("the work began"))
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        run.main(["--output", str(tmp_path / "file" / "b.json")])
+    assert ended.value.code == 2
+    assert "cannot be written" in capsys.readouterr().err
+    monkeypatch.setattr("mutmeta_lib.learn.learn2learn.has_learn2learn", lambda: False)
+    monkeypatch.setitem(sys.modules, "learn2learn.algorithms.maml", None)
+    with pytest.raises(SystemExit) as ended:
+        run.main(["--quick"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "learn2learn" in told
+    assert told.count("\n") == 1
