@@ -1,26 +1,16 @@
 """Progress of long work with the time that is left: bars, lines, or nothing, as the place demands.
 
-On a terminal there are bars on standard error. Where standard error is a file or a pipe, a plain
-line comes now and then, and none for what is soon done. Notebooks are left alone: what they print
-is part of a page.
+On a terminal there are bars on standard error. Where standard error is a file or a pipe, a line
+comes now and then, and none for what is soon done. Notebooks are left alone: what they print is
+part of a page.
 """
 
-import time
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TextIO
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
-from mutmeta_lib.records.record import duration
+from tqdm import tqdm
 
 Report = Callable[[str, int, int], None]
 """Called with ``(what, done, total)`` as work goes on; several things may be under way at once."""
@@ -30,80 +20,47 @@ def silent(what: str, done: int, total: int) -> None:
     """The report that shows nothing."""
 
 
+class _Lines:
+    """A stream on which every state of a bar is a line of its own."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            self.stream.write(line + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
 @contextmanager
-def shown_progress(console: Console | None = None, *, every: float = 30.0) -> Iterator[Report]:
-    """Show reports of progress until the block ends.
+def shown_progress(stream: TextIO | None = None, *, every: float = 30.0) -> Iterator[Report]:
+    """Show reports of progress until the block ends, on standard error or another stream.
 
-    Args:
-        console: where to; standard error by default.
-        every: seconds between two plain lines, where it is no terminal.
-
-    >>> with shown_progress(Console(file=None), every=1e9) as report:
-    ...     report("maml", 1, 200)
+    ``every`` is the seconds between two lines of one thing, where the stream is no terminal.
     """
-    console = console or Console(stderr=True, highlight=False)
-    if console.is_jupyter:
+    stream = stream or sys.stderr
+    if type(stream).__module__.startswith("ipykernel"):
         yield silent
-    elif console.is_terminal:
-        with _bars(console) as report:
-            yield report
-    else:
-        yield lines(lambda text: console.print(text, soft_wrap=True, markup=False), every)
-
-
-@contextmanager
-def _bars(console: Console) -> Iterator[Report]:
-    """One bar per thing under way; it goes when the thing is done."""
-    display = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    bars: dict[str, TaskID] = {}
+        return
+    look: dict[str, Any] = {"file": stream, "mininterval": min(every, 0.1), "dynamic_ncols": True}
+    if not stream.isatty():
+        look = {"file": _Lines(stream), "mininterval": every, "delay": every, "position": 0}
+        look["bar_format"] = "{desc}: {n_fmt} of {total_fmt}, {remaining} left"
+    bars: dict[str, tqdm] = {}
 
     def report(what: str, done: int, total: int) -> None:
         if what not in bars:
-            bars[what] = display.add_task(what, total=total)
-        display.update(bars[what], completed=done, total=total)
+            # What a resumed run had done before says nothing about its speed.
+            bars[what] = tqdm(desc=what, initial=done, total=total, miniters=1, leave=False, **look)
+        bars[what].total = total
+        bars[what].update(done - bars[what].n)
         if done >= total:
-            display.remove_task(bars.pop(what))
+            bars.pop(what).close()
 
-    with display:
+    try:
         yield report
-
-
-def lines(
-    say: Callable[[str], None], every: float, clock: Callable[[], float] = time.monotonic
-) -> Report:
-    """A report that says a line at most every so many seconds.
-
-    >>> seconds = iter([0.0, 10.0, 40.0, 41.0])
-    >>> report = lines(print, 30.0, lambda: next(seconds))
-    >>> for step in (1, 2, 5, 6):
-    ...     report("maml", step, 9)
-    maml: 5 of 9, about 40 s left
-    """
-    first: dict[str, tuple[float, int]] = {}
-    last: list[float] = []
-
-    def report(what: str, done: int, total: int) -> None:
-        now = clock()
-        began, before = first.setdefault(what, (now, done))
-        if not last:
-            last.append(now)
-        if now - last[0] < every:
-            return
-        last[0] = now
-        left = "" if done == before else _left((now - began) / (done - before) * (total - done))
-        say(f"{what}: {done} of {total}{left}")
-
-    return report
-
-
-def _left(seconds: float) -> str:
-    return f", about {duration(seconds)} left" if seconds > 0 else ""
+    finally:
+        for bar in bars.values():
+            bar.close()

@@ -4,7 +4,7 @@ import signal
 import pytest
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.study.parallel import relayed, run_all
+from mutmeta_lib.study.parallel import run_all
 
 
 def square(n, *, report):
@@ -24,9 +24,21 @@ def test_outcomes_come_in_order_and_reports_arrive(workers):
     outcomes, told = collect(square, [(n,) for n in range(4)], workers)
     assert outcomes == [0, 1, 4, 9]
     assert [given for given in told if given[0] == "runs"] == [("runs", n, 4) for n in range(5)]
-    for n in range(4):
+    for n in range(4):  # what happens within a job is told where it runs in this process
         steps = [given[1:] for given in told if given[0] == f"square {n}"]
-        assert steps == [(1, 3), (2, 3), (3, 3)]
+        assert steps == ([(1, 3), (2, 3), (3, 3)] if workers == 1 else [])
+
+
+def process_and_threads(n, *, report):
+    return os.getpid(), os.environ["OMP_NUM_THREADS"]
+
+
+def test_workers_are_other_processes_of_one_thread_each(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    found, _ = collect(process_and_threads, [(1,), (2,)], 2)
+    assert os.getpid() not in {process for process, _ in found}
+    assert {threads for _, threads in found} == {"1"}
+    assert collect(process_and_threads, [(1,)], 1)[0][0][0] == os.getpid()
 
 
 def refuse(n, *, report):
@@ -65,13 +77,3 @@ def interrupt(n, *, report):
 def test_ctrl_c_says_where_it_stopped(n, told):
     with pytest.raises(KeyboardInterrupt, match=told):
         collect(interrupt, [(n,)], 1, kept="x")
-
-
-def test_a_relay_passes_on_what_was_said_before_its_end():
-    told = []
-    with relayed(lambda *given: told.append(given), every=60) as relay:
-        relay("a", 1, 2)
-        relay("µ\n", 2, 2)
-    assert told == [("a", 1, 2), ("µ\n", 2, 2)]
-    with pytest.raises(FileNotFoundError):
-        relay("late", 1, 1)
