@@ -225,8 +225,7 @@ def run_command(
     """Execute a notebook; unknown parameters and wrong types are refused before it starts."""
     from papermill import PapermillExecutionError
 
-    from mutmeta_lib.app.parameters import default_parameters, parse_value
-    from mutmeta_lib.app.run import run_notebook
+    from mutmeta_lib.app.notebooks import default_parameters, parse_value, run_notebook
 
     defaults = default_parameters(notebook)
     given = {}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mutmeta_lib.app.parameters import default_parameters, profile_parameters
+from mutmeta_lib.app.notebooks import default_parameters, profile_parameters
 from mutmeta_lib.data.selections import read_selection
 from mutmeta_lib.records.record import read_record
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mutmeta_lib.app.experiments import EXPERIMENTS
-from mutmeta_lib.app.parameters import default_parameters, profile_parameters
+from mutmeta_lib.app.notebooks import default_parameters, profile_parameters
 from mutmeta_lib.data.assays import read_demo
 from mutmeta_lib.models.encoders import tiny_encoder
 from mutmeta_lib.records.plain import canonical

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mutmeta_lib.app.experiments import EXPERIMENTS
-from mutmeta_lib.app.parameters import default_parameters, profile_parameters
+from mutmeta_lib.app.notebooks import default_parameters, profile_parameters
 from mutmeta_lib.data.selections import read_selection
 from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study.gains import verdict

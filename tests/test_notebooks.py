@@ -11,7 +11,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mutmeta_lib.app.parameters import check_parameters, default_parameters, read_profile
+from mutmeta_lib.app.notebooks import check_parameters, default_parameters, read_profile
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"

@@ -15,7 +15,7 @@ import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from mutmeta_lib.app.parameters import check_parameters, parse_defaults, profile_parameters
+from mutmeta_lib.app.notebooks import check_parameters, parse_defaults, profile_parameters
 from mutmeta_lib.records.record import name_record, read_record
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from mutmeta_lib.app.parameters import check_parameters, default_parameters, profile_parameters
+from mutmeta_lib.app.notebooks import check_parameters, default_parameters, profile_parameters
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.plain import canonical
 
@@ -109,7 +109,7 @@ def sweep_problems(path: str | os.PathLike[str]) -> list[DataError]:
     """List everything that keeps a sweep file from being run; empty if nothing does.
 
     Every value of every parameter is compared with the notebook's defaults, as
-    `mutmeta_lib.app.parameters.check_parameters` does, before anything runs.
+    `mutmeta_lib.app.notebooks.check_parameters` does, before anything runs.
     """
     try:
         content = _load(Path(path))

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mutmeta_lib.app.run import run_notebook
+from mutmeta_lib.app.notebooks import run_notebook
 from mutmeta_lib.app.sweep import RECORDS, Sweep
 from mutmeta_lib.app.sweep_runs import Run, code_hash, expand
 from mutmeta_lib.errors import DataError

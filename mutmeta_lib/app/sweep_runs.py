@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mutmeta_lib.app.parameters import (
+from mutmeta_lib.app.notebooks import (
     check_parameters,
     default_parameters,
     profile_parameters,

@@ -1,0 +1,255 @@
+"""Parameters are checked before anything runs, and an executed copy names no place of a machine."""
+
+import ast
+import json
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_notebook
+
+from mutmeta_lib.app.notebooks import (
+    check_parameters,
+    default_parameters,
+    machine_paths,
+    parse_defaults,
+    parse_value,
+    profile_parameters,
+    read_profile,
+    run_notebook,
+    scrub,
+)
+from mutmeta_lib.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULTS = """
+encoder = "tiny"
+shots = [
+    0,
+    5,
+]
+rate = 0.01
+seeds: int = 3
+second_order = True
+ids = None
+pairs = [["a"]]
+"""
+BODY = """
+import os, sys, tempfile, warnings
+print(os.getcwd(), sys.executable, tempfile.gettempdir() + "/x", encoder)
+print(f"rate {rate} after {seeds} seeds in {os.path.basename(os.getcwd())}")
+warnings.warn("from a cell")
+"""
+
+
+def write(path: Path, *sources: str) -> Path:
+    """A notebook whose second cell is that of the parameters."""
+    first = new_code_cell(sources[0], metadata={"tags": ["parameters"]})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = [new_code_cell("seeds = 99"), first, *map(new_code_cell, sources[1:])]
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    path = write(tmp_path / "notebooks/01_a.ipynb", DEFAULTS, BODY)
+    (path.parent / "params").mkdir()
+    (path.parent / "params/quick.yml").write_text("01_a:\n  seeds: 7\n  rate: 0.25\n06_b:\n")
+    return path
+
+
+def test_defaults_are_read_from_the_tagged_cell_without_running_it(notebook):
+    expected: dict = {}
+    exec(DEFAULTS, {}, expected)
+    assert default_parameters(notebook) == expected
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_papermill_finds_the_same_parameters_in_every_chapter(path):
+    found = papermill.inspect_notebook(path).items()
+    assert default_parameters(path) == {k: ast.literal_eval(v["default"]) for k, v in found}
+
+
+@pytest.mark.parametrize(
+    ("source", "defaults"),
+    [
+        ("rate = 0.5  # as in lr=0.5", {"rate": 0.5}),
+        ("query = 'a=b'", {"query": "a=b"}),
+        ("sites = [\n  '#1',\n  '#2',\n]", {"sites": ["#1", "#2"]}),
+        ("ids: list[str] | None = None", {"ids": None}),
+        ("a = b = 3\nc: int\nprint(a)\na += 1", {"a": 3, "b": 3}),
+        ("", {}),
+    ],
+)
+def test_lines_that_papermill_loses_are_read(source, defaults):
+    assert parse_defaults(source) == defaults
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("n = len('abc')", "'n' is not a plain value"), ("%time\nn = 3", "not lines of Python")],
+)
+def test_a_cell_that_computes_is_refused(source, told):
+    with pytest.raises(DataError, match=f"x.ipynb: .*{told}; write a literal"):
+        parse_defaults(source, file="x.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, {}),
+        ({"rate": 1}, {"rate": 1.0}),
+        ({"shots": []}, {"shots": []}),
+        ({"shots": (1, 10)}, {"shots": [1, 10]}),
+        ({"pairs": [["a", "b"], []]}, {"pairs": [["a", "b"], []]}),
+        ({"ids": ["a"]}, {"ids": ["a"]}),
+        ({"ids": None, "encoder": "dir/esm2"}, {"ids": None, "encoder": "dir/esm2"}),
+    ],
+)
+def test_fitting_values_pass(notebook, given, kept):
+    checked = check_parameters(notebook, given)
+    assert repr(checked) == repr(kept), "equal, and of the same types"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"shot": [1]}, "there is no parameter 'shot'; did you mean 'shots'?"),
+        ({"zzz": 1}, "it has encoder, shots, rate"),
+        ({"seeds": 2.5}, "'seeds' got 2.5 (decimal number); its default is 3 (whole number)"),
+        ({"seeds": True}, "'seeds' got True (true or false)"),
+        ({"seeds": "3"}, "'seeds' got '3' (text)"),
+        ({"second_order": 1}, "its default is True"),
+        ({"rate": "1e-3"}, "'rate' got '1e-3' (text)"),
+        ({"rate": True}, "decimal number"),
+        (
+            {"shots": 5},
+            "'shots' got 5 (whole number); its default is [0, 5] (list of whole number)",
+        ),
+        ({"shots": [5, "x"]}, "'shots' got 'x' (text)"),
+        ({"shots": {"a": 1}}, "list of whole number"),
+        ({"pairs": [["a", 3]]}, "'pairs' got 3"),
+        ({"encoder": None}, "(nothing)"),
+    ],
+)
+def test_unfitting_values_are_refused_in_one_sentence(notebook, given, told):
+    with pytest.raises(DataError) as caught:
+        check_parameters(notebook, given)
+    assert told in str(caught.value)
+    assert str(caught.value).startswith("01_a.ipynb: ")
+
+
+@given(
+    st.one_of(
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.booleans(),
+        st.lists(st.integers()),
+    )
+)
+def test_what_python_writes_the_command_line_reads(value):
+    assert parse_value(repr(value), None) == value
+
+
+@given(st.text())
+def test_text_stays_text_where_the_default_is_text(text):
+    assert parse_value(text, "tiny") == text
+
+
+def test_profiles(notebook):
+    profile = {"01_a": {"seeds": 7, "rate": 0.25}, "06_b": {}}
+    assert read_profile(notebook.parent / "params/quick.yml") == profile
+    assert profile_parameters(notebook, "quick") == profile["01_a"]
+    with pytest.raises(DataError, match="no profile 'quik'; choose one of quick"):
+        profile_parameters(notebook, "quik")
+    with pytest.raises(DataError, match="no entry for '07_other'"):
+        profile_parameters(notebook.with_name("07_other.ipynb"), "quick")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: [1,\nb: 2\n", "row 3: this is not valid YAML"),
+        ("- a\n", "no mapping"),
+        ("01_a: 3\n", "'01_a' is not a mapping"),
+        ("01_a: {n: 1}\n01_a: {n: 2}\n", "row 2: '01_a' is written twice"),
+    ],
+)
+def test_broken_profiles(tmp_path, text, told):
+    path = tmp_path / "quick.yml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=told):
+        read_profile(path)
+
+
+def test_missing_and_broken_notebooks(tmp_path, notebook):
+    with pytest.raises(DataError, match=r"did you mean 01_a\.ipynb"):
+        default_parameters(notebook.with_name("01_aa.ipynb"))
+    broken = tmp_path / "broken.ipynb"
+    for text in ("not a notebook", "[]", "{}", "null", '{"cells": 3}', '{"cells": [3]}', "é"):
+        broken.write_text(text, encoding="latin-1")
+        with pytest.raises(DataError, match="not a Jupyter notebook"):
+            default_parameters(broken)
+
+
+def test_profile_then_parameters_and_no_path_of_this_machine(notebook, tmp_path):
+    output = tmp_path / "runs/quick/01_a.ipynb"
+    parameters = {"rate": 1, "encoder": str(tmp_path / "measurements")}
+    assert run_notebook(notebook, output, parameters, profile="quick") == output
+    text = output.read_text()
+    for place in (str(tmp_path), str(Path.home()), "/tmp/", "ipykernel_", str(Path.cwd())):
+        assert place not in text
+    copy = nbformat.read(output, as_version=4)
+    printed = "".join(o.get("text", "") for c in copy.cells for o in c.get("outputs", []))
+    assert "rate 1.0 after 7 seeds in notebooks" in printed
+    assert "measurements" in printed
+    assert "from a cell" in printed
+    assert copy.metadata.papermill.input_path == "01_a.ipynb"
+    assert copy.metadata.papermill.parameters["seeds"] == 7
+    assert [c for c in copy.cells if {"execution", "papermill"} & set(c.metadata)] == []
+    assert [p.name for p in output.parent.iterdir()] == ["01_a.ipynb"]
+    nbformat.validate(copy)
+
+
+def test_a_wrong_parameter_runs_nothing(notebook, tmp_path):
+    output = tmp_path / "runs/01_a.ipynb"
+    with pytest.raises(DataError, match="did you mean 'seeds'"):
+        run_notebook(notebook, output, {"seed": 3})
+    assert not output.parent.exists()
+
+
+def test_a_failing_cell_leaves_the_older_copy_alone(tmp_path):
+    notebook = write(tmp_path / "n/02_b.ipynb", "n = 0", "1 / n")
+    output = tmp_path / "out.ipynb"
+    output.write_text("older")
+    with pytest.raises(papermill.PapermillExecutionError, match="ZeroDivisionError"):
+        run_notebook(notebook, output)
+    assert output.read_text() == "older"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["n", "out.ipynb"]
+
+
+def test_scrub_replaces_whole_components_only():
+    paths = {"/home/ada": "~", "/home/ada/mutmeta": "..", "/usr": "<python>"}
+    before = {
+        "a": "/home/ada/mutmeta/x.csv and /home/ada/y, not /home/adam",
+        "b": ["https://a.org/home/ada", "see /usr/lib", "File <b>/home/ada/z</b>"],
+        "image/png": "iVBO/usr/+",
+        "n": 3,
+    }
+    assert scrub(before, paths) == {
+        "a": "../x.csv and ~/y, not /home/adam",
+        "b": ["https://a.org/home/ada", "see <python>/lib", "File <b>~/z</b>"],
+        "image/png": "iVBO/usr/+",
+        "n": 3,
+    }
+
+
+def test_machine_paths_know_absolute_parameters_but_never_the_root(tmp_path):
+    paths = machine_paths(tmp_path / "n/a.ipynb", {"d": "/data/mine", "e": "tiny", "root": "/"})
+    assert paths["/data/mine"] == "mine"
+    assert "/" not in paths
+    assert "tiny" not in json.dumps(paths)
