@@ -68,16 +68,16 @@ def parse_defaults(source: str, *, file: str | None = None) -> dict[str, Any]:
     defaults = {}
     mend = "write a literal (number, text, list) in the parameters cell"
     try:
-        lines = [
-            line for line in ast.parse(source).body if isinstance(line, ast.Assign | ast.AnnAssign)
-        ]
+        lines = ast.parse(source).body
     except SyntaxError:
         raise DataError("its parameters are not lines of Python", mend, file=file) from None
     for line in lines:
-        for target in line.targets if isinstance(line, ast.Assign) else [line.target]:
+        if not isinstance(line, ast.Assign | ast.AnnAssign) or line.value is None:
+            continue
+        targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+        for target in [target for target in targets if isinstance(target, ast.Name)]:
             try:
-                if isinstance(target, ast.Name) and line.value is not None:
-                    defaults[target.id] = ast.literal_eval(line.value)
+                defaults[target.id] = ast.literal_eval(line.value)
             except ValueError:
                 problem = f"the default of parameter '{target.id}' is not a plain value"
                 raise DataError(problem, mend, file=file) from None

@@ -63,9 +63,10 @@ def notebook(tmp_path):
 
 
 def test_defaults_are_read_from_the_tagged_cell_without_running_it(notebook):
-    expected: dict = {}
-    exec(DEFAULTS, {}, expected)
-    assert default_parameters(notebook) == expected
+    names: dict = {}
+    exec(DEFAULTS, {}, names)
+    del names["__annotations__"]
+    assert default_parameters(notebook) == names
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
