@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from draw_scorecard import claims, read_records
 
 from mutmeta_lib.app.experiments import EXPERIMENTS
 from mutmeta_lib.app.notebooks import default_parameters, profile_parameters
@@ -13,8 +14,6 @@ from mutmeta_lib.data.assays import read_demo
 from mutmeta_lib.models.encoders import tiny_encoder
 from mutmeta_lib.records.plain import canonical
 from mutmeta_lib.records.record import read_record, recorded_parameters
-from mutmeta_lib.reproduction.scorecard import RECORDS as RECORDS_OF_THE_FIGURE
-from mutmeta_lib.reproduction.scorecard import claims
 from mutmeta_lib.study.evaluate import compare
 
 ROOT = Path(__file__).parent.parent
@@ -148,9 +147,7 @@ def test_the_verdicts_of_the_first_page_follow_the_criteria():
 def test_the_verdict_on_each_figure_is_that_of_the_scorecard():
     page = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
     found = re.findall(r"\{grid-item-card\} (.+?)\n.*?\{card-footer\}\n(.+?)\n", page, re.S)
-    folder = ROOT / "book" / "records" / "full"
-    drawn = claims({name: read_record(folder / f"{name}.json") for name in RECORDS_OF_THE_FIGURE})
-    drawn = drawn.groupby("claim")["verdict"].first()
+    drawn = claims(read_records()).groupby("claim")["verdict"].first()
     drawn = {claim.split(" %")[0]: said for claim, said in drawn.items()}
     cards = {title.split(" %")[0]: said for title, said in found if " %" in title}
     assert cards.keys() == drawn.keys()
