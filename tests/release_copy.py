@@ -3,10 +3,16 @@
 import csv
 import gzip
 
-COLUMNS = ("sequence", "mutation1", "mutation2", "source", "original_feature")
+import numpy as np
+
+from mutmeta_lib.data.variants import AMINO_ACIDS
+from mutmeta_lib.reproduction.released import LABELS
+
+COLUMNS = ("sequence", "mutation1", "mutation2", "mutation3", "source", "original_feature")
+WILD, OTHER = "MKTAYIAKQR", "MSTNPKPQRKTKRNT"
 
 
-def write_table(folder, id, rows, label, *, flat=False, packed=False):
+def write_table(folder, id, rows, label=None, *, flat=False, packed=False):
     """Write rows of (sequence, mutations, label, source, feature) as one table of the release."""
     name, _, part = id.rpartition("_")
     parent = "raw_dataset" if part == "raw" else "preprocess_data"
@@ -17,17 +23,33 @@ def write_table(folder, id, rows, label, *, flat=False, packed=False):
         path = path.with_name(path.name + ".gz")
     with (gzip.open if packed else open)(path, "wt", newline="") as handle:
         writer = csv.writer(handle)
-        writer.writerow([*COLUMNS[:3], label, *COLUMNS[3:]])
+        writer.writerow([*COLUMNS, label or LABELS[name]])
         for sequence, mutations, value, source, feature in rows:
-            first, second = [*mutations, "", ""][:2]
-            writer.writerow([sequence, first, second, value, source, feature])
+            writer.writerow([sequence, *[*mutations, "", "", ""][:3], source, feature, value])
     return path
-
-
-WILD = "MKTAYIAKQR"
 
 
 def backwards(position, new):
     """A row's sequence and mutation as the backwards rows have them: the mutant, `new` first."""
     sequence = WILD[: position - 1] + new + WILD[position:]
     return sequence, [f"{new}{position}{WILD[position - 1]}"]
+
+
+def toy_release(folder, rows=60, seed=0):
+    """What the protocol reads: three targets, one without a training file, and the initial fit."""
+    rng = np.random.default_rng(seed)
+
+    def table(wild):
+        made = []
+        for _ in range(rows):
+            position = int(rng.integers(1, len(wild)))
+            old = wild[position]
+            new = rng.choice([a for a in AMINO_ACIDS if a != old])
+            made.append((wild, [f"{old}{position + 1}{new}"], rng.standard_normal(), "s", "f"))
+        return made
+
+    for name, wild in (("combined_ddG", WILD), ("fireprot_dTm", WILD), ("binding_affinity", OTHER)):
+        for part in ("train", "test"):
+            write_table(folder, f"{name}_{part}", table(wild))
+    write_table(folder, "soluprotmut_solubility_test", table(OTHER))
+    return folder

@@ -10,7 +10,7 @@ from mutmeta_lib.app.experiments import EXPERIMENTS
 from mutmeta_lib.app.notebooks import default_parameters, profile_parameters
 from mutmeta_lib.records.record import read_record
 from mutmeta_lib.reproduction.protocol_data import TARGETS
-from mutmeta_lib.reproduction.protocol_steps import ARMS
+from mutmeta_lib.reproduction.protocol_run import ARMS
 
 ROOT = Path(__file__).parent.parent
 PATH = ROOT / "book" / "records" / "full" / "protocol.json"

@@ -1,37 +1,23 @@
-"""What the public repository's data files hold, counted from the files themselves.
+"""The record of the audit: counts of the public repository's files, and errors over a few rows.
 
-The audit chapter prints these tables and numbers. A reader with a copy of the repository gets them
-anew; without one, the committed record is shown.
+A reader with a copy of the repository gets them anew; without one, the chapter shows the committed
+record.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from mutmeta_lib.data.assays import Assay, read_data_dir, read_manifest
 from mutmeta_lib.records.record import Record, number, recorded_parameters
-from mutmeta_lib.reproduction.audit_numbers import KINDS, SOLUBILITY, audit_numbers
-from mutmeta_lib.reproduction.findings import (
-    Tables,
-    concentration,
-    directions,
-    one_sequence_many_sources,
-    overview,
-    shared,
-    text_fates,
-)
-from mutmeta_lib.reproduction.label_findings import against_reference, agreement, proline, scaling
+from mutmeta_lib.reproduction import counts
 from mutmeta_lib.reproduction.query_draws import error_histogram, label_histogram, query_error_table
-from mutmeta_lib.reproduction.release import LISTED, read_release
+from mutmeta_lib.reproduction.released import LISTED, read_release
 from mutmeta_lib.study.setting import make_record
 
-INITIAL = ("combined_ddG_train", "combined_ddG_test")
-"""The tables of the initial fit: the repository's helper script joins them."""
-
 TARGETS = ("binding_affinity_test", "fireprot_dTm_test", "soluprotmut_solubility_test")
-"""The test files that its later README names."""
+"""The test files that the repository's later README names."""
 
 SHOWN = 16
 """Query rows whose errors are kept as a histogram: the repository's usual number."""
@@ -51,57 +37,48 @@ def audit_experiment(
 ) -> Record:
     """Count what the tables of the public repository hold.
 
-    Args:
-        release_dir: a copy of the public repository, or of its data files (see `release`).
-        reference_dir: a data directory with sound assays under the repository's source names, to
-            compare with; none when empty.
-        targets: test tables whose small query sets are drawn.
-        sizes: numbers of query rows.
-        draws: draws per target and number of query rows.
-        correlation: with the labels, of the predictor that has skill.
-        seed: of the draws.
-        profile: name of the profile, for the record.
-        progress: called with one line of text per step.
+    ``release_dir`` is a copy of the public repository, or of its data files (see `released`);
+    ``reference_dir`` a data directory with sound assays under the repository's source names, to
+    compare with. Of each of the test tables ``targets``, ``draws`` small sets of query rows are
+    drawn of each of ``sizes``, and the errors told of a predictor without skill and of one whose
+    predictions have the ``correlation`` with the labels.
 
-    Returns:
-        A record: tables ``files``, ``missing``, ``directions``, ``shared``, ``clashes``,
-        ``agreement``, ``proline``, ``scaling``, ``solubility``, ``texts``, ``queries``,
-        ``errors``, ``labels``, ``reference``; numbers as the chapter names
-        them. Tables that a copy lacks are listed in ``missing``, and what needs them is left
-        empty.
-
+    The record has the tables of `counts`, ``missing`` (tables that the copy lacks; what needs them
+    is left out), those of `query_draws` (``queries``, ``errors``, ``labels``), and the numbers
+    that the chapter names.
     """
     parameters = recorded_parameters(locals())
     say = progress or (lambda line: None)
     began = time.perf_counter()
-    files = read_release(release_dir)
-    assays = _reference(reference_dir, files)
-    say(f"{len(files)} tables and {len(assays)} assays to compare with: read")
-    initial = [files[id] for id in INITIAL if id in files]
-    aimed = {id: files[id] for id in targets if id in files}
-    found = directions(files)
-    agreements = [
-        agreement(initial, [file]).assign(table=id)
-        for id, file in files.items()
-        if file.name != "combined_ddG"
-    ]
+    read, hashes = read_release(release_dir)
+    rows, assays = counts.described(read), _reference(reference_dir, read)
+    say(f"{len(hashes)} tables and {len(assays)} assays to compare with: read")
     tables = {
-        "files": overview(files),
-        "missing": pd.DataFrame({"table": [id for id in LISTED if id not in files]}),
-        "directions": found,
-        "shared": shared(files, found),
-        "clashes": one_sequence_many_sources(files, found),
-        "agreement": _joined(agreements),
-        "proline": proline(initial, found, KINDS),
-        "scaling": scaling(files),
-        "solubility": concentration(files[SOLUBILITY]) if SOLUBILITY in files else pd.DataFrame(),
-        "texts": text_fates(files),
-        "reference": against_reference([f for f in files.values() if f.part != "raw"], assays),
+        "missing": pd.DataFrame({"table": [id for id in LISTED if id not in hashes]}),
+        "directions": counts.directions(rows),
+        "shared": counts.shared(rows),
+        "clashes": counts.clashes(rows),
+        "agreement": counts.agreement(rows),
+        "proline": counts.proline(rows),
+        "scaling": counts.scaling(rows),
+        "texts": counts.text_fates(rows),
+        "reference": counts.against_reference(rows, assays),
     }
     say("rows: counted")
-    tables |= _draws(aimed, sizes, draws, correlation, seed)
-    say(f"query rows of {len(aimed)} tables: drawn")
-    made = make_record(
+    labels = {id: rows.loc[rows["table"] == id, "label"].to_numpy() for id in targets}
+    drawn = {"draws": draws, "seed": seed}
+    made = {"queries": [], "errors": [], "labels": []}
+    for id, own in labels.items():
+        if len(own):
+            found = query_error_table(own, sizes=sizes, correlation=correlation, **drawn)
+            made["queries"].append(found.assign(table=id))
+            size = min(SHOWN, len(own))
+            found = error_histogram(own, size=size, **drawn)
+            made["errors"].append(found.assign(table=id, query_rows=size))
+            made["labels"].append(label_histogram(own).assign(table=id))
+    tables |= {name: pd.concat([pd.DataFrame(), *parts]) for name, parts in made.items()}
+    say("query rows: drawn")
+    record = make_record(
         "audit",
         profile,
         parameters,
@@ -109,51 +86,83 @@ def audit_experiment(
         encoder={"name": "none", "sha256": "", "provenance": {}},
         device="cpu",
         seconds={"total": time.perf_counter() - began},
-        numbers=audit_numbers(files, tables, draws) | {"skilled_correlation": number(correlation)},
-        tables={name: _rounded(table) for name, table in tables.items()},
+        numbers=audit_numbers(rows, tables, draws) | {"skilled_correlation": number(correlation)},
+        tables={name: rounded(table) for name, table in tables.items()},
     )
-    made.data.update({id: file.sha256 for id, file in files.items()})
-    return made
+    record.data.update(hashes)
+    return record
 
 
-def _draws(
-    aimed: Tables, sizes: Sequence[int], draws: int, correlation: float, seed: int
-) -> dict[str, pd.DataFrame]:
-    """What few query rows say, for each target; the histogram is that of `SHOWN` rows."""
-    queries, errors, labels = [], [], []
-    for id, file in aimed.items():
-        table = query_error_table(
-            file.labels,
-            sizes=tuple(sizes),
-            draws=draws,
-            correlation=correlation,
-            rng=np.random.default_rng(seed),
-        )
-        queries.append(table.assign(table=id))
-        shown = min(SHOWN, len(file))
-        rng = np.random.default_rng(seed)
-        drawn = error_histogram(file.labels, size=shown, draws=draws, rng=rng)
-        errors.append(drawn.assign(table=id, query_rows=shown))
-        labels.append(label_histogram(file.labels).assign(table=id))
-    joined = map(_joined, (queries, errors, labels))
-    return dict(zip(("queries", "errors", "labels"), joined, strict=True))
-
-
-def _reference(reference_dir: str, files: Tables) -> list[Assay]:
+def _reference(reference_dir: str, rows: pd.DataFrame) -> list[Assay]:
     """Assays that a source of the tables names."""
     if not reference_dir:
         return []
-    sources = {source for file in files.values() for source in file.sources}
-    known = sorted(sources & set(read_manifest(reference_dir)["id"]))
+    known = sorted(set(rows["source"]) & set(read_manifest(reference_dir)["id"]))
     return read_data_dir(reference_dir, ids=known) if known else []
 
 
-def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    kept = [table for table in tables if len(table)]
-    return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
+def audit_numbers(
+    rows: pd.DataFrame, tables: Mapping[str, pd.DataFrame], draws: int
+) -> dict[str, dict]:
+    """Numbers that the chapter names; those of absent tables are left out.
+
+    ``rows`` are `described`, ``tables`` those of the record before rounding, and ``draws`` is how
+    many the table ``queries`` rests on.
+    """
+    named = {}
+    sizes = rows.groupby("table").size()
+    for id, count in rows[rows["part"] != "raw"].groupby("table")["backwards"].sum().items():
+        named[f"{id}_backwards"] = number(count, n=sizes[id], unit="rows")
+    for row in tables["shared"].to_dict("records"):
+        n, name = row["test_rows"], f"{row['data set']}_wild_type_rows"
+        named[name] = number(100 * row["wild_type_rows"] / n, n=n, unit="%")
+    for id, own in tables["agreement"].groupby("table"):
+        share = 100 * own["rows"].sum() / sizes[id]
+        named[f"{id}_in_initial"] = number(share, n=sizes[id], unit="%")
+        named[f"{id}_agreement"] = number(own["spearman"].median(), n=len(own), unit="Spearman")
+    for row in tables["texts"].query("form == 'spaced'").to_dict("records"):
+        share = 100 * row["rows_as_words"] / row["rows"]
+        named[f"{row['table']}_as_words"] = number(share, n=row["rows"], unit="%")
+    for row in tables["queries"].to_dict("records"):
+        for what in ("over_50", "over_94", "worse_same", "worse_whole", "has_largest"):
+            name = f"{row['table']}_{row['query_rows']}_{what}"
+            named[name] = number(100 * row[what], n=draws, unit="% of draws")
+    found = tables["clashes"][~tables["clashes"]["table"].str.endswith("_raw")]
+    if len(found):
+        named["clash_rows"] = number(found["rows"].sum(), unit="rows")
+        named["clash_sources"] = number(found["source"].nunique())
+        named["clash_length"] = number(found["length"].max(), unit="residues")
+    if len(tables["reference"]):
+        backwards = tables["directions"].query("backwards")[["table", "source"]]
+        own = backwards.merge(tables["reference"])
+        named["reference_backwards_rows"] = number(own["backwards"].sum(), n=own["rows"].sum())
+        for row in tables["reference"].sort_values("rows").to_dict("records"):
+            n = row["forwards"] + row["backwards"]
+            named[f"{row['source']}_reference"] = number(row["spearman"], n=n, unit="Spearman")
+    solubility = rows[rows["table"] == TARGETS[2]]
+    return named | (_solubility(solubility) if len(solubility) else {})
 
 
-def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+def _solubility(rows: pd.DataFrame) -> dict[str, dict]:
+    """How the labels of the solubility test file spread; far out is beyond five sd."""
+    labels, n = rows["label"], len(rows)
+    squared = (labels - labels.mean()) ** 2
+    far = labels.abs() > 5
+    spread = labels.quantile(0.75) - labels.quantile(0.25)
+    top = rows["sequence"].value_counts().head(3).sum()
+    return {
+        "solubility_top_three": number(100 * top / n, n=n, unit="%"),
+        "solubility_largest": number(labels.max(), n=n, unit="sd"),
+        "solubility_far_rows": number(far.sum(), n=n, unit="rows"),
+        "solubility_far_share": number(100 * squared[far].sum() / squared.sum(), n=n, unit="%"),
+        "solubility_largest_in_16": number(squared.max() / SHOWN, unit="sd²"),
+        "solubility_middle_half": number(spread, n=n, unit="sd"),
+        "solubility_variance": number(squared.mean(), n=n, unit="sd²"),
+        "solubility_several": number((rows["mutations"].map(len) > 1).sum(), n=n, unit="rows"),
+    }
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
     """Five significant digits: deviations of 1e-16 and errors of 0.07 stand side by side."""
     floats = table.select_dtypes("floating").columns
     return table.assign(**{c: [float(f"{x:.5g}") for x in table[c]] for c in floats})

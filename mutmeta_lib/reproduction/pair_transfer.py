@@ -5,25 +5,24 @@ scores are known. What A gives is compared with what other proteins give (a meta
 with nothing (the labels of B alone).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.linear_model import RidgeCV
 
-from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.splits import cluster_proteins
-from mutmeta_lib.learn.baselines import Ridge
-from mutmeta_lib.learn.methods import GradientMethod, divergences
-from mutmeta_lib.learn.training import MetaTraining
+from mutmeta_lib.learn.baselines import RIDGE_PENALTIES, Ridge
+from mutmeta_lib.learn.methods import GradientMethod, Method, divergences
 from mutmeta_lib.learn.tuning import Rate
 from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.models.predictor import Params
-from mutmeta_lib.records.record import Record, recorded_parameters
-from mutmeta_lib.reproduction.assay_pairs import Pair, load_pairs, make_pair, read_pairs
-from mutmeta_lib.reproduction.pair_cases import Case, FromA, overlap, read_case
-from mutmeta_lib.reproduction.pair_numbers import pair_numbers, pair_tables
+from mutmeta_lib.records.record import Record, number, recorded_parameters
+from mutmeta_lib.reproduction.pairs import Pair, load_pairs, neighbours
+from mutmeta_lib.study.evaluate import MIN_QUERY, few_shot
 from mutmeta_lib.study.frozen_heads import (
     descend,
     freeze_assays,
@@ -31,6 +30,7 @@ from mutmeta_lib.study.frozen_heads import (
     rows_by_seed,
     tuned_starts,
 )
+from mutmeta_lib.study.gains import group_mean, paired_difference
 from mutmeta_lib.study.setting import (
     DEMO,
     describe_encoder,
@@ -40,13 +40,23 @@ from mutmeta_lib.study.setting import (
 )
 from mutmeta_lib.study.vectors import Vectors
 from mutmeta_lib.tasks.metrics import spearman
-from mutmeta_lib.tasks.tasks import draw_task, make_task, task_generator
-
-MIN_QUERY = 10
-"""Fewest variants of B left to predict."""
+from mutmeta_lib.tasks.tasks import Examples, make_task
 
 LEARNING_A = ("adam", 1e-3)
 """How a head is trained on all scores of A."""
+
+COMPARED = (
+    ("scores_a", "maml"),
+    ("scores_a", "ridge"),
+    ("ridge_a", "ridge"),
+    ("ridge_a", "scores_a"),
+    ("maml_a", "maml"),
+    ("finetune_a", "finetune"),
+    ("maml", "ridge"),
+    ("maml", "finetune"),
+    ("maml_a", "finetune_a"),
+)
+"""Pairs of methods whose paired difference is taken."""
 
 
 def protocols_experiment(
@@ -79,65 +89,56 @@ def protocols_experiment(
 ) -> Record:
     """Predict assay B of a protein from assay A of it, with few or no labels of B.
 
-    Args:
-        data_dir: ``demo`` or a data directory; the bundled data hold neighbouring backgrounds of
-            one protein, which stand in for pairs.
-        selection: assays for meta-training; those of the pairs' clusters are left out.
-        roles: kinds of assays of the selection; all when None.
-        per_protein: assays per protein and property of the bundled data; 0 is all.
-        pair_cap: variants of each assay of a pair at most.
-        max_length: pairs with a longer protein are left out; 0 means none.
-        encoder: ``tiny``, a local directory or a hub name; it is frozen.
-        encoding: how a variant is written as tokens.
-        pooling: how hidden states become one vector.
-        shots: numbers of labels of B.
-        seeds: number of seeds.
-        meta_steps: outer steps of meta-training.
-        tasks_per_step: tasks per outer step.
-        support: support size in meta-training.
-        query: query size in meta-training.
-        inner_steps: inner steps in meta-training.
-        inner_lr: inner rate in meta-training.
-        meta_lr: Adam rate of the outer loop.
-        adapt_steps: gradient steps on the labels of B.
-        source_steps: gradient steps on the scores of A.
-        tuning_tasks: meta-validation tasks that rates are chosen on.
-        profile: name of the profile, for the record.
-        progress: called with one line of text per seed.
-        checkpoint_dir: finished parts are kept here.
-        cache_dir: pooled vectors are kept here.
-
-    Returns:
-        A record; see ``pair_numbers`` for its numbers and tables.
-
+    The encoder is frozen. Starts are meta-trained on the assays of the selection that lie outside
+    the pairs' clusters; each assay of a pair is cut to ``pair_cap`` variants, and pairs with a
+    protein above ``max_length`` (0: none) are left out. Bundled data (``demo``) hold neighbouring
+    backgrounds of one protein, which stand in for pairs. ``shots`` are labels of B;
+    ``adapt_steps`` gradient steps are taken on them, and ``source_steps`` on the scores of A.
+    The record has `pair_tables` and `pair_numbers`.
     """
     parameters = recorded_parameters(locals())
     say = progress or (lambda line: None)
     assays = read_assays(data_dir, selection, None, per_protein, roles)
     if data_dir == DEMO:
-        pairs = _demo_pairs(assays, pair_cap)
+        pairs = neighbours(assays, pair_cap)
+        # One protein is for the pairs, the others are learned from.
+        assays = [a for a in assays if a.protein != pairs[0].a.protein]
     else:
-        pairs = load_pairs(data_dir, read_pairs(), pair_cap)
+        pairs = load_pairs(data_dir, pair_cap)
     longest = max_length or float("inf")
     pairs = [p for p in pairs if max(len(p.a.wild_type), len(p.b.wild_type)) <= longest]
     paired = {assay.sha256: assay for pair in pairs for assay in (pair.a, pair.b)}
     loaded = load_encoder(encoder)
     how = {"encoding": encoding, "pooling": pooling, "cache_dir": cache_dir}
     settings = outer_loop(parameters, validate_every=max(5, meta_steps // 15), validation_tasks=32)
-    if data_dir == DEMO:  # one protein is for the pairs, the others are learned from
-        assays = [a for a in assays if a.protein != pairs[0].a.protein]
     clusters = cluster_proteins([*assays, *paired.values()])
     hashes = sorted([assay.sha256 for assay in assays] + list(paired))
-    pieces = finished_parts(checkpoint_dir, parameters, hashes, loaded.sha256)
+    kept = finished_parts(checkpoint_dir, parameters, hashes, loaded.sha256)
     pool = freeze_assays(loaded, assays, **how)
-    cases = [read_case(pair, loaded, clusters, **how) for pair in pairs]
-    bench = Bench(pool, settings, shots, adapt_steps, source_steps, tuning_tasks)
+    vectors = [freeze_assays(loaded, [pair.a, pair.b], **how) for pair in pairs]
 
     def one_seed(seed: int) -> list[dict]:
-        return measure(bench, cases, list(paired.values()), seed)
+        asked = {"steps": adapt_steps, "n_tasks": tuning_tasks, "seed": seed}
+        tuned = tuned_starts(pool, list(paired.values()), settings, **asked)
+        parts = []
+        for pair, frozen in zip(pairs, vectors, strict=True):
+            about = {"kind": pair.kind, "cluster": clusters[pair.b.wild_type]}
+            for way in (pair, pair.turned()):
+                usable = [k for k in shots if len(way.b) >= k + MIN_QUERY]
+                if usable:
+                    methods = pair_methods(way, frozen, pool, tuned, adapt_steps, source_steps)
+                    with divergences() as diverged:
+                        made = few_shot(
+                            methods, [frozen.assays[way.b.id]], shots=usable, seeds=[seed]
+                        )
+                    made = made[["method", "assay", "seed", "shots", "n_query", "spearman"]]
+                    fell = [len(diverged)] + [0] * (len(made) - 1)
+                    parts.append(made.assign(a=way.a.id, **about, diverged=fell))
+        return pd.concat(parts).to_dict("records")
 
-    results, spent = rows_by_seed(pieces, seeds, one_seed, say)
-    known = pd.DataFrame([overlap(case) for case in cases])
+    results, spent = rows_by_seed(kept, seeds, one_seed, say)
+    known = pd.DataFrame([overlap(pair, clusters[pair.b.wild_type]) for pair in pairs])
+    tables = pair_tables(results, known)
     return make_record(
         "protocols",
         profile,
@@ -146,85 +147,142 @@ def protocols_experiment(
         encoder=describe_encoder(pool.predictor),
         device="cpu",
         seconds={"on vectors": spent},
-        numbers=pair_numbers(results, known),
-        tables=pair_tables(results, known),
+        numbers=pair_numbers(results, tables),
+        tables={name: table.round(5) for name, table in tables.items()},
     )
 
 
-def _demo_pairs(assays: Sequence[Assay], cap: int) -> list[Pair]:
-    """Neighbouring assays of the protein with the most assays."""
-    groups: dict[str, list[Assay]] = {}
-    for assay in assays:
-        groups.setdefault(assay.protein, []).append(assay)
-    most = max(sorted(groups), key=lambda name: len(groups[name]))
-    return [
-        make_pair("two backgrounds", a, b, cap)
-        for a, b in zip(groups[most][::2], groups[most][1::2], strict=False)
-    ]
+def overlap(pair: Pair, cluster: int) -> dict:
+    """How the two assays agree on the variants that both hold."""
+    rows = sorted(pair.shared)
+    scores = pair.a.scores[rows], pair.b.scores[[pair.shared[row] for row in rows]]
+    defined = len(rows) > 2 and np.ptp(scores[0]) > 0 and np.ptp(scores[1]) > 0
+    return {
+        "kind": pair.kind,
+        "a": pair.a.id,
+        "b": pair.b.id,
+        "cluster": cluster,
+        "n_a": len(pair.a),
+        "n_b": len(pair.b),
+        "shared": len(rows),
+        "spearman": spearman(*scores) if defined else float("nan"),
+    }
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
-    """What all seeds share."""
+class ScoresOfA:
+    """A's word: its score where it measured a variant of B, else a ridge model's guess."""
 
-    pool: Vectors
-    settings: MetaTraining
-    shots: Sequence[int]
-    steps: int
-    source_steps: int
-    tuning_tasks: int
+    name: str
+    word: np.ndarray
 
+    def adapt(self, support: Examples, generator: torch.Generator) -> None:
+        """Labels of B change nothing."""
 
-def measure(bench: Bench, cases: Sequence[Case], paired: Sequence[Assay], seed: int) -> list[dict]:
-    """One seed: learn the start, then every pair both ways."""
-    tuned = tuned_starts(
-        bench.pool,
-        paired,
-        bench.settings,
-        steps=bench.steps,
-        n_tasks=bench.tuning_tasks,
-        seed=seed,
-    )
-    rows = []
-    for case in cases:
-        for one in (case, case.turned()):
-            rows += _one_way(bench, one, tuned, seed)
-    return rows
+    def predict(self, state: Any, query: Examples) -> np.ndarray:
+        """What A says, whatever was learned of B."""
+        return self.word[query.rows]
 
 
-def _one_way(
-    bench: Bench, case: Case, tuned: dict[str, tuple[Params, Rate]], seed: int
-) -> list[dict]:
-    """All methods on B, at every number of its labels."""
-    predictor, pair = bench.pool.predictor, case.pair
-    usable = [k for k in bench.shots if len(pair.b) >= k + MIN_QUERY]
-    if not usable:
-        return []
-    all_of_a = make_task(case.frozen_a, np.arange(len(pair.a)), np.arange(len(pair.a)))
-    transferred = FromA(case, all_of_a.support)
-    via_a = {}
+@dataclass(frozen=True, eq=False)
+class RidgeWithA(Ridge):
+    """Ridge on vectors and A's word, which counts as much as all of the vectors together."""
+
+    word: np.ndarray
+
+    def predict(self, state: Any, query: Examples) -> np.ndarray:
+        """Predicted labels; with fewer than three labels of B, A's word alone."""
+        return self.word[query.rows] if state is None else super().predict(state, query)
+
+
+def pair_methods(
+    pair: Pair,
+    frozen: Vectors,
+    pool: Vectors,
+    tuned: Mapping[str, tuple[Params, Rate]],
+    steps: int,
+    source_steps: int,
+) -> dict[str, Method]:
+    """The methods that predict B: from other proteins or nothing, via A's scores, by A's word."""
+    place, n = np.arange(len(pair.a)), len(pair.b)
+    of_a = make_task(frozen.assays[pair.a.id], place, place).support
+    of_b = Examples(frozen.assays[pair.b.id], np.arange(n), torch.zeros(n))
+    labels = of_a.labels.numpy()
+    word = RidgeCV(alphas=RIDGE_PENALTIES).fit(frozen.features(of_a), labels)
+    word = word.predict(frozen.features(of_b))
+    for row, other in pair.shared.items():
+        word[other] = labels[row]
+
+    def with_word(examples: Examples) -> np.ndarray:
+        vectors = frozen.features(examples)
+        return np.column_stack([vectors, word[examples.rows] * vectors.shape[1] ** 0.5])
+
+    starts = dict(tuned)
     for name, (start, rate) in tuned.items():
-        moved = descend(predictor, start, all_of_a.support, LEARNING_A, bench.source_steps)
-        via_a[f"{name}_a"] = moved, rate
-    about = {"kind": pair.kind, "a": pair.a.id, "assay": pair.b.id, "cluster": case.cluster}
-    rows = []
-    for k in usable:
-        rng = task_generator(seed, pair.b.id)
-        task = draw_task(case.frozen_b, k, rng, pool=max(usable))
-        where = {**about, "seed": seed, "shots": k, "n_query": len(task.query)}
-        for name, (start, rate) in (tuned | via_a).items():
-            method = GradientMethod(name, predictor, start, *rate, bench.steps)
-            with divergences() as diverged:
-                state = method.adapt(task.support, torch.Generator())
-            rank = spearman(method.predict(state, task.query), task.query.scores)
-            rows.append({**where, "method": name, "spearman": rank, "diverged": len(diverged)})
-        ridge = Ridge("ridge", case.features)
-        state = ridge.adapt(task.support, torch.Generator())
-        for name, found in (
-            ("ridge", ridge.predict(state, task.query)),
-            ("ridge_a", transferred.predict(task)),
-            ("scores_a", transferred.scores(task.query)),
-        ):
-            rank = spearman(found, task.query.scores)
-            rows.append({**where, "method": name, "spearman": rank, "diverged": 0})
-    return rows
+        moved = descend(pool.predictor, start, of_a, LEARNING_A, source_steps)
+        starts[f"{name}_a"] = moved, rate
+    made = [
+        GradientMethod(name, pool.predictor, start, *rate, steps)
+        for name, (start, rate) in starts.items()
+    ]
+    made.append(Ridge("ridge", frozen.features))
+    made.append(RidgeWithA("ridge_a", with_word, word))
+    made.append(ScoresOfA("scores_a", word))
+    return {method.name: method for method in made}
+
+
+def pair_tables(results: pd.DataFrame, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """``pairs``, ``results`` (means over seeds), ``summary`` and ``differences`` per kind.
+
+    Intervals resample protein clusters (``n_proteins``); ``all`` is all kinds together.
+    """
+    keys = ["kind", "a", "assay", "cluster", "method", "shots"]
+    means = results.groupby(keys, as_index=False, sort=False)[["spearman", "n_query"]].mean()
+    # Each direction of a pair is one unit that all methods are tested on.
+    ways = means.assign(assay=means["a"] + " to " + means["assay"])
+    summary, differences = [], []
+    for kind, table in [("all", ways), *ways.groupby("kind", sort=False)]:
+        for (method, k), own in table.groupby(["method", "shots"], sort=False):
+            where = {"kind": kind, "method": method, "shots": k}
+            summary.append(where | group_mean(own, "spearman"))
+        for k, own in table.groupby("shots"):
+            for one, other in COMPARED:
+                where = {"kind": kind, "method": one, "baseline": other, "shots": k}
+                differences.append(where | paired_difference(own, "spearman", one, other))
+    named = {"n_units": "n_proteins"}
+    return {
+        "pairs": known,
+        "results": means,
+        "summary": pd.DataFrame(summary).rename(columns=named),
+        "differences": pd.DataFrame(differences).rename(columns=named),
+    }
+
+
+def pair_numbers(results: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> dict[str, dict]:
+    """Numbers of all kinds together.
+
+    ``<method>_<shots>``: mean Spearman on B; ``<one>_minus_<other>_<shots>``: paired difference;
+    ``labels_worth_<method>``: the fewest labels of B at which the method without A is level with
+    A's word alone (open when never); ``diverged``: adaptations that fell back to their start.
+    """
+    made: dict[str, dict] = {}
+    for table in ("summary", "differences"):
+        for row in tables[table].query("kind == 'all'").to_dict("records"):
+            name = (
+                f"{row['method']}_minus_{row['baseline']}" if "baseline" in row else row["method"]
+            )
+            ends = (row["mean"], row["low"], row["high"], row["n_assays"])
+            made[f"{name}_{row['shots']}"] = number(*ends, "Spearman")
+    # The same pairs at every number of labels, those that have the most.
+    means = tables["results"]
+    full = means.groupby(["a", "assay"])["shots"].transform("max") == means["shots"].max()
+    curve = means[full].groupby(["method", "shots"])["spearman"].mean()
+    for method in ("maml", "ridge"):
+        level = curve["scores_a"].iloc[0]
+        enough = [k for k, value in curve[method].items() if value >= level]
+        worth = min(enough) if enough else float("nan")
+        made[f"labels_worth_{method}"] = number(worth, n=int(full.sum()), unit="labels")
+    known = tables["pairs"]
+    made["diverged"] = number(results["diverged"].sum(), n=len(results), unit="adaptations")
+    made["pairs"] = number(len(known), n=known["cluster"].nunique(), unit="pairs")
+    return made

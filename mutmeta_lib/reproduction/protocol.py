@@ -1,44 +1,47 @@
-"""The public code's comparison, as released and as described, over many draws and seeds.
+"""The record of the public code's comparison, as released and as described.
 
-One draw of the test is what the code reports; here the same test is repeated, scored as there and
-scored fairly. The chapter on the protocol prints these tables and numbers.
+One draw of the test is what the code reports; here the same test is repeated over many draws and
+seeds, scored as there and scored fairly.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
 
 import pandas as pd
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn import InnerLoop
-from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.models.encoders import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.record import Record, recorded_parameters
-from mutmeta_lib.reproduction.protocol_contrast import (
-    contrast_numbers,
-    contrast_tables,
-    text_table,
-)
+from mutmeta_lib.reproduction.audit import rounded
 from mutmeta_lib.reproduction.protocol_data import (
     POOLING,
-    TARGETS,
     ProtocolData,
+    Rows,
     cap_rows,
-    protocol_of_assays,
+    encode_protocol,
+    encode_rows,
     read_protocol,
 )
-from mutmeta_lib.reproduction.protocol_numbers import protocol_numbers
-from mutmeta_lib.reproduction.protocol_run import Setting
-from mutmeta_lib.reproduction.protocol_runs import Done, Run, loaded, run_all_seeds
-from mutmeta_lib.reproduction.protocol_tables import cut_table, rounded, row_table
-from mutmeta_lib.study.setting import DEMO, describe_encoder, load_assays, make_record
+from mutmeta_lib.reproduction.protocol_estimates import (
+    contrast_tables,
+    gain_tables,
+    mean_tables,
+    protocol_numbers,
+    shown,
+)
+from mutmeta_lib.reproduction.protocol_run import Protocol, Trial, run_seed, run_times
+from mutmeta_lib.study.setting import describe_encoder, finished_parts, make_record
+from mutmeta_lib.tasks.batches import distinct_rows
 
 
 def protocol_experiment(
     *,
     release_dir: str,
     encoder: str = "",
-    targets: Sequence[str] = TARGETS,
     encodings: Sequence[str] = ("separator",),
     max_tokens: int = 256,
     sizes: Sequence[int] = (8, 16, 32),
@@ -47,12 +50,7 @@ def protocol_experiment(
     initial_epochs: int = 10,
     finetune_epochs: int = 5,
     maml_epochs: int = 30,
-    inner_lr: float = 0.01,
     inner_steps: int = 5,
-    meta_lr: float = 1e-3,
-    initial_peak: float = 3e-3,
-    finetune_peak: float = 1e-3,
-    slow_peak: float = 1e-5,
     time_rows: Sequence[int] = (500, 1000, 2000, 4000, 8000, 16000),
     time_seeds: int = 2,
     tiny_encodings: Sequence[str] = ("separator",),
@@ -68,96 +66,70 @@ def protocol_experiment(
 ) -> Record:
     """Run the protocol of the public code with its own files.
 
-    Two encoders: ``tiny``, trained in every phase as the public code trains its encoder, on fewer
-    rows and shorter texts; and a pretrained one, frozen, of which the head alone is trained.
+    ``release_dir`` is a copy of the public repository, or ``demo``: a miniature on bundled data.
+    There are two encoders: ``tiny``, trained in every phase as the public code trains its encoder,
+    on shorter texts and at most ``tiny_rows`` rows (0: all) per file that is trained on; and a
+    pretrained one, frozen, of which the head alone is trained. Texts longer than ``max_tokens``
+    keep the residues around the mutated sites. ``time_rows`` are numbers of rows of every data set
+    whose cost is measured, on the first target. All other numbers are said in `Protocol`. Parts
+    of a run are kept in ``checkpoint_dir`` as they end, vectors of the frozen encoder in
+    ``cache_dir``.
 
-    Args:
-        release_dir: a copy of the public repository, or ``demo``: a miniature on bundled data.
-        encoder: folder or name of the frozen encoder; none when empty.
-        targets: names of the target data sets (not read for ``demo``).
-        encodings: encodings of the frozen encoder.
-        max_tokens: its context: longer texts keep the residues around the mutated sites.
-        sizes: support rows, and as many query rows, in meta-training and test.
-        draws: draws of the test per target and size; the same for all seeds and methods.
-        seeds: repetitions of everything but the draws.
-        initial_epochs: epochs of the initial fit.
-        finetune_epochs: epochs of fine-tuning.
-        maml_epochs: epochs of meta-training, one meta-step per data set each.
-        inner_lr: rate of adaptation.
-        inner_steps: steps of adaptation.
-        meta_lr: Adam's rate in meta-training.
-        initial_peak: highest rate of the initial fit (the public code's for a frozen encoder).
-        finetune_peak: the same of fine-tuning.
-        slow_peak: highest rate of a second fine-tuning (the public code's for a trained encoder).
-        time_rows: numbers of rows of every data set whose cost is measured, on the first target.
-        time_seeds: repetitions of that.
-        tiny_encodings: encodings of ``tiny``; none leaves it out.
-        tiny_sizes: its sizes.
-        tiny_draws: its draws.
-        tiny_rows: rows it is trained on per file at most; 0 means all. Test files are never cut.
-        tiny_max_tokens: its context.
-        tiny_initial_epochs: its epochs of the initial fit.
-        profile: name of the profile, for the record.
-        checkpoint_dir: folder in which the parts of a run are kept as they end.
-        cache_dir: folder in which the vectors of the frozen encoder are kept.
-        progress: called with one line of text per step.
-
-    Returns:
-        A record: tables ``rows``, ``cuts``, ``gains``, ``ratios``, ``errors``, ``whole``,
-        ``seconds``, ``times``, ``texts``, ``encodings``, ``shares``; numbers
-        ``<encoder>_<encoding>_<target>_<method>_<comparison>`` and others, see `protocol_numbers`
-        and `contrast_numbers`. Seconds are of the processor, without what other programs
-        took; those of a frozen encoder do not contain running it.
-
-    Raises:
-        DataError: a table is missing or cannot be read, or has too few rows for the sizes; or
-            there is no encoder.
-
+    The record has the tables ``rows``, ``times``, ``texts``, those of `gain_tables`, `mean_tables`
+    and `contrast_tables`, and `protocol_numbers`. Seconds are of the processor, without what other
+    programs took; those of a frozen encoder do not contain running it.
     """
     parameters = recorded_parameters(locals())
     say = progress or (lambda line: None)
-    data = _demo() if release_dir == DEMO else read_protocol(release_dir, targets)
-    setting = Setting(
-        initial_epochs,
-        finetune_epochs,
-        maml_epochs,
-        InnerLoop(inner_lr, inner_steps, first_order=True),
-        meta_lr,
-        initial_peak,
-        finetune_peak,
-        slow_peak,
-        tuple(sizes),
-        draws,
+    data = read_protocol(release_dir)
+    protocol = Protocol(
+        initial_epochs=initial_epochs,
+        finetune_epochs=finetune_epochs,
+        maml_epochs=maml_epochs,
+        inner_steps=inner_steps,
+        sizes=tuple(sizes),
+        draws=draws,
     )
-    small = replace(
-        setting, initial_epochs=tiny_initial_epochs, sizes=tuple(tiny_sizes), draws=tiny_draws
-    )
-    capped = cap_rows(data, tiny_rows)
-    timing = {"time_rows": tuple(time_rows), "time_seeds": time_seeds}
+    shared = {
+        "seeds": seeds,
+        "time_rows": time_rows,
+        "time_seeds": time_seeds,
+        "checkpoint_dir": checkpoint_dir,
+        "cache_dir": cache_dir,
+    }
     runs = []
     if encoder:
         name = _short(load_encoder(encoder).name)
         name = "frozen_tiny" if name == "tiny" else name
-        runs.append(Run(name, encoder, True, max_tokens, encodings, data, setting, **timing))
+        runs.append(Run(name, encoder, True, max_tokens, encodings, data, protocol, **shared))
     if tiny_encodings:
-        runs.append(
-            Run("tiny", "tiny", False, tiny_max_tokens, tiny_encodings, capped, small, **timing)
+        small = replace(
+            protocol, initial_epochs=tiny_initial_epochs, sizes=tuple(tiny_sizes), draws=tiny_draws
         )
+        how = (False, tiny_max_tokens, tiny_encodings, cap_rows(data, tiny_rows), small)
+        runs.append(Run("tiny", "tiny", *how, **shared))
     if not runs:
         raise DataError("there is no encoder to run", "name one, or encodings for tiny")
-    kept = {
-        run.name: {
-            encoding: run_all_seeds(run, encoding, seeds, checkpoint_dir, cache_dir, say)
-            for encoding in run.encodings
-        }
-        for run in runs
+    found = {(run.name, e): tidy_rows(run, e, say) for run in runs for e in run.encodings}
+    rows = {
+        kind: pd.concat(
+            [
+                pd.DataFrame(tidy[kind]).assign(encoder=name, encoding=encoding)
+                for (name, encoding), tidy in found.items()
+            ],
+            ignore_index=True,
+        )
+        for kind in ("scores", "seconds", "times")
     }
-    everything = [done for by_encoding in kept.values() for done in by_encoding.values()]
-    tables = {"rows": row_table(data, runs), "cuts": cut_table(runs)}
-    for name in ("gains", "ratios", "errors", "whole", "seconds", "times"):
-        tables[name] = pd.concat([done.tables[name] for done in everything], ignore_index=True)
-    tables |= _contrasts(runs, kept)
-    described = describe_encoder(Predictor(loaded(runs[0], 0), POOLING))
+    tables = {
+        "rows": row_table(data, runs),
+        "texts": pd.concat([text_table(run) for run in runs], ignore_index=True),
+        "times": rows["times"].assign(target=data.targets[0]),
+        **gain_tables(rows["scores"]),
+        **mean_tables(rows["scores"], rows["seconds"]),
+        **contrast_tables(rows["scores"]),
+    }
+    described = describe_encoder(Predictor(runs[0].load(), POOLING))
     if len(runs) > 1:
         described["provenance"] |= {"beside it": "tiny, trained"}
     made = make_record(
@@ -167,32 +139,108 @@ def protocol_experiment(
         assays=[],
         encoder=described,
         device="cpu",
-        seconds={
-            f"{name}, {encoding}": done.seconds
-            for name, by_encoding in kept.items()
-            for encoding, done in by_encoding.items()
-        },
-        numbers=protocol_numbers(tables["gains"], tables["whole"], tables["seconds"])
-        | contrast_numbers(tables["encodings"], tables["shares"], tables["texts"]),
+        seconds={", ".join(which): sum(tidy["spent"]) for which, tidy in found.items()},
+        numbers=protocol_numbers(tables),
         tables={name: rounded(table) for name, table in tables.items()},
     )
     made.data.update(data.sha256)
     return made
 
 
-def _contrasts(
-    runs: Sequence[Run], kept: Mapping[str, Mapping[str, Done]]
-) -> dict[str, pd.DataFrame]:
-    """The tables that set encodings against each other, of all runs."""
-    parts: dict[str, list[pd.DataFrame]] = {"texts": [], "encodings": [], "shares": []}
-    for run in runs:
-        vocabulary = loaded(run, 0).vocabulary
-        texts = text_table(run.data, run.encodings, vocabulary, run.max_tokens)
-        parts["texts"].append(texts.assign(encoder=run.name))
-        found = {encoding: done.results for encoding, done in kept[run.name].items()}
-        for name, table in contrast_tables(found, run.setting.sizes, run.name).items():
-            parts[name].append(table)
-    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+@dataclass(frozen=True, eq=False)
+class Run:
+    """All that one encoder does: ``data`` is what it reads, ``protocol`` how it is trained."""
+
+    name: str
+    encoder: str
+    frozen: bool
+    max_tokens: int
+    encodings: Sequence[str]
+    data: ProtocolData
+    protocol: Protocol
+    seeds: int
+    time_rows: Sequence[int]
+    time_seeds: int
+    checkpoint_dir: str | None
+    cache_dir: str | None
+
+    def load(self, seed: int = 0) -> Encoder:
+        """The encoder; the seed decides the weights of ``tiny``."""
+        return load_encoder(self.encoder, seed=seed, max_tokens=self.max_tokens)
+
+
+def tidy_rows(run: Run, encoding: str, say: Callable[[str], None]) -> dict[str, list]:
+    """What one encoder and encoding yields: rows ``scores``, ``seconds`` and ``times``.
+
+    ``spent`` are the processor seconds of every part. Parts that were kept are not computed again;
+    their seconds are those that they took.
+    """
+    label = f"{run.name}, {encoding}"
+    folder = Path(run.checkpoint_dir) / f"{run.name}-{encoding}" if run.checkpoint_dir else None
+    asked = asdict(run.protocol) | {"max_tokens": run.max_tokens, "encoding": encoding}
+    kept = finished_parts(
+        folder,
+        asked,
+        run.data.sha256,
+        run.load().sha256,
+        rows=[len(rows) for rows in run.data.parts.values()],
+        times=[list(run.time_rows), run.time_seeds],
+    )
+
+    @cache  # takes long, and is not needed if all parts were kept
+    def encoded() -> dict[str, Rows]:
+        return encode_protocol(
+            run.data,
+            encoding,
+            run.load(),
+            frozen=run.frozen,
+            cache_dir=run.cache_dir,
+            progress=lambda done, total: say(f"{label}: {done} of {total} rows run"),
+        )
+
+    target = run.data.targets[0]
+    rows = [n for n in run.time_rows if n <= len(run.data.parts[f"{target} train"])]
+
+    def one(seed: int) -> dict:
+        predictor = Predictor(run.load(seed), POOLING, start=None if run.frozen else 0)
+        trial = Trial(predictor, encoded(), run.protocol, seed)
+        began, timed = time.process_time(), rows if seed < run.time_seeds else []
+        made = run_seed(trial)
+        made["times"] = run_times(trial, target, timed, shown(run.protocol.sizes)) if timed else []
+        return made | {"spent": time.process_time() - began}
+
+    found: dict[str, list] = {"scores": [], "seconds": [], "times": [], "spent": []}
+    for seed in range(run.seeds):
+        made = kept.get(f"seed {seed}", partial(one, seed))
+        found["spent"].append(made["spent"])
+        for kind in ("scores", "seconds", "times"):
+            found[kind] += [{**row, "seed": seed} for row in made[kind]]
+        say(f"{label}: seed {seed} done")
+    return found
+
+
+def row_table(data: ProtocolData, runs: Sequence[Run]) -> pd.DataFrame:
+    """How many rows each part has, how many each run reads, and which were split anew."""
+    read = {"rows": data} | {run.name: run.data for run in runs}
+    counted = {who: {part: len(t) for part, t in own.parts.items()} for who, own in read.items()}
+    made = pd.DataFrame(counted).rename_axis("part").reset_index()
+    return made.assign(resplit=made["part"].str.split().str[0].isin(data.resplit))
+
+
+def text_table(run: Run) -> pd.DataFrame:
+    """How many test rows, stated sequences, and different texts there are, per target.
+
+    Rows that are one text are one to the model, whatever their labels.
+    """
+    found = []
+    for target in run.data.targets:
+        part = run.data.parts[f"{target} test"]
+        for encoding in run.encodings:
+            texts, _ = distinct_rows(encode_rows(part, encoding, run.load()), POOLING)
+            row = {"target": target, "encoding": encoding, "rows": len(part)}
+            row |= {"sequences": part["wild_type"].nunique(), "texts": len(texts)}
+            found.append(row | {"encoder": run.name})
+    return pd.DataFrame(found)
 
 
 def _short(name: str) -> str:
@@ -203,15 +251,3 @@ def _short(name: str) -> str:
     """
     first = name.split()[0] if name.split() else name
     return "".join(letter for letter in first.lower() if letter.isalnum())
-
-
-def _demo() -> ProtocolData:
-    """The miniature: stability of GB1 first, then two assays of each protein as a data set."""
-    assays = load_assays(DEMO, per_protein=2)
-    (initial,) = [assay for assay in assays if assay.property == "stability"]
-    proteins: dict[str, list] = {}
-    for assay in assays:
-        if assay is not initial:
-            proteins.setdefault(assay.protein, []).append(assay)
-    short = {name: name.replace("-", " ").split()[0] for name in proteins}
-    return protocol_of_assays(initial, {short[name]: group for name, group in proteins.items()})

@@ -1,4 +1,4 @@
-"""The data of the public code's comparison: a file for the initial fit, and target data sets.
+"""The data of the public code's comparison: rows for the initial fit, and target data sets.
 
 Each target has a training and a test part, rows of many proteins split at random. Where the part
 for training is missing (the solubility data in the copy we have), the test part is split anew.
@@ -12,21 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 
 from mutmeta_lib.data.assays import Assay
-from mutmeta_lib.data.variants import Variant
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.embeddings import cached_embeddings, embed
 from mutmeta_lib.models.encoders import Encoder
-from mutmeta_lib.models.frozen import FrozenTokens
-from mutmeta_lib.reproduction.release import ReleaseFile, find_file, read_release
-from mutmeta_lib.reproduction.release_rows import encode_rows, release_variants
+from mutmeta_lib.reproduction.counts import INITIAL
+from mutmeta_lib.reproduction.released import as_stated, find_table, read_release
 from mutmeta_lib.seeds import stable_seed
-from mutmeta_lib.tasks.batch import TokenBatch
-
-INITIAL = "combined_ddG"
-"""The data set of the initial fit, train and test part together."""
+from mutmeta_lib.study.setting import DEMO, load_assays
+from mutmeta_lib.tasks.batch import TokenBatch, concatenate
+from mutmeta_lib.tasks.batches import distinct_rows
+from mutmeta_lib.tasks.encodings import encode_variants
 
 TARGETS = ("binding_affinity", "fireprot_dTm", "soluprotmut_solubility")
 """The targets that the repository's later README names."""
@@ -34,114 +33,103 @@ TARGETS = ("binding_affinity", "fireprot_dTm", "soluprotmut_solubility")
 POOLING = "cls"
 """The head reads the hidden state of the first token, as in the public code."""
 
+SPLIT_SEED = 42
 TEST_SHARE = 0.2
 CHUNK = 1000
 """Rows whose vectors are kept in one cache file."""
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """n rows: wild type and variant of each, and its label ``(n,)`` as the file scales it."""
-
-    variants: tuple[tuple[str, Variant], ...]
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.variants)
-
-    def take(self, index: Sequence[int] | np.ndarray) -> Measured:
-        """Some of the rows, in the order asked for."""
-        return Measured(tuple(self.variants[i] for i in index), self.labels[np.asarray(index)])
-
-
-@dataclass(frozen=True, eq=False)
 class ProtocolData:
     """Everything the comparison reads.
 
-    ``initial`` is for the initial fit, ``train`` and ``test`` hold the parts of each target by
-    name, ``resplit`` names targets whose test file was split anew, and ``sha256`` the tables read.
+    ``parts`` are tables of wild_type, variant and label (as the file scales it) by name:
+    ``initial``, and ``<target> train`` and ``<target> test`` for each of ``targets``. ``resplit``
+    names targets whose test file was split anew, and ``sha256`` holds the tables read.
     """
 
-    initial: Measured
-    train: dict[str, Measured]
-    test: dict[str, Measured]
+    parts: dict[str, pd.DataFrame]
+    targets: tuple[str, ...]
     resplit: tuple[str, ...]
     sha256: dict[str, str]
 
 
 def read_protocol(
-    release_dir: str | os.PathLike[str], targets: Sequence[str] = TARGETS, *, seed: int = 42
+    release_dir: str | os.PathLike[str], targets: Sequence[str] = TARGETS
 ) -> ProtocolData:
-    """Read a copy of the public repository.
-
-    Args:
-        release_dir: The copy (see `release`).
-        targets: Names of the target data sets.
-        seed: Of the new split where a training part is missing.
+    """Read a copy of the public repository, or ``demo``, a miniature of bundled assays.
 
     Raises:
         DataError: A table that is needed is missing or holds a row that cannot be taken at its
             word.
 
     """
-    resplit = [name for name in targets if find_file(release_dir, f"{name}_train") is None]
+    if release_dir == DEMO:
+        return _miniature()
+    resplit = [name for name in targets if find_table(release_dir, f"{name}_train") is None]
     trained = [name for name in (INITIAL, *targets) if name not in resplit]
-    tested = (INITIAL, *targets)
-    files = read_release(
-        release_dir, [f"{name}_train" for name in trained] + [f"{name}_test" for name in tested]
-    )
-    initial = _joined([_measured(files[f"{INITIAL}_{part}"]) for part in ("train", "test")])
-    train, test = {}, {}
+    ids = [f"{name}_train" for name in trained] + [f"{name}_test" for name in (INITIAL, *targets)]
+    rows, hashes = read_release(release_dir, ids)
+    rows = rows.rename(columns={"sequence": "wild_type"})
+    rows = rows.assign(variant=rows["mutations"].map(as_stated))
+    parts = {"initial": rows[rows["name"] == INITIAL]}
     for name in targets:
-        rows = _measured(files[f"{name}_test"])
+        train, test = (rows[rows["table"] == f"{name}_{part}"] for part in ("train", "test"))
         if name in resplit:
-            train[name], test[name] = split_rows(rows, seed)
-        else:
-            train[name], test[name] = _measured(files[f"{name}_train"]), rows
-    hashes = {id: file.sha256 for id, file in files.items()}
-    return ProtocolData(initial, train, test, tuple(resplit), hashes)
+            train, test = split_rows(test)
+        parts |= {f"{name} train": train, f"{name} test": test}
+    parts = {name: _columns(part) for name, part in parts.items()}
+    return ProtocolData(parts, tuple(targets), tuple(resplit), hashes)
 
 
-def protocol_of_assays(
-    initial: Assay, targets: Mapping[str, Sequence[Assay]], *, seed: int = 42
-) -> ProtocolData:
+def protocol_of_assays(initial: Assay, targets: Mapping[str, Sequence[Assay]]) -> ProtocolData:
     """The same comparison on assays: each target's rows are put together, scaled, and split.
 
     As in the public code, labels are standardised over *all* rows before the split.
     """
-    train, test = {}, {}
+    parts = {"initial": _standardised(initial)}
     for name, assays in targets.items():
-        train[name], test[name] = split_rows(_joined([_standardised(a) for a in assays]), seed)
+        split = split_rows(pd.concat([_standardised(assay) for assay in assays]))
+        parts |= dict(zip((f"{name} train", f"{name} test"), split, strict=True))
     used = [initial, *(assay for assays in targets.values() for assay in assays)]
     hashes = {assay.id: assay.sha256 for assay in used}
-    return ProtocolData(_standardised(initial), train, test, tuple(targets), hashes)
+    return ProtocolData(parts, tuple(targets), tuple(targets), hashes)
 
 
-def split_rows(rows: Measured, seed: int) -> tuple[Measured, Measured]:
-    """A random fifth as test part; the rest is the training part."""
-    order = np.random.default_rng(seed).permutation(len(rows))
+def _miniature() -> ProtocolData:
+    """Stability of GB1 for the initial fit, then two assays of each protein as a data set."""
+    assays = load_assays(DEMO, per_protein=2)
+    (initial,) = [assay for assay in assays if assay.property == "stability"]
+    targets: dict[str, list[Assay]] = {}
+    for assay in assays:
+        if assay is not initial:
+            targets.setdefault(assay.protein.replace("-", " ").split()[0], []).append(assay)
+    return protocol_of_assays(initial, targets)
+
+
+def split_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A random fifth as test part, behind the rest, which is the training part."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(rows))
     cut = round(TEST_SHARE * len(rows))
-    return rows.take(np.sort(order[cut:])), rows.take(np.sort(order[:cut]))
+    return rows.iloc[np.sort(order[cut:])], rows.iloc[np.sort(order[:cut])]
 
 
 def cap_rows(data: ProtocolData, most: int) -> ProtocolData:
     """At most so many rows for the initial fit and per training part (0: all), drawn once."""
-
-    def capped(name: str, rows: Measured) -> Measured:
-        if not most or len(rows) <= most:
-            return rows
-        rng = np.random.default_rng(stable_seed("protocol rows", name))
-        return rows.take(np.sort(rng.choice(len(rows), most, replace=False)))
-
-    train = {name: capped(name, rows) for name, rows in data.train.items()}
-    return replace(data, initial=capped(INITIAL, data.initial), train=train)
+    parts = dict(data.parts)
+    for name, rows in parts.items():
+        if most and len(rows) > most and not name.endswith(" test"):
+            drawn = INITIAL if name == "initial" else name.removesuffix(" train")
+            rng = np.random.default_rng(stable_seed("protocol rows", drawn))
+            parts[name] = rows.iloc[np.sort(rng.choice(len(rows), most, replace=False))]
+    return replace(data, parts=parts)
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """n rows as an encoder reads them, with labels ``(n,)``; what a predictor's loss is given."""
 
-    tokens: TokenBatch | FrozenTokens
+    tokens: TokenBatch
     labels: torch.Tensor
 
     def __len__(self) -> int:
@@ -149,21 +137,16 @@ class Rows:
 
     def take(self, index: np.ndarray) -> Rows:
         """Some of the rows, trimmed to the longest of them."""
-        chosen = np.asarray(index)
-        return Rows(self.tokens.rows(chosen), self.labels[torch.as_tensor(chosen)])
+        return Rows(self.tokens.rows(index), self.labels[torch.as_tensor(index)])
 
 
-@dataclass(frozen=True, eq=False)
-class EncodedProtocol:
-    """`ProtocolData` with its rows encoded; names as there."""
-
-    initial: Rows
-    train: dict[str, Rows]
-    test: dict[str, Rows]
-
-    def others(self, target: str) -> list[tuple[Rows, Rows]]:
-        """The training and test parts of all data sets but the target."""
-        return [(self.train[name], self.test[name]) for name in self.train if name != target]
+def encode_rows(rows: pd.DataFrame, encoding: str, encoder: Encoder) -> TokenBatch:
+    """Variants of many wild types as one padded batch, in their order; errors as in `encode`."""
+    places = rows.groupby("wild_type", sort=False).indices
+    variants = rows["variant"].to_numpy()
+    how = (encoder.vocabulary, encoder.max_tokens)
+    parts = [encode_variants(encoding, w, variants[at], *how) for w, at in places.items()]
+    return concatenate(parts).rows(np.argsort(np.concatenate(list(places.values()))))
 
 
 def encode_protocol(
@@ -174,72 +157,51 @@ def encode_protocol(
     frozen: bool,
     cache_dir: str | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> EncodedProtocol:
-    """Write all rows as tokens; with ``frozen`` also run the encoder over them, once per text.
+) -> dict[str, Rows]:
+    """The parts as tokens, by name; with ``frozen`` also run the encoder, once per text.
 
     ``progress`` is called with rows done and rows in all while the encoder runs.
     """
-    parts = {"initial": data.initial}
-    parts |= {f"train {name}": rows for name, rows in data.train.items()}
-    parts |= {f"test {name}": rows for name, rows in data.test.items()}
-    everything = _joined(list(parts.values()))
-    tokens = encode_rows(everything.variants, encoding, encoder.vocabulary, encoder.max_tokens)
-    table: TokenBatch | FrozenTokens = tokens
-    if frozen:
-        table = FrozenTokens(tokens, _vectors(tokens, encoder, cache_dir, progress))
-    labels = torch.tensor(everything.labels, dtype=torch.float32)
-    made, first = {}, 0
-    for name, rows in parts.items():
-        place = np.arange(first, first + len(rows))
-        own = tokens.rows(place)
-        if frozen:
-            made[name] = Rows(FrozenTokens(own, table.states[place]), labels[place])
-        else:
-            made[name] = Rows(own, labels[place])
-        first += len(rows)
-    return EncodedProtocol(
-        made["initial"],
-        {name: made[f"train {name}"] for name in data.train},
-        {name: made[f"test {name}"] for name in data.test},
-    )
+    everything = pd.concat(data.parts.values())
+    tokens = encode_rows(everything, encoding, encoder)
+    read = _run(tokens, encoder, cache_dir, progress) if frozen else tokens
+    labels = torch.tensor(everything["label"].to_numpy(), dtype=torch.float32)
+    ends = np.cumsum([len(rows) for rows in data.parts.values()])
+    made = {}
+    for (name, rows), end in zip(data.parts.items(), ends, strict=True):
+        place = np.arange(end - len(rows), end)
+        made[name] = Rows(read.rows(place), labels[place])
+    return made
 
 
-def _vectors(
+def _run(
     tokens: TokenBatch,
     encoder: Encoder,
     cache_dir: str | None,
     progress: Callable[[int, int], None] | None,
-) -> torch.Tensor:
-    """Vectors ``(n, width)`` of the first token; equal texts, which tables share, are run once."""
-    seen: dict[bytes, int] = {}
-    written = np.where(tokens.mask.numpy(), tokens.token_ids.numpy(), -1).astype(np.int32)
-    place = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in written])
-    _, first = np.unique(place, return_index=True)
+) -> TokenBatch:
+    """What a frozen encoder makes of the rows; equal texts, which tables share, are run once."""
+    texts, place = distinct_rows(tokens, POOLING)
     found = []
-    for start in range(0, len(first), CHUNK):
-        part = tokens.rows(first[start : start + CHUNK])
-        if cache_dir is None:
-            found.append(embed(encoder, part, POOLING))
-        else:
-            found.append(cached_embeddings(encoder, part, POOLING, cache_dir))
+    for start in range(0, len(texts), CHUNK):
+        part = tokens.rows(texts[start : start + CHUNK])
+        kept = {"cache_dir": cache_dir} if cache_dir else {}
+        found.append((cached_embeddings if cache_dir else embed)(encoder, part, POOLING, **kept))
         if progress is not None:
-            progress(min(start + CHUNK, len(first)), len(first))
-    return torch.from_numpy(np.concatenate(found)[place])
+            progress(min(start + CHUNK, len(texts)), len(texts))
+    vectors = torch.from_numpy(np.concatenate(found)[place])
+    nothing = torch.empty(len(tokens), 0, dtype=torch.bool)  # tokens are not read any more
+    return TokenBatch(nothing.long(), nothing, nothing, vectors)
 
 
-def _measured(file: ReleaseFile) -> Measured:
-    return Measured(tuple(release_variants(file, restore=False)), np.array(file.labels))
+def _columns(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[["wild_type", "variant", "label"]].reset_index(drop=True)
 
 
-def _standardised(assay: Assay) -> Measured:
-    scores = np.asarray(assay.scores)
-    spread = scores.std()
+def _standardised(assay: Assay) -> pd.DataFrame:
+    spread = assay.scores.std()
     if not spread > 0:
         raise DataError(f"assay {assay.id} has one score only", "choose another assay")
-    rows = tuple((assay.wild_type, variant) for variant in assay.variants)
-    return Measured(rows, (scores - scores.mean()) / spread)
-
-
-def _joined(parts: Sequence[Measured]) -> Measured:
-    rows = tuple(row for part in parts for row in part.variants)
-    return Measured(rows, np.concatenate([part.labels for part in parts]))
+    scaled = (assay.scores - assay.scores.mean()) / spread
+    made = {"wild_type": assay.wild_type, "variant": list(assay.variants), "label": scaled}
+    return pd.DataFrame(made)

@@ -1,201 +1,330 @@
-"""One seed of the public code's comparison: every phase once, then many draws of its test."""
+"""The public code's comparison, in an implementation of our own: one seed, many draws of its test.
 
-from __future__ import annotations
+Facts from the version of 22 July 2025 (see the audit chapter): an initial fit and fine-tuning by
+AdamW under a one-cycle schedule, in shuffled batches, the last incomplete one dropped
+(``main.py``: ``fast_pretrain``, ``finetune_model``); meta-training that visits every data set once
+per epoch, in random order, draws support and query rows from it, and takes one Adam step with the
+gradient norm clipped (``meta_learning.py``: ``MAML.meta_train``); adaptation by five gradient
+steps on all support rows at once (``MAML.adapt``). Dropout is active in all four.
+
+The arms differ in nothing but the gradient of the meta-step.
+"""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
+from torch.func import grad
 
+from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop, inner_update
 from mutmeta_lib.learn.inner import Loss, Params
+from mutmeta_lib.learn.meta import task_gradient
 from mutmeta_lib.models.predictor import Predictor, predict
-from mutmeta_lib.reproduction.protocol_data import EncodedProtocol, Rows
-from mutmeta_lib.reproduction.protocol_steps import (
-    ARMS,
-    draw_support_query,
-    dropped_out,
-    meta_train_sets,
-    one_cycle,
-)
+from mutmeta_lib.reproduction.protocol_data import Rows
 from mutmeta_lib.seeds import stable_seed
+from mutmeta_lib.tasks.batch import concatenate
 from mutmeta_lib.tasks.metrics import mse, spearman
 
-PEAKS = {"finetuned": "finetune_peak", "finetuned_slow": "slow_peak"}
-"""Fine-tuning at two rates: method -> which of the setting's."""
-
-INITIAL_BATCH, FINETUNE_BATCH = 32, 16
+BATCH = {"initial": 32, "finetuned": 16, "finetuned_slow": 16}
 """Rows per step in the public code, on a card with 24 GB or more."""
+PEAKS = {"initial": 3e-3, "finetuned": 1e-3, "finetuned_slow": 1e-5}
+"""Highest rate of each fit's one-cycle schedule in the public code, for a frozen encoder; slow is
+its fine-tuning of a trained one."""
+WARM_UP = 0.1
+"""Share of a one-cycle schedule in which the rate rises."""
+WEIGHT_DECAY, CLIP, INNER_LR, META_LR = 0.01, 1.0, 0.01, 1e-3
+ARMS = ("released", "first_order", "second_order")
+"""As released, and as described in first and second order."""
+TIME_DRAWS = 50
+"""Draws over which errors are taken, at most, where seconds are measured."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """The numbers of the protocol; defaults are those of the public code's command line."""
+class Protocol:
+    """The numbers of the protocol that a run may change; no rate is tuned.
+
+    ``sizes`` are rows of support, and as many of query, in meta-training and test; ``draws`` of
+    the test per target and size are the same for all seeds and methods.
+    """
 
     initial_epochs: int = 10
     finetune_epochs: int = 5
     maml_epochs: int = 30
-    inner: InnerLoop = field(default_factory=lambda: InnerLoop(lr=0.01, steps=5, first_order=True))
-    meta_lr: float = 1e-3
-    initial_peak: float = 3e-3
-    finetune_peak: float = 1e-3
-    slow_peak: float = 1e-5
+    inner_steps: int = 5
     sizes: tuple[int, ...] = (16,)
     draws: int = 200
 
+    @property
+    def inner(self) -> InnerLoop:
+        """How a model is adapted."""
+        return InnerLoop(INNER_LR, self.inner_steps, first_order=True)
 
-class Clock:
-    """Processor seconds by phase: they do not count what other programs took."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+def meta_step(
+    arm: str, loss: Loss, params: Params, support: Rows, query: Rows, loop: InnerLoop
+) -> Params:
+    """The gradient of one meta-step.
 
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        """Add the seconds of a ``with`` block to the phase."""
-        began = time.process_time()
-        yield
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.process_time() - began
+    As released it is that of the query loss *before* adaptation, joint training: the inner loop
+    runs and its result is not used, so that the phase costs what it costs there. As described it
+    is MAML's, with inner gradients taken as constants (first order) or differentiated through.
+    """
+    loop = replace(loop, first_order=arm != "second_order")
+    if arm == "released":
+        inner_update(loss, params, support, loop)
+        return grad(loss)(params, query)
+    return task_gradient(loss, params, support, query, loop)[1]
+
+
+def one_cycle(
+    fit: str, loss: Loss, start: Params, rows: Rows, rng: np.random.Generator, **length: int
+) -> Params:
+    """AdamW in shuffled batches, its rate rising to the fit's peak and falling again.
+
+    It takes ``steps`` steps, or ``epochs`` passes over the rows. Raises `DataError` where there
+    are fewer rows than one batch.
+    """
+    size = BATCH[fit]
+    per_epoch = len(rows) // size
+    if not per_epoch:
+        raise DataError(f"{len(rows)} rows do not fill a batch of {size}", "give more rows")
+    total = length.get("steps") or length["epochs"] * per_epoch
+    tuned = _leaves(start)
+    optimiser = torch.optim.AdamW(tuned.values(), lr=PEAKS[fit], weight_decay=WEIGHT_DECAY)
+    # One step more than is taken, as a schedule of a single step is not defined.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=PEAKS[fit], total_steps=total + 1, pct_start=WARM_UP
+    )
+    order = np.empty(0, dtype=int)
+    for step in range(total):
+        place = step % per_epoch * size
+        if place == 0:
+            order = rng.permutation(len(rows))
+        optimiser.zero_grad()
+        loss(tuned, rows.take(order[place : place + size])).backward()
+        optimiser.step()
+        schedule.step()
+    return _detached(tuned)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One seed of one encoder and encoding; ``data`` holds the encoded parts by name."""
+
+    predictor: Predictor
+    data: Mapping[str, Rows]
+    protocol: Protocol
+    seed: int
+
+    @property
+    def targets(self) -> list[str]:
+        """The target data sets."""
+        return [name.removesuffix(" test") for name in self.data if name.endswith(" test")]
+
+    def others(self, target: str) -> list[list[Rows]]:
+        """The training and test parts of all data sets but the target."""
+        parts = ("train", "test")
+        return [[self.data[f"{n} {p}"] for p in parts] for n in self.targets if n != target]
+
+    def rng(self, *what: object) -> np.random.Generator:
+        """The random numbers of a phase."""
+        return np.random.default_rng(stable_seed(f"protocol {what[0]}", self.seed, *what[1:]))
+
+    def loss(self, what: object) -> Loss:
+        """The predictor's loss with dropout active."""
+        generator = torch.Generator().manual_seed(stable_seed("protocol dropout", self.seed, what))
+        return partial(self.predictor.loss, generator=generator)
+
+    def initial_fit(self) -> Params:
+        """The start that all arms share: encoder and fresh head, fitted to the initial data set."""
+        generator = torch.Generator().manual_seed(stable_seed("protocol head", self.seed))
+        start = self.predictor.init(generator)
+        loss = partial(self.predictor.loss, generator=generator)
+        length = {"epochs": self.protocol.initial_epochs}
+        return one_cycle(
+            "initial", loss, start, self.data["initial"], self.rng("initial"), **length
+        )
+
+    def fine_tune(
+        self, loss: Loss, start: Params, rows: Rows, fit: str = "finetuned", steps: int = 0
+    ) -> Params:
+        """Fine-tuning on a target's training part, for whole epochs or for so many steps."""
+        length = {"epochs": self.protocol.finetune_epochs, "steps": steps}
+        return one_cycle(fit, loss, start, rows, self.rng("fine-tuning"), **length)
+
+    def meta_train(
+        self, arm: str, loss: Loss, start: Params, sets: Sequence[Sequence[Rows]], size: int
+    ) -> Params:
+        """Meta-train a start; each data set is given in parts, here training and test file."""
+        rng = self.rng("meta-training", size)
+        current = _leaves(start)
+        optimiser = torch.optim.Adam(current.values(), lr=META_LR)
+        for _ in range(self.protocol.maml_epochs):
+            for which in rng.permutation(len(sets)):
+                drawn = draw_support_query(sum(map(len, sets[which])), size, rng)
+                task = (pick(sets[which], index) for index in drawn)
+                found = meta_step(arm, loss, _detached(current), *task, self.protocol.inner)
+                for name, value in current.items():
+                    value.grad = found[name].detach()
+                torch.nn.utils.clip_grad_norm_(current.values(), CLIP)
+                optimiser.step()
+        return _detached(current)
+
+    def adapt(self, loss: Loss, start: Params, support: Rows) -> Params:
+        """A few gradient steps on support rows."""
+        return inner_update(loss, start, support, self.protocol.inner)
+
+    def predict(self, params: Params, rows: Rows) -> np.ndarray:
+        """Predicted labels, without dropout."""
+        return predict(self.predictor, params, rows.tokens).numpy()
+
+
+def _leaves(params: Params) -> Params:
+    return {name: value.detach().clone().requires_grad_(True) for name, value in params.items()}
+
+
+def _detached(params: Params) -> Params:
+    return {name: value.detach() for name, value in params.items()}
+
+
+def draw_support_query(
+    n: int, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of a support and a query set, ``size`` each, that share none."""
+    if n < 2 * size:
+        raise DataError(
+            f"{n} rows do not hold {size} support and {size} query rows", "lower the sizes"
+        )
+    order = rng.permutation(n)
+    return order[:size], order[size : 2 * size]
 
 
 def draw_rows(n: int, target: str, size: int, draw: int) -> tuple[np.ndarray, np.ndarray]:
     """Support and query rows of one draw: the same for all seeds, encoders and encodings."""
     rng = np.random.default_rng(stable_seed("protocol draw", target, size, draw))
-    return draw_support_query(n, size, size, rng)
+    return draw_support_query(n, size, rng)
 
 
-def initial_fit(predictor: Predictor, rows: Rows, setting: Setting, seed: int) -> Params:
-    """The start that both arms share: encoder and fresh head, fitted to the initial data set."""
-    generator = torch.Generator().manual_seed(stable_seed("protocol head", seed))
-    return one_cycle(
-        dropped_out(predictor, generator),
-        predictor.init(generator),
-        rows,
-        peak=setting.initial_peak,
-        batch_size=INITIAL_BATCH,
-        epochs=setting.initial_epochs,
-        rng=np.random.default_rng(stable_seed("protocol initial", seed)),
-    )
+def pick(parts: Sequence[Rows], index: np.ndarray) -> Rows:
+    """Rows by their number in all parts one after the other; parts first, then as drawn."""
+    ends = np.cumsum([0, *map(len, parts)])
+    found = [
+        part.take(index[(index >= first) & (index < end)] - first)
+        for part, (first, end) in zip(parts, pairwise(ends), strict=True)
+    ]
+    labels = torch.cat([rows.labels for rows in found])
+    return Rows(concatenate([rows.tokens for rows in found if len(rows)]), labels)
 
 
-def fine_tune(
-    loss: Loss,
-    start: Params,
-    rows: Rows,
-    setting: Setting,
-    seed: int,
-    *,
-    peak: float,
-    steps: int = 0,
-) -> Params:
-    """Fine-tuning on a target's training part, for whole epochs or for so many steps."""
-    return one_cycle(
-        loss,
-        start,
-        rows,
-        peak=peak,
-        batch_size=FINETUNE_BATCH,
-        epochs=setting.finetune_epochs,
-        steps=steps,
-        rng=np.random.default_rng(stable_seed("protocol fine-tuning", seed)),
-    )
+@contextmanager
+def clocked(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Add processor seconds to a phase: they do not count what other programs took."""
+    began = time.process_time()
+    yield
+    seconds[phase] += time.process_time() - began
 
 
-def meta_start(
-    arm: str,
-    loss: Loss,
-    start: Params,
-    sets: Sequence[Sequence[Rows]],
-    setting: Setting,
-    seed: int,
-    size: int,
-) -> Params:
-    """The start that an arm's meta-training on the other data sets leads to."""
-    return meta_train_sets(
-        ARMS[arm],
-        loss,
-        start,
-        sets,
-        setting.inner,
-        epochs=setting.maml_epochs,
-        support=size,
-        query=size,
-        meta_lr=setting.meta_lr,
-        rng=np.random.default_rng(stable_seed("protocol meta-training", seed, size)),
-    )
-
-
-def run_seed(
-    predictor: Predictor, data: EncodedProtocol, setting: Setting, seed: int
-) -> dict[str, dict]:
+def run_seed(trial: Trial) -> dict[str, list[dict]]:
     """Initial fit, fine-tuning and meta-training of all arms for every target, and the draws.
 
+    Methods are the arms and ``initial_adapted`` (adapted on a draw's support rows), ``initial``,
+    ``finetuned`` and ``finetuned_slow`` (trained on the training part, not adapted) and ``mean``
+    (of the support labels; of those of the training part where the whole test part is scored).
+
     Returns:
-        Plain values: ``initial_seconds``, and under ``targets`` by name: ``whole`` (method ->
-        mean squared error and Spearman correlation over the whole test part), ``seconds`` by
-        phase, and ``draws``: size -> method -> ``mse`` and ``spearman``, one per draw, on the
-        draw's query rows. Methods are the arms and ``initial_adapted`` (adapted on the support
-        rows), ``finetuned`` and ``finetuned_slow`` (trained on the training part, not adapted) and
-        ``mean`` (of the support labels).
+        Rows ``scores`` with target, size, draw, method, mse and spearman, over the draw's query
+        rows; at size 0 over the whole test part. Rows ``seconds`` with target, phase, seconds.
 
     """
-    clock = Clock()
-    with clock("initial"):
-        start = initial_fit(predictor, data.initial, setting, seed)
-    found = {name: _run_target(predictor, data, setting, seed, name, start) for name in data.train}
-    return {"initial_seconds": clock.seconds["initial"], "targets": found}
+    spent: dict[str, float] = defaultdict(float)
+    with clocked(spent, "initial"):
+        start = trial.initial_fit()
+    scores, seconds = [], [{"target": "all", "phase": "initial", "seconds": spent["initial"]}]
+    for target in trial.targets:
+        spent = defaultdict(float)
+        scores += [{"target": target, **row} for row in _scores(trial, target, start, spent)]
+        for phase, value in spent.items():
+            adaptations = trial.protocol.draws * (1 + len(ARMS)) if "adapt" in phase else 1
+            seconds.append({"target": target, "phase": phase, "seconds": value / adaptations})
+    return {"scores": scores, "seconds": seconds}
 
 
-def _run_target(
-    predictor: Predictor,
-    data: EncodedProtocol,
-    setting: Setting,
-    seed: int,
-    name: str,
-    start: Params,
-) -> dict[str, dict]:
-    generator = torch.Generator().manual_seed(stable_seed("protocol dropout", seed, name))
-    loss, clock, test = dropped_out(predictor, generator), Clock(), data.test[name]
-    measured, everything = test.labels.numpy(), test.tokens.rows(np.arange(len(test)))
-    fixed = {"initial": predict(predictor, start, everything).numpy()}
-    for method, peak in PEAKS.items():
-        with clock(method):
-            tuned = fine_tune(
-                loss, start, data.train[name], setting, seed, peak=getattr(setting, peak)
-            )
-        fixed[method] = predict(predictor, tuned, everything).numpy()
-    draws = {}
-    for size in setting.sizes:
+def _scores(trial: Trial, target: str, start: Params, spent: dict[str, float]) -> Iterator[dict]:
+    """The rows of one target; ``spent`` gets the seconds of each phase."""
+    own, loss, test = trial.protocol, trial.loss(target), trial.data[f"{target} test"]
+    train, measured = trial.data[f"{target} train"], test.labels.numpy()
+
+    def row(size: int, draw: int, method: str, predicted: np.ndarray, labels: np.ndarray) -> dict:
+        made = {"mse": mse(predicted, labels), "spearman": spearman(predicted, labels)}
+        return {"size": size, "draw": draw, "method": method, **made}
+
+    fixed = {"initial": start}
+    for fit in ("finetuned", "finetuned_slow"):
+        with clocked(spent, fit):
+            fixed[fit] = trial.fine_tune(loss, start, train, fit)
+    whole = {name: trial.predict(params, test) for name, params in fixed.items()}
+    mean = np.full(len(test), float(train.labels.mean()))
+    for method, predicted in (whole | {"mean": mean}).items():
+        yield row(0, 0, method, predicted, measured)
+    for size in own.sizes:
         starts = {"initial_adapted": start}
         for arm in ARMS:
-            with clock(f"{arm}_{size}"):
-                starts[arm] = meta_start(arm, loss, start, data.others(name), setting, seed, size)
-        scores: dict[str, dict[str, list[float]]] = {}
-        for draw in range(setting.draws):
-            support, query = draw_rows(len(test), name, size, draw)
-            predicted = {method: values[query] for method, values in fixed.items()}
+            with clocked(spent, f"{arm}_{size}"):
+                starts[arm] = trial.meta_train(arm, loss, start, trial.others(target), size)
+        for draw in range(own.draws):
+            support, query = draw_rows(len(test), target, size, draw)
+            predicted = {method: values[query] for method, values in whole.items()}
             predicted["mean"] = np.full(size, measured[support].mean())
-            own, asked = test.take(support), test.tokens.rows(query)
+            own_rows, asked = test.take(support), test.take(query)
             for method, params in starts.items():
-                with clock(f"adapt_{size}"):
-                    adapted = inner_update(loss, params, own, setting.inner)
-                with torch.no_grad():
-                    predicted[method] = predictor(adapted, asked).numpy()
+                with clocked(spent, f"adapt_{size}"):
+                    adapted = trial.adapt(loss, params, own_rows)
+                predicted[method] = trial.predict(adapted, asked)
             for method, values in predicted.items():
-                kept = scores.setdefault(method, {"mse": [], "spearman": []})
-                kept["mse"].append(mse(values, measured[query]))
-                kept["spearman"].append(spearman(values, measured[query]))
-        clock.seconds[f"adapt_{size}"] /= setting.draws * len(starts)
-        draws[str(size)] = scores
-    fixed["mean"] = np.full(len(test), float(data.train[name].labels.mean()))
-    return {
-        "whole": {
-            method: {"mse": mse(values, measured), "spearman": spearman(values, measured)}
-            for method, values in fixed.items()
-        },
-        "draws": draws,
-        "seconds": clock.seconds,
-    }
+                yield row(size, draw, method, values, measured[query])
+
+
+def run_times(trial: Trial, target: str, rows: Sequence[int], size: int) -> list[dict]:
+    """Processor seconds and error against the number of rows in every data set.
+
+    Three ways per number of rows: fine-tuning for whole ``epochs``; fine-tuning for as many
+    ``steps`` as meta-training takes gradients; and ``meta``-training (first order, as described)
+    on other data sets cut to as many rows. Errors are over the query rows of the same draws.
+    """
+    own, start, sets = trial.protocol, trial.initial_fit(), trial.others(target)
+    train, test = trial.data[f"{target} train"], trial.data[f"{target} test"]
+    drawn = [draw_rows(len(test), target, size, i) for i in range(min(own.draws, TIME_DRAWS))]
+    gradients = own.maml_epochs * len(sets) * (own.inner_steps + 1)
+    tasks = [[test.take(index) for index in draw] for draw in drawn]
+    found = []
+    for n in rows:
+        loss, spent = trial.loss(n), defaultdict(float)
+        rng = np.random.default_rng(stable_seed("protocol cut", n))
+        parts = [train, *(first for first, _ in sets)]
+        mine, *others = [part.take(rng.permutation(len(part))[:n]) for part in parts]
+        said = {}
+        for way, steps in (("epochs", 0), ("steps", gradients)):
+            with clocked(spent, way):
+                tuned = trial.fine_tune(loss, start, mine, steps=steps)
+            said[way] = [trial.predict(tuned, query) for _, query in tasks]
+        with clocked(spent, "meta"):
+            tuned = trial.meta_train("first_order", loss, start, [[o] for o in others], size)
+        said["meta"] = [
+            trial.predict(trial.adapt(loss, tuned, support), query) for support, query in tasks
+        ]
+        for way, answers in said.items():
+            pairs = zip(answers, tasks, strict=True)
+            error = np.mean([mse(values, query.labels.numpy()) for values, (_, query) in pairs])
+            taken = (
+                own.finetune_epochs * (n // BATCH["finetuned"]) if way == "epochs" else gradients
+            )
+            row = {"rows": n, "method": way, "seconds": spent[way], "gradients": taken}
+            found.append(row | {"mse": float(error)})
+    return found

@@ -4,7 +4,7 @@ Errors with a long tail make such an estimate unlike the error over the whole te
 miss the tail and look far too good, a few hit it and look far too bad.
 """
 
-from __future__ import annotations
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,20 +13,11 @@ import pandas as pd
 def draw_errors(
     squared: np.ndarray, size: int, draws: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean squared errors over random query rows.
+    """Mean squared errors over random query rows, drawn without replacement.
 
-    Args:
-        squared: Squared errors of one predictor, shape (n,), or of several, (k, n).
-        size: Query rows per draw, drawn without replacement; all predictors see the same.
-        draws: How many draws.
-        rng: Source of the draws.
-
-    Returns:
-        Means, shape (draws,) or (k, draws); and the drawn rows, shape (draws, size).
-
-    Raises:
-        ValueError: there are fewer rows than `size`.
-
+    ``squared`` holds the squared errors of one predictor ``(n,)``, or of several ``(k, n)``, which
+    all see the same rows. Returns means, ``(draws,)`` or ``(k, draws)``, and the drawn rows,
+    ``(draws, size)``. Raises `ValueError` where there are fewer rows than `size`.
     """
     n = squared.shape[-1]
     if not 0 < size <= n:
@@ -49,12 +40,7 @@ def skilled(labels: np.ndarray, correlation: float, rng: np.random.Generator) ->
 
 
 def query_error_table(
-    labels: np.ndarray,
-    *,
-    sizes: tuple[int, ...],
-    draws: int,
-    correlation: float,
-    rng: np.random.Generator,
+    labels: np.ndarray, *, sizes: Sequence[int], draws: int, correlation: float, seed: int
 ) -> pd.DataFrame:
     """How errors over few query rows spread, for a predictor without and one with skill.
 
@@ -68,6 +54,7 @@ def query_error_table(
     - ``worse_whole``: on few rows it looks better than the skilled one over all rows;
     - ``has_largest``: the row of the largest deviation is among those drawn.
     """
+    rng = np.random.default_rng(seed)
     plain = (labels - labels.mean()) ** 2
     better = (labels - skilled(labels, correlation, rng)) ** 2
     whole, skilled_whole = plain.mean(), better.mean()
@@ -92,19 +79,17 @@ def query_error_table(
 
 
 def error_histogram(
-    labels: np.ndarray, *, size: int, draws: int, rng: np.random.Generator, bins: int = 40
+    labels: np.ndarray, *, size: int, draws: int, seed: int, bins: int = 40
 ) -> pd.DataFrame:
     """How often which error comes out over `size` query rows, for always saying the mean label.
 
-    Errors are relative to the error over all rows; columns low and high are the ends of a bin
-    (equal on a logarithmic axis from 0.01 to 100, where the outermost take what lies beyond) and
-    ``share`` the share of draws.
+    Errors are relative to the error over all rows; bins from ``low`` to ``high`` are equal on a
+    logarithmic axis from 0.01 to 100, the outermost take what lies beyond.
     """
     squared = (labels - labels.mean()) ** 2
-    errors, _ = draw_errors(squared, size, draws, rng)
+    errors, _ = draw_errors(squared, size, draws, np.random.default_rng(seed))
     edges = np.logspace(-2, 2, bins + 1)
-    relative = np.clip(errors / squared.mean(), edges[0], edges[-1])
-    counts, _ = np.histogram(relative, edges)
+    counts, _ = np.histogram(np.clip(errors / squared.mean(), edges[0], edges[-1]), edges)
     return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "share": counts / draws})
 
 

@@ -1,90 +1,241 @@
+"""The counts of the audit on a miniature whose findings are known, and errors over a few rows."""
+
+import numpy as np
+import pandas as pd
 import pytest
 from release_copy import WILD, backwards, write_table
 
-from mutmeta_lib.app.experiments import EXPERIMENTS
-from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import read_record, write_record
+from mutmeta_lib.reproduction import counts
 from mutmeta_lib.reproduction.audit import audit_experiment
-from mutmeta_lib.reproduction.release import LISTED, read_release
+from mutmeta_lib.reproduction.query_draws import (
+    draw_errors,
+    error_histogram,
+    label_histogram,
+    query_error_table,
+    skilled,
+)
+from mutmeta_lib.reproduction.released import LISTED, read_release
 
-LETTERS = "ACDEFGHI"
+CLASH, LETTERS = "GGGGGCCCCC", "ACDEFGHI"
+TARGETS = ("fireprot_dTm_test", "soluprotmut_solubility_test")
 
 
-@pytest.fixture
-def release(tmp_path):
-    folder = tmp_path / "copy"
-    domain = [(*backwards(p, "W"), 0.1 * p, "domain", "deltag_t") for p in range(1, 9)]
+def scaled(values):
+    values = np.asarray(values, dtype=float)
+    return (values - values.mean()) / values.std()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two sources of the initial fit: `domain` backwards, `fireprot` a collection; and others."""
+    folder = tmp_path_factory.mktemp("given") / "copy"
+    domain = [(*backwards(p, "P" if p < 3 else "W"), -2.0 + p, "domain", "deltag_t")
+              for p in range(1, 9)]  # fmt: skip
     literature = [(WILD, [f"K2{a}"], i - 3.5, "fireprot", "ddG") for i, a in enumerate(LETTERS)]
-    write_table(folder, "combined_ddG_train", [*domain[:6], *literature[:6]], "ddG")
-    write_table(folder, "combined_ddG_test", [*domain[6:], *literature[6:]], "ddG")
+    literature += [(CLASH, ["G1P"], 9.0, "fireprot", "ddG"), (CLASH, ["G2G"], 50.0, "s", "ddG")]
+    write_table(folder, "combined_ddG_train", [*domain[:6], *literature[:7]])
+    write_table(folder, "combined_ddG_test", [*domain[6:], *literature[6:]])
+    clash = [(CLASH, ["G1A"], 0.5, source, "score") for source in ("one", "two", "two")]
+    write_table(folder, "stability_proxy_raw", clash)
     melting = [(WILD, [f"K2{a}"], 3.5 - i, "fireprot", "dTm") for i, a in enumerate(LETTERS)]
-    write_table(folder, "fireprot_dTm_test", melting, "dTm")
+    write_table(folder, "fireprot_dTm_test", [*melting, (WILD, ["K2Y"], 9.0, "fireprot", "dTm")])
     tail = [(WILD, [f"T3{a}"], 0.1 * i, "soluprotmut", "s") for i, a in enumerate(LETTERS)]
     tail.append((WILD, ["M1L", "A4G"], 24.0, "soluprotmut", "s"))
-    write_table(folder, "soluprotmut_solubility_test", tail, "solubility_change")
+    write_table(folder, "soluprotmut_solubility_test", tail)
     return folder
 
 
-def test_a_partial_copy_gives_a_record_that_says_what_was_missing(release, tmp_path):
-    told = []
-    record = audit_experiment(
-        release_dir=str(release), sizes=[2, 4], draws=50, profile="quick", progress=told.append
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """A sound assay of the domain, whose scores fall where the copy's labels rise."""
+    sound = tmp_path_factory.mktemp("sound")
+    (sound / "stability").mkdir()
+    (sound / "MANIFEST.csv").write_text(
+        "id,property,protein,target_seq,n_proteins,score_units,sign,doi\n"
+        f"domain,stability,D,{WILD},1,kcal/mol,higher = better,\n"
     )
-    assert told
-    assert record.experiment == "audit"
-    assert EXPERIMENTS["audit"] is audit_experiment
-    files = read_release(release)
-    assert record.data == {id: file.sha256 for id, file in files.items()}
-    assert set(record.table("missing")["table"]) == set(LISTED) - set(files)
+    rows = "".join(f"{WILD[p - 1]}{p}W,{-p}\n" for p in range(3, 9))
+    (sound / "stability" / "domain.csv").write_text("mutant,score\n" + rows)
+    return sound
+
+
+@pytest.fixture(scope="module")
+def record(folder, reference):
+    asked = {"release_dir": str(folder), "reference_dir": str(reference)}
+    return audit_experiment(**asked, targets=TARGETS, sizes=[2, 4], draws=200)
+
+
+def row(table, /, **where):
+    for column, value in where.items():
+        table = table[table[column] == value]
+    (found,) = table.to_dict("records")
+    return {name: value for name, value in found.items() if name not in where}
+
+
+def test_a_record_says_what_was_read_and_what_was_missing(folder, record, tmp_path):
+    _, hashes = read_release(folder)
+    assert set(record.data) == {*hashes, "domain"}
+    assert set(record.table("missing")["table"]) == set(LISTED) - set(hashes)
     assert record.parameters["release_dir"] == "copy"
     write_record(record, tmp_path / "audit.json")
     assert read_record(tmp_path / "audit.json") == record
 
 
-def test_numbers_are_those_of_the_tables(release):
-    record = audit_experiment(release_dir=str(release), sizes=[4], draws=200)
-    numbers = record.numbers
-    assert numbers["combined_ddG_train_backwards"]["value"] == 6
-    assert numbers["combined_ddG_wild_type_rows"]["value"] == 100
-    assert numbers["fireprot_dTm_test_in_initial"]["value"] == 100
-    assert numbers["fireprot_dTm_test_agreement"]["value"] == -1
-    assert numbers["solubility_largest"]["value"] == 24
-    assert numbers["solubility_far_rows"]["value"] == 1
-    assert numbers["solubility_far_share"]["value"] > 80
-    assert numbers["solubility_several"]["value"] == 1
-    queries = record.table("queries").set_index("table")
-    assert set(queries.index) == {"fireprot_dTm_test", "soluprotmut_solubility_test"}
-    median = numbers["soluprotmut_solubility_test_4_error"]["value"]
-    assert median == pytest.approx(queries.loc["soluprotmut_solubility_test", "q50"], rel=1e-4)
+def test_backwards_rows_are_told_from_rows_that_state_the_wild_type(record):
+    table = record.table("directions")
+    of = {"table": "combined_ddG_train"}
+    domain = {"rows": 6, "agree": 6, "stated": 6, "undone": 1, "backwards": True}
+    assert row(table, **of, source="domain") == domain
+    literature = {"rows": 7, "agree": 7, "stated": 1, "undone": 7, "backwards": False}
+    assert row(table, **of, source="fireprot") == literature
+    assert not row(table, table="stability_proxy_raw", source="two")["backwards"]
+    assert record.numbers["combined_ddG_train_backwards"]["value"] == 6
+    assert "stability_proxy_raw_backwards" not in record.numbers
 
 
-def test_the_same_seed_draws_the_same_rows(release):
-    made = [audit_experiment(release_dir=str(release), sizes=[4], draws=20) for _ in range(2)]
-    assert made[0].tables == made[1].tables
-    assert made[0].hash == made[1].hash
-    other = audit_experiment(release_dir=str(release), sizes=[4], draws=20, seed=1)
-    assert other.tables["queries"] != made[0].tables["queries"]
+def test_what_the_test_part_shares_with_training(record):
+    """Of six test rows two are of CLASH, no training protein; one repeats a row of training."""
+    expected = {"test_rows": 6, "wild_type_rows": 4, "site_rows": 2, "same_rows": 1}
+    assert row(record.table("shared"), **{"data set": "combined_ddG"}) == expected
+    assert record.numbers["combined_ddG_wild_type_rows"]["value"] == pytest.approx(100 * 4 / 6)
 
 
-def test_sound_assays_enter_the_record_and_its_hashes(release, tmp_path):
-    sound = tmp_path / "sound"
-    (sound / "stability").mkdir(parents=True)
-    (sound / "MANIFEST.csv").write_text(
-        "id,property,protein,target_seq,n_proteins,score_units,sign,doi\n"
-        f"domain,stability,D,{WILD},1,kcal/mol,higher = better,\n"
-    )
-    rows = "".join(f"{WILD[p - 1]}{p}W,{p}\n" for p in range(1, 9))
-    (sound / "stability" / "domain.csv").write_text("mutant,score\n" + rows)
-    record = audit_experiment(
-        release_dir=str(release), reference_dir=str(sound), sizes=[4], draws=20
-    )
-    assert "domain" in record.data
-    assert record.numbers["reference_backwards_rows"]["value"] == 8
-    assert record.numbers["reference_backwards_wild_types"]["value"] == 1
-    table = record.table("reference").set_index("table")
-    assert table.loc["combined_ddG_train", "spearman"] == 1
+def test_a_sequence_of_two_sources_is_found_and_collections_left_aside(record):
+    found = record.table("clashes").set_index(["source", "table"])
+    assert found["rows"].to_dict() == {
+        ("one", "stability_proxy_raw"): 1,
+        ("two", "stability_proxy_raw"): 2,
+        ("s", "combined_ddG_test"): 1,
+    }
+    assert set(found["starts"]) == {CLASH}
+    assert record.numbers["clash_rows"]["value"] == 1, "raw tables do not count"
+    assert record.numbers["clash_length"]["value"] == len(CLASH)
 
 
-def test_a_folder_that_is_no_copy_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no table"):
-        audit_experiment(release_dir=str(tmp_path))
+def test_agreement_is_over_rows_that_the_initial_fit_has(record):
+    found = row(record.table("agreement"), table="fireprot_dTm_test", source="fireprot")
+    assert found == {"rows": 8, "spearman": -1.0}
+    assert record.numbers["fireprot_dTm_test_in_initial"]["value"] == pytest.approx(100 * 8 / 9)
+    assert record.numbers["fireprot_dTm_test_agreement"]["value"] == -1
+
+
+def test_proline_is_the_new_residue_in_the_direction_of_the_row(record):
+    table = record.table("proline").set_index(["kind", "group"])[["rows", "mean"]]
+    dg, ddg = counts.KINDS["deltag_t"], counts.KINDS["ddG"]
+    assert table.loc[dg, "to proline"].tolist() == [2, -0.5]
+    assert table.loc[dg, "to another residue"].tolist() == [6, 3.5]
+    assert table.loc[ddg, "to proline"].tolist() == [1, 9.0]
+    assert table.loc[ddg, "to another residue"].tolist() == pytest.approx([9, 2.5 / 9], abs=1e-4)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_scaling_tells_labels_scaled_together_per_source_from_others(tmp_path, together):
+    raw, source = [1.0, 4.0, 2.0, 9.0, 5.0, 7.0, 1.0], list("aaaabba")
+    # The last row is in neither part and must not enter the standardisation.
+    labels = [*scaled(raw[:4]), *scaled(raw[4:6])] if together else scaled(raw[:6])
+    rows = [(WILD, [f"K2{x}"], y, s, "f") for x, y, s in zip("ACDEFGH", raw, source, strict=True)]
+    parts = [(*r[:2], y, *r[3:]) for r, y in zip(rows, labels, strict=False)]
+    write_table(tmp_path, "fireprot_dTm_train", parts[::2])
+    write_table(tmp_path, "fireprot_dTm_test", parts[1::2])
+    unknown = counts.scaling(counts.described(read_release(tmp_path)[0])).iloc[0]
+    write_table(tmp_path, "fireprot_dTm_raw", rows)
+    found = counts.scaling(counts.described(read_release(tmp_path)[0])).iloc[0]
+    assert found["dropped"] == 1
+    for what in ("mean", "sd_off", "from_raw"):
+        assert (found[what] < 1e-12) == together
+    assert pd.isna(unknown["from_raw"])
+
+
+def test_every_mutation_has_one_fate(folder, record):
+    rows, _ = read_release(folder)
+    mutations = rows["mutations"].map(len).groupby(rows["table"]).sum()
+    texts = record.table("texts")
+    fates = texts[["in place", "astray", "skipped", "as words", "not read"]].sum(axis=1)
+    assert (fates == texts["table"].map(mutations)).all()
+    solubility = row(texts, table="soluprotmut_solubility_test", form="spaced")
+    assert (solubility["in place"], solubility["skipped"]) == (9, 1)
+    assert record.numbers["soluprotmut_solubility_test_as_words"]["value"] == 0
+
+
+def test_a_sound_assay_tells_direction_sign_and_wild_type(record):
+    found = row(record.table("reference"), table="combined_ddG_train", source="domain")
+    counted = {"rows": 6, "assay_variants": 6, "forwards": 0, "backwards": 4}
+    assert found == counted | {"wild_type": True, "spearman": -1.0}
+    assert record.numbers["reference_backwards_rows"]["value"] == 6
+    assert record.numbers["domain_reference"]["value"] == -1
+
+
+def test_the_tail_of_solubility(record):
+    numbers = {name: number["value"] for name, number in record.numbers.items()}
+    assert numbers["solubility_largest"] == 24
+    assert numbers["solubility_far_rows"] == numbers["solubility_several"] == 1
+    assert numbers["solubility_far_share"] > 80
+    assert numbers["solubility_top_three"] == 100
+    labels = np.array([*(0.1 * i for i in range(8)), 24.0])
+    assert numbers["solubility_variance"] == pytest.approx(labels.var())
+    assert numbers["solubility_middle_half"] == pytest.approx(0.4)
+
+
+def test_the_same_seed_draws_the_same_rows(folder, record):
+    asked = {"release_dir": str(folder), "targets": TARGETS, "sizes": [2, 4], "draws": 200}
+    again, other = (audit_experiment(**asked, seed=seed) for seed in (0, 1))
+    assert again.tables["queries"] == record.tables["queries"] != other.tables["queries"]
+    assert set(again.table("queries")["table"]) == set(TARGETS)
+    found = record.table("queries").set_index(["table", "query_rows"])["over_50"]
+    number = record.numbers["soluprotmut_solubility_test_4_over_50"]
+    assert number["value"] == pytest.approx(100 * found["soluprotmut_solubility_test", 4])
+
+
+def tailed(n=400, seed=0):
+    labels = 0.2 * np.random.default_rng(seed).standard_normal(n)
+    labels[7] = 20.0
+    return labels
+
+
+def test_draws_are_means_of_rows_without_replacement_and_shared_by_predictors():
+    squared = np.stack([np.arange(10.0), 2 * np.arange(10.0)])
+    (a, b), rows = draw_errors(squared, 4, 50, np.random.default_rng(0))
+    assert all(len(set(drawn)) == 4 for drawn in rows.tolist())
+    assert a == pytest.approx(squared[0][rows].mean(axis=1))
+    assert b == pytest.approx(2 * a)
+    for size in (0, 11):
+        with pytest.raises(ValueError, match="cannot draw"):
+            draw_errors(squared, size, 1, np.random.default_rng(0))
+
+
+def test_the_skilled_predictor_has_the_skill_asked_for():
+    labels = np.random.default_rng(1).standard_normal(20_000)
+    predicted = skilled(labels, 0.6, np.random.default_rng(2))
+    assert np.corrcoef(labels, predicted)[0, 1] == pytest.approx(0.6, abs=0.02)
+    relative = np.mean((labels - predicted) ** 2) / labels.var()
+    assert relative == pytest.approx(1 - 0.36, abs=0.02)
+
+
+def test_a_tail_makes_few_rows_look_too_good_and_even_labels_do_not():
+    def first(labels):
+        how = {"draws": 4000, "correlation": 0.5, "seed": 0}
+        table = query_error_table(labels, sizes=(16, len(labels)), **how)
+        assert table["q50"][1] == pytest.approx(1), "all rows are the truth"
+        assert table["worse_same"][1] == 0
+        return table.iloc[0]
+
+    with_tail, without = first(tailed()), first(np.random.default_rng(0).standard_normal(400))
+    assert with_tail["q50"] < 0.1
+    assert with_tail["over_50"] > 0.9
+    assert without["q50"] == pytest.approx(1, abs=0.1)
+    assert without["over_94"] == 0
+    assert without["worse_whole"] < 0.5 < with_tail["worse_whole"]
+    assert without["worse_same"] < without["worse_apart"]
+    assert with_tail["has_largest"] == pytest.approx(16 / 400, abs=0.01)
+
+
+def test_histograms_hold_every_draw_and_every_label():
+    errors = error_histogram(tailed(), size=16, draws=300, seed=0)
+    assert errors["share"].sum() == pytest.approx(1)
+    assert (errors["low"][1:].to_numpy() == errors["high"][:-1].to_numpy()).all()
+    assert errors.loc[errors["high"] <= 1, "share"].sum() > 0.9
+    counted = label_histogram(tailed())
+    assert counted["rows"].sum() == 400
+    assert (counted["low"].iloc[-1], counted["high"].iloc[-1]) == (20.0, 20.5)
+    assert (counted["rows"] > 0).all()

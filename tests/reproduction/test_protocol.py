@@ -1,27 +1,17 @@
+"""The protocol's estimates and its record."""
+
 import numpy as np
+import pandas as pd
 import pytest
-import torch
-from toy_protocol import toy_release
+from release_copy import toy_release
 
-from mutmeta_lib.app.experiments import EXPERIMENTS
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn import InnerLoop
-from mutmeta_lib.models.encoders import tiny_encoder
-from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.record import read_record, write_record
-from mutmeta_lib.reproduction.protocol import _short, protocol_experiment
-from mutmeta_lib.reproduction.protocol_data import TARGETS, encode_protocol, read_protocol
-from mutmeta_lib.reproduction.protocol_run import Setting, draw_rows, run_seed
-from mutmeta_lib.reproduction.protocol_time import run_times
+from mutmeta_lib.reproduction import protocol_estimates as estimates
+from mutmeta_lib.reproduction.protocol import protocol_experiment
+from mutmeta_lib.reproduction.protocol_data import TARGETS, read_protocol
+from mutmeta_lib.reproduction.protocol_run import ARMS
 
-SMALL = Setting(
-    initial_epochs=1,
-    finetune_epochs=1,
-    maml_epochs=1,
-    inner=InnerLoop(0.01, 1),
-    sizes=(3,),
-    draws=2,
-)
 ASKED = {
     "sizes": [3],
     "draws": 2,
@@ -32,12 +22,94 @@ ASKED = {
     "inner_steps": 1,
     "time_rows": [20],
     "time_seeds": 1,
-    "tiny_sizes": [3],
+    "tiny_sizes": [4],
     "tiny_draws": 2,
     "tiny_rows": 40,
     "tiny_max_tokens": 32,
     "tiny_initial_epochs": 1,
 }
+FACTORS = {"initial": 1, "finetuned": 1, "initial_adapted": 2, "mean": 4, "finetuned_slow": 3}
+
+
+def scores(encodings=("separator", "unknown_text"), sizes=(16,), seeds=3, draws=30):
+    """Errors that halve with the separator, halve with any arm, and fall by a fifth with both."""
+    rows = []
+    for encoding in encodings:
+        separator = encoding == "separator"
+        arm = 0.5 * (0.8 if separator else 1)
+        factors = FACTORS | dict.fromkeys(ARMS, arm)
+        for seed in range(seeds):
+            rng = np.random.default_rng(seed)
+            for size in (0, *sizes):
+                base = rng.lognormal(size=draws) if size else [10.0]
+                for method, factor in factors.items():
+                    rows += [
+                        {"encoder": "tiny", "encoding": encoding, "target": "fireprot_dTm",
+                         "seed": seed, "size": size, "draw": draw, "method": method,
+                         "mse": factor * (0.5 if separator else 1) * error,
+                         "spearman": (0.4 if separator else 0.1) / factor}
+                        for draw, error in enumerate(base)
+                    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_gains_average_errors_over_seeds_and_ratios_geometrically_over_draws():
+    values, other = np.array([[1.0, 8.0], [3.0, 8.0]]), np.ones((2, 1))
+    gain, low, high = estimates.gain([(1, values), (-1, other)])
+    assert gain == pytest.approx(100 * (1 - np.sqrt(2.0 * 8.0)))
+    assert low <= gain <= high
+    a, b = np.random.default_rng(0).lognormal(size=(2, 5, 40))
+    assert estimates.gain([(1, 0.71 * a), (-1, a)]) == pytest.approx((29, 29, 29))
+    ratio = [(1, 0.6 * a), (-1, a), (-1, 0.8 * b), (1, b)]
+    assert estimates.gain(ratio) == pytest.approx((25, 25, 25))
+
+
+def test_the_interval_narrows_with_more_draws_and_an_undefined_rank_is_left_out():
+    rng, widths = np.random.default_rng(1), []
+    for draws in (20, 500):
+        values, other = rng.lognormal(size=(2, 5, draws))
+        _, low, high = estimates.gain([(1, values), (-1, other)])
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+    values = np.array([[0.5, np.nan], [0.5, 0.9]])
+    assert estimates.mean_difference(values) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_each_comparison_takes_its_own_method_and_rows():
+    table = scores(["unknown_text"], sizes=(8, 16))
+    made = estimates.gain_tables(table)
+    gains = made["gains"].query("method == 'released' and size == 16").set_index("against")
+    expected = {"same_rows": 50, "same_labels": 75, "mean": 87.5, "same_rows_slow": 100 * 5 / 6}
+    for against, gain in expected.items():
+        assert gains.loc[against, "gain"] == pytest.approx(gain)
+        assert gains.loc[against, ["over_0", "over_29", "over_94"]].tolist() == [100, 100, 0]
+    assert gains.loc["same_rows", "spearman"] == pytest.approx(0.1 / 0.5 - 0.1)
+    drawn = table.query("method == 'released' and size == 16")
+    single = drawn.pivot(index="seed", columns="draw", values="mse").to_numpy() / 10
+    reported = gains.loc["reported"]
+    assert reported["first"] == pytest.approx(100 * (1 - single[0, 0]))
+    assert reported["over_94"] == pytest.approx(100 * np.mean(single <= 0.06))
+    assert reported["q50"] == pytest.approx(100 * (1 - np.median(single)))
+    assert (reported["seeds"], reported["draws"]) == (3, 30)
+    itself = made["gains"].query("method == 'finetuned'")
+    assert set(itself["against"]) == {"reported"}
+    ratios = made["ratios"]
+    assert (set(ratios["size"]), set(ratios["against"])) == ({16}, {"reported"})
+    assert ratios.groupby("method")["share"].sum().to_numpy() == pytest.approx(1)
+
+
+def test_the_first_encoding_is_set_against_the_other():
+    made = estimates.contrast_tables(scores())
+    encodings = made["encodings"].set_index("method")
+    assert set(encodings.index) == set(estimates.LEARNERS)
+    assert encodings.loc["finetuned", "gain"] == pytest.approx(50)
+    assert encodings.loc["released", "gain"] == pytest.approx(60)
+    assert encodings.loc["initial", "spearman"] == pytest.approx(0.3)
+    shares = made["shares"].query("base == 'finetuned'")
+    shares = shares.pivot(index="method", columns="part", values="gain")
+    parts = {"encoding": 50, "meta": 50, "interaction": 20, "both": 80}
+    assert shares.loc["second_order"].to_dict() == pytest.approx(parts)
+    assert all(table.empty for table in estimates.contrast_tables(scores(["mutant"])).values())
 
 
 @pytest.fixture(scope="module")
@@ -45,76 +117,11 @@ def copy(tmp_path_factory):
     return toy_release(tmp_path_factory.mktemp("given") / "copy")
 
 
-@pytest.fixture(scope="module")
-def data(copy):
-    encoder = tiny_encoder(width=16, layers=1, heads=2)
-    return encode_protocol(read_protocol(copy), "separator", encoder, frozen=False)
-
-
-def predictor():
-    return Predictor(tiny_encoder(width=16, layers=1, heads=2), "cls", hidden=(8,))
-
-
-def errors(result, target="fireprot_dTm"):
-    return result["targets"][target]["draws"]["3"]
-
-
-def test_the_same_seed_gives_the_same_errors(data):
-    first, again, other = (run_seed(predictor(), data, SMALL, seed) for seed in (0, 0, 1))
-    assert errors(first) == errors(again)
-    assert errors(first)["released"] != errors(other)["released"]
-    assert errors(first)["mean"] == errors(other)["mean"], "the draws are those of all seeds"
-
-
-def test_draws_are_fixed_and_their_support_is_not_queried():
-    for draw in range(20):
-        support, query = draw_rows(50, "fireprot_dTm", 16, draw)
-        assert len(support) == len(query) == 16
-        assert not set(support) & set(query)
-    assert draw_rows(50, "a", 16, 0)[0].tolist() == draw_rows(50, "a", 16, 0)[0].tolist()
-    assert draw_rows(50, "a", 16, 0)[0].tolist() != draw_rows(50, "a", 16, 1)[0].tolist()
-
-
-def test_the_mean_is_that_of_the_support_labels(data):
-    found = errors(run_seed(predictor(), data, SMALL, 0))["mean"]
-    test = data.test["fireprot_dTm"]
-    labels = test.labels.numpy()
-    for draw in range(SMALL.draws):
-        support, query = draw_rows(len(test), "fireprot_dTm", 3, draw)
-        expected = np.mean((labels[query] - labels[support].mean()) ** 2)
-        assert found["mse"][draw] == pytest.approx(expected, rel=1e-5)
-
-
-def test_fine_tuning_does_not_depend_on_the_draw_and_is_scored_on_its_rows(data):
-    whole = Setting(**{**vars(SMALL), "sizes": (6,), "draws": 3})
-    result = run_seed(predictor(), data, whole, 0)["targets"]["fireprot_dTm"]
-    again = run_seed(predictor(), data, SMALL, 0)["targets"]["fireprot_dTm"]
-    assert result["whole"] == again["whole"]
-    assert len(set(result["draws"]["6"]["finetuned"]["mse"])) == 3
-
-
-def test_seconds_are_told_for_every_phase(data):
-    seconds = run_seed(predictor(), data, SMALL, 0)["targets"]["fireprot_dTm"]["seconds"]
-    phases = {"finetuned", "finetuned_slow", "adapt_3"}
-    assert set(seconds) == phases | {
-        f"{arm}_3" for arm in ("released", "first_order", "second_order")
-    }
-    assert all(value > 0 for value in seconds.values())
-
-
-def test_equal_steps_are_as_many_gradients_as_meta_training_takes(data):
-    rows = run_times(predictor(), data, SMALL, 0, target="fireprot_dTm", rows=[20, 40], size=3)
-    by_way = {(row["rows"], row["method"]): row["gradients"] for row in rows}
-    assert by_way[20, "steps"] == by_way[20, "meta"] == by_way[40, "meta"] == 1 * 2 * 2
-    assert by_way[40, "epochs"] == 2 * by_way[20, "epochs"]
-
-
 def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch):
     told = []
     asked = ASKED | {"encoder": "tiny", "encodings": ["separator", "unknown_text"]}
     asked |= {"checkpoint_dir": str(tmp_path / "kept"), "cache_dir": str(tmp_path / "cache")}
     record = protocol_experiment(release_dir=str(copy), progress=told.append, **asked)
-    assert EXPERIMENTS["protocol"] is protocol_experiment
     assert told
     assert record.parameters["release_dir"] == "copy"
     assert set(record.data) == set(read_protocol(copy).sha256)
@@ -124,50 +131,26 @@ def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch
     assert set(gains["target"]) == set(TARGETS)
     assert set(gains["encoder"]) == {"frozen_tiny", "tiny"}
     assert set(gains["encoding"]) == {"separator", "unknown_text"}
-    reported = record.numbers["tiny_separator_solubility_released_reported"]
-    assert reported["low"] <= reported["value"] <= reported["high"]
-    assert record.numbers["tiny_separator_dTm_released_time"]["unit"] == "%"
-    both = record.table("encodings")
-    assert set(both["encoder"]) == {"frozen_tiny"}, "tiny ran with one encoding"
-    assert set(both["size"]) == {3}
-    assert set(record.table("shares")["target"]) == set(TARGETS)
-    texts = record.table("texts").set_index(["encoder", "target", "encoding"])["texts"]
-    assert texts["frozen_tiny", "fireprot_dTm", "unknown_text"] == 1
-    assert texts["tiny", "fireprot_dTm", "separator"] > 1
-    assert "frozen_tiny_dTm_released_separator_over_unknown_text" in record.numbers
-    assert set(record.table("ratios")["against"]) == {"reported"}
+    assert set(record.table("encodings")["encoder"]) == {"frozen_tiny"}, "tiny ran with one"
+    times = record.table("times")
+    assert (set(times["seed"]), set(times["target"])) == ({0}, {TARGETS[0]})
     rows = record.table("rows").set_index("part")
-    assert rows.loc["soluprotmut_solubility test", "resplit"]
-    assert not rows.loc["fireprot_dTm test", "resplit"]
+    assert rows[rows["resplit"]].index.str.split().str[0].unique().tolist() == [TARGETS[2]]
+    assert rows.loc["initial", ["rows", "frozen_tiny", "tiny"]].tolist() == [120, 120, 40]
+    texts = record.table("texts").set_index(["encoder", "target", "encoding"])
+    assert texts.loc[("frozen_tiny", TARGETS[1], "unknown_text"), "texts"] == 1
+    assert texts.loc[("frozen_tiny", TARGETS[1], "unknown_text"), "sequences"] == 1
+    assert texts.loc[("tiny", TARGETS[1], "separator"), "texts"] > 10
 
     def broken(*_):
         raise AssertionError("kept parts are not computed again")
 
-    monkeypatch.setattr("mutmeta_lib.reproduction.protocol_runs.run_seed", broken)
+    monkeypatch.setattr("mutmeta_lib.reproduction.protocol.run_seed", broken)
+    monkeypatch.setattr("mutmeta_lib.reproduction.protocol.encode_protocol", broken)
     again = protocol_experiment(release_dir=str(copy), **asked)
     assert again.tables == record.tables
-
-
-def test_the_miniature_runs_on_bundled_data():
-    record = protocol_experiment(release_dir="demo", **(ASKED | {"seeds": 1, "time_rows": []}))
-    assert record.parameters["release_dir"] == "demo"
-    assert len(set(record.table("gains")["target"])) == 3
-    assert not len(record.table("times"))
-    assert not len(record.table("encodings"))
-    assert "bundled" not in record.numbers
 
 
 def test_no_encoder_at_all_is_refused(copy):
     with pytest.raises(DataError, match="there is no encoder to run"):
         protocol_experiment(release_dir=str(copy), tiny_encodings=[])
-
-
-def test_encoders_are_named_by_letters_and_digits():
-    assert _short("ESM-2 t6 8M") == "esm2"
-
-
-def test_torch_randomness_is_left_alone(data):
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    run_seed(predictor(), data, SMALL, 0)
-    assert torch.equal(before, torch.get_rng_state())

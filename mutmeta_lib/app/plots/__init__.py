@@ -4,19 +4,23 @@ In a notebook end the cell with ``plt.show()``. Widths are chosen so that text s
 telephone; ``style()`` gives the same looks to a figure made by hand.
 """
 
-from mutmeta_lib.app.plots.audit import (
-    label_tails,
-    query_error_histograms,
-    query_error_intervals,
-    signs,
-)
 from mutmeta_lib.app.plots.checks import adaptation_curves, forest, shared_bill
 from mutmeta_lib.app.plots.curves import few_shot_curves, timing_curve, training_curve
 from mutmeta_lib.app.plots.data import score_distributions, split_overview, tokens_figure
 from mutmeta_lib.app.plots.forests import encoding_scores, paired_differences
-from mutmeta_lib.app.plots.protocol import gain_draws, gain_intervals, time_and_rows
-from mutmeta_lib.app.plots.protocol_encodings import encoding_gains, gain_shares
-from mutmeta_lib.app.plots.protocol_rows import gains_and_rows, spread_and_rows
+from mutmeta_lib.app.plots.reproduction import (
+    encoding_gains,
+    gain_draws,
+    gain_intervals,
+    gain_shares,
+    gains_and_rows,
+    label_tails,
+    query_error_histograms,
+    query_error_intervals,
+    signs,
+    spread_and_rows,
+    time_and_rows,
+)
 from mutmeta_lib.app.plots.style import label, look, style
 from mutmeta_lib.app.plots.transfer import (
     gain_forest,

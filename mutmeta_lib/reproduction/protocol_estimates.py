@@ -1,0 +1,289 @@
+"""From the errors of many draws and seeds to gains, their spread, and the numbers pages print.
+
+Every function reads tidy rows, ``scores`` (see `run_seed`, with encoder, encoding and seed beside
+them). Intervals resample seeds and draws at once: they say how far the outcome of this protocol can
+stray. The proteins are always the same, so they say nothing about other ones.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mutmeta_lib.records.record import number
+from mutmeta_lib.reproduction.protocol_run import ARMS
+
+AGAINST = {
+    "reported": ("finetuned", True),
+    "reported_slow": ("finetuned_slow", True),
+    "same_rows": ("finetuned", False),
+    "same_rows_slow": ("finetuned_slow", False),
+    "same_labels": ("initial_adapted", False),
+    "mean": ("mean", False),
+}
+"""Comparison -> the method compared with, and whether its error is over the whole test part."""
+
+COMPARED = [(arm, against) for arm in ARMS for against in AGAINST] + [("finetuned", "reported")]
+"""Method and comparison of every gain; fine-tuning with itself shows what chance does."""
+
+LEARNERS = ("initial", "finetuned", "initial_adapted", *ARMS)
+"""Methods that read the text, so that its encoding can matter."""
+
+BASES = ("finetuned", "initial_adapted")
+"""What an arm is compared with: fine-tuning on the training part, and the same labels and steps."""
+
+PARTS = {
+    "encoding": ((1, "base", 0), (-1, "base", 1)),
+    "meta": ((1, "arm", 1), (-1, "base", 1)),
+    "interaction": ((1, "arm", 0), (-1, "arm", 1), (-1, "base", 0), (1, "base", 1)),
+    "both": ((1, "arm", 0), (-1, "base", 1)),
+}
+"""The shares of two by two: power, method, and encoding (0 the first, 1 the other) of each error.
+
+``encoding`` is the first encoding's gain without the arm, ``meta`` the arm's gain without the
+first encoding, ``both`` that of the two together, and ``interaction`` what they gain together
+beyond the product of each alone.
+"""
+
+SHORT = {
+    "binding_affinity": "binding",
+    "fireprot_dTm": "dTm",
+    "soluprotmut_solubility": "solubility",
+}
+"""Target -> its name in numbers."""
+
+SHOWN = 16
+"""Support and query rows of numbers and histograms: the public function's default."""
+
+EDGES = np.logspace(-2, 2, 41)
+"""Bins of error ratios; what lies beyond goes into the outermost."""
+
+QUANTILES = {"q2_5": 0.025, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q97_5": 0.975}
+RANK = ("spearman", "spearman_low", "spearman_high")
+WHERE = ["encoder", "encoding", "target"]
+N_BOOT = 2000
+
+
+def gain(factors: Sequence[tuple[int, np.ndarray]]) -> tuple[float, float, float]:
+    """Gain of a product of errors, each to the power +1 or -1, in %: ``(gain, low, high)``.
+
+    Errors ``(seeds, draws)``, or ``(seeds, 1)``, are averaged over seeds, and the geometric mean
+    of the product is taken over draws; the interval (95 %) resamples seeds and draws. A ratio is
+    the share of the other's error that is saved, a ratio of two ratios what one gain is beyond
+    another.
+
+    >>> half, one = np.full((2, 3), 0.5), np.ones((2, 1))
+    >>> [round(x) for x in gain([(1, half), (-1, one)])]
+    [50, 50, 50]
+    >>> [round(x) for x in gain([(1, half), (-1, one), (-1, half), (1, one)])]
+    [0, 0, 0]
+    """
+    seeds, draws = factors[0][1].shape
+    by_seed, by_draw = _weights((seeds, draws))
+
+    def share(over_seeds: np.ndarray, over_draws: np.ndarray) -> np.ndarray:
+        logs = sum(power * np.log(over_seeds @ errors) for power, errors in factors)
+        return 100 * (1 - np.exp((logs * over_draws).sum(axis=1)))
+
+    (every,) = share(np.full((1, seeds), 1 / seeds), np.full((1, draws), 1 / draws))
+    low, high = np.quantile(share(by_seed, by_draw), [0.025, 0.975])
+    return float(every), float(low), float(high)
+
+
+def mean_difference(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of differences ``(seeds, draws)`` and its interval, seeds and draws resampled.
+
+    A draw whose measured labels are all alike has no rank correlation (NaN) and is left out.
+    """
+    kept = values[:, ~np.isnan(values).any(axis=0)]
+    by_seed, by_draw = _weights(kept.shape)
+    low, high = np.quantile(((by_seed @ kept) * by_draw).sum(axis=1), [0.025, 0.975])
+    return float(kept.mean()), float(low), float(high)
+
+
+def _weights(shape: tuple[int, int]) -> list[np.ndarray]:
+    """How much each seed and each draw counts in every resample, ``(N_BOOT, n)`` each."""
+    rng = np.random.default_rng(0)
+    return [rng.multinomial(n, np.full(n, 1 / n), N_BOOT) / n for n in shape]
+
+
+Grids = dict[str, dict[str, np.ndarray]]
+"""``mse`` and ``spearman`` -> method -> values, ``(seeds, draws)``."""
+
+
+def grids(scores: pd.DataFrame) -> Grids:
+    """The scores of one encoder, encoding, target and size by seed and draw."""
+    wide = scores.pivot(index="seed", columns=["method", "draw"], values=["mse", "spearman"])
+    methods = list(pd.unique(scores["method"]))
+    return {what: {m: wide[what][m].to_numpy() for m in methods} for what in (*RANK[:1], "mse")}
+
+
+def shown(sizes: Collection[int]) -> int:
+    """The size of numbers and histograms, of those that were run."""
+    return SHOWN if SHOWN in sizes else max(sizes)
+
+
+def gain_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables ``gains`` of every comparison, and ``ratios``: histograms of single draws.
+
+    Histograms are kept of the comparison as reported, at the size that is `shown`.
+    """
+    gains, ratios = [], []
+    for place, own in scores.groupby(WHERE, sort=False):
+        here = dict(zip(WHERE, place, strict=True))
+        whole, drawn = grids(own[own["size"] == 0]), own[own["size"] > 0]
+        for size, part in drawn.groupby("size", sort=False):
+            at_size = grids(part)
+            for method, against in COMPARED:
+                other, of_whole = AGAINST[against]
+                theirs = whole if of_whole else at_size
+                pairs = {what: (at_size[what][method], theirs[what][other]) for what in theirs}
+                where = {"size": size, "method": method, "against": against}
+                gains.append(here | where | _gain_row(pairs))
+                if size == shown(set(drawn["size"])) and against == "reported":
+                    ratio = np.clip(np.divide(*pairs["mse"]), EDGES[0], EDGES[-1])
+                    counts, _ = np.histogram(ratio, EDGES)
+                    bins = {"low": EDGES[:-1], "high": EDGES[1:], "share": counts / ratio.size}
+                    ratios.append(pd.DataFrame(bins).assign(**here, **where))
+    return {"gains": pd.DataFrame(gains), "ratios": pd.concat(ratios, ignore_index=True)}
+
+
+def _gain_row(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict:
+    """Gain with its interval, and what single draws show."""
+    values, others = pairs["mse"]
+    single = 100 * (1 - values / others)
+    return {
+        **dict(zip(("gain", "low", "high"), gain([(1, values), (-1, others)]), strict=True)),
+        **{name: np.quantile(single, q) for name, q in QUANTILES.items()},
+        "first": single[0, 0],
+        "over_0": 100 * np.mean(single > 0),
+        "over_29": 100 * np.mean(single >= 29),
+        "over_94": 100 * np.mean(single >= 94),
+        **dict(zip(RANK, mean_difference(np.subtract(*pairs["spearman"])), strict=True)),
+        "seeds": values.shape[0],
+        "draws": values.shape[1],
+    }
+
+
+def contrast_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables ``encodings`` and ``shares``: the first encoding of an encoder against the others.
+
+    ``encodings`` has the gain of the first encoding per method, ``shares`` that of each of `PARTS`
+    per arm and base. Draws and seeds are the same on both sides. Both are empty when there is one
+    encoding.
+    """
+    encodings, shares = [], []
+    drawn = scores[scores["size"] > 0]
+    for place, own in drawn.groupby(["encoder", "target", "size"], sort=False):
+        here = dict(zip(("encoder", "target", "size"), place, strict=True))
+        first, *others = ((name, grids(part)) for name, part in own.groupby("encoding", sort=False))
+        for against, found in others:
+            pair = (first[1], found)
+            both = {**here, "encoding": first[0], "against": against}
+            for method in LEARNERS:
+                terms = [(1, method, 0), (-1, method, 1)]
+                encodings.append({**both, "method": method, **_product(pair, terms)})
+            for arm in ARMS:
+                for base in BASES:
+                    for part, shape in PARTS.items():
+                        who = {"arm": arm, "base": base}
+                        terms = [(power, who[role], i) for power, role, i in shape]
+                        row = {**both, "method": arm, "base": base, "part": part}
+                        shares.append(row | _product(pair, terms))
+    return {"encodings": pd.DataFrame(encodings), "shares": pd.DataFrame(shares)}
+
+
+def _product(pair: tuple[Grids, Grids], terms: Sequence[tuple[int, str, int]]) -> dict:
+    """Gain in error and difference of rank correlation, each with its interval."""
+    errors = [(power, pair[i]["mse"][method]) for power, method, i in terms]
+    ranks = sum(power * pair[i]["spearman"][method] for power, method, i in terms)
+    made = dict(zip(("gain", "low", "high"), gain(errors), strict=True))
+    made |= dict(zip(RANK, mean_difference(ranks), strict=True))
+    return made | dict(zip(("seeds", "draws"), errors[0][1].shape, strict=True))
+
+
+def mean_tables(scores: pd.DataFrame, seconds: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables ``errors`` (means over draws and seeds), ``whole`` and ``seconds`` (over seeds)."""
+
+    def grouped(table: pd.DataFrame, by: list[str], **columns) -> pd.DataFrame:
+        made = table.groupby([*WHERE, *by], sort=False).agg(**columns).reset_index()
+        return made[[*by, *columns, *WHERE]]
+
+    ends = {"least": "min", "most": "max"}
+    return {
+        "errors": grouped(
+            scores[scores["size"] > 0],
+            ["size", "method"],
+            mse=("mse", "mean"),
+            median_mse=("mse", "median"),
+            spearman=("spearman", "mean"),
+        ),
+        "whole": grouped(
+            scores[scores["size"] == 0],
+            ["method"],
+            mse=("mse", "mean"),
+            **{end: ("mse", how) for end, how in ends.items()},
+            spearman=("spearman", "mean"),
+        ),
+        "seconds": grouped(
+            seconds,
+            ["phase"],
+            seconds=("seconds", "mean"),
+            **{end: ("seconds", how) for end, how in ends.items()},
+        ),
+    }
+
+
+def protocol_numbers(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict]:
+    """The numbers that pages name.
+
+    ``<encoder>_<encoding>_<target>_<method>_<comparison>`` is a gain, followed by ``_draws`` the
+    range of single draws, by ``_over_29`` and ``_over_94`` their shares, by ``_spearman`` the
+    difference of rank correlations; ``..._<method>_whole`` an error over the whole test part,
+    ``..._<arm>_time`` the share of fine-tuning's time saved, ``..._texts`` the texts of test rows.
+    ``<encoder>_<target>_<method>_<encoding>_over_<other>`` is the gain of an encoding, with
+    ``_and_<base>_<part>`` behind the method a share. ``_at_8`` tells another size than `shown`.
+    """
+    named = {}
+    usual = tables["gains"].groupby("encoder")["size"].agg(lambda sizes: shown(set(sizes)))
+
+    def add(name: str, row: Mapping) -> int:
+        n = int(row["seeds"] * row["draws"])
+        named[name] = number(row["gain"], row["low"], row["high"], n, "%")
+        named[f"{name}_spearman"] = number(*(row[end] for end in RANK), n)
+        return n
+
+    def at(row: Mapping) -> str:
+        return "" if row["size"] == usual[row["encoder"]] else f"_at_{row['size']}"
+
+    for row in tables["gains"].to_dict("records"):
+        name = f"{_place(row)}_{row['method']}_{row['against']}{at(row)}"
+        n = add(name, row)
+        named[f"{name}_draws"] = number(row["q50"], row["q2_5"], row["q97_5"], n, "%")
+        for share in ("over_29", "over_94"):
+            named[f"{name}_{share}"] = number(row[share], n=n, unit="%")
+    for row in tables["whole"].to_dict("records"):
+        name = f"{_place(row)}_{row['method']}_whole"
+        named[name] = number(row["mse"], row["least"], row["most"], unit="sd²")
+        named[f"{name}_spearman"] = number(row["spearman"])
+    for place, own in tables["seconds"].query("target != 'all'").groupby(WHERE):
+        row, spent = dict(zip(WHERE, place, strict=True)), own.set_index("phase")["seconds"]
+        for arm in ARMS:
+            share = 1 - spent[f"{arm}_{usual[row['encoder']]}"] / spent["finetuned"]
+            named[f"{_place(row)}_{arm}_time"] = number(100 * share, unit="%")
+    for row in tables["texts"].to_dict("records"):
+        counted = number(row["texts"], n=row["rows"], unit=f"of {row['rows']} rows")
+        named[f"{_place(row)}_texts"] = counted
+    for row in [r for t in ("encodings", "shares") for r in tables[t].to_dict("records")]:
+        share = f"_and_{row['base']}_{row['part']}" if "part" in row else ""
+        name = f"{row['encoder']}_{_short(row)}_{row['method']}{share}"
+        add(f"{name}_{row['encoding']}_over_{row['against']}{at(row)}", row)
+    return named
+
+
+def _short(row: Mapping) -> str:
+    return SHORT.get(row["target"], row["target"])
+
+
+def _place(row: Mapping) -> str:
+    return f"{row['encoder']}_{row['encoding']}_{_short(row)}"

@@ -1,0 +1,267 @@
+"""The csv files of the public repository as one tidy table, and the text its code makes of a row.
+
+The repository (github.com/kuku0202/maml, see the chapter on the audit) states no licence, so none
+of its files is part of this library: a user who has a copy gives its folder. Two layouts are
+read: the repository's own (``preprocess_data/fireprot_dTm_test.csv``) and all files in one folder
+(``preprocess_data__fireprot_dTm_test.csv``), each plain or gzipped. Rows are kept as written,
+sound or not: the audit counts what they hold.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from mutmeta_lib.data.tables import FIRST_ROW, parse_numbers, read_columns
+from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution, Variant
+from mutmeta_lib.errors import DataError
+
+LABELS = {
+    "binding_affinity": "binding_affinity",
+    "combined_ddG": "ddG",
+    "enrichment_score": "enrichment_score",
+    "fireprot_dTm": "dTm",
+    "fluorescence_intensity": "fluorescence_intensity",
+    "functional_fitness": "functional_fitness",
+    "soluprotmut_solubility": "solubility_change",
+    "stability_proxy": "stability_proxy",
+}
+"""Data set -> the column of its measured values."""
+
+FOLDERS = {"train": "preprocess_data", "test": "preprocess_data", "raw": "raw_dataset"}
+"""Part of a data set -> the repository's folder."""
+
+LISTED = tuple(
+    f"{name}_{part}"
+    for name in LABELS
+    for part in FOLDERS
+    if name != "functional_fitness" or part == "raw"
+)
+"""Every table that the version of 22 July 2025 lists. (A last one, ``combined_ddG_all``, is the
+train and test part of ``combined_ddG`` one after the other.)"""
+
+NUMBERED = tuple(f"mutation{i}" for i in range(1, 8))
+_WRITTEN = re.compile(r"([A-Z])([1-9][0-9]*)([A-Z])", re.ASCII)
+
+
+class Written(NamedTuple):
+    """A mutation as a row writes it: two letters and a position that counts from 1.
+
+    Nothing is implied about which letter the sequence holds.
+    """
+
+    first: str
+    position: int
+    last: str
+
+    def __str__(self) -> str:
+        return f"{self.first}{self.position}{self.last}"
+
+
+def find_table(release_dir: str | PathLike[str], id: str) -> Path | None:
+    """Where a table, such as ``fireprot_dTm_test``, lies in a copy of the repository, or None."""
+    name, _, part = id.rpartition("_")
+    if part not in FOLDERS or name not in LABELS:
+        raise DataError(f"there is no table '{id}'", f"use one of {', '.join(LISTED)}")
+    stem = name if part == "raw" else id
+    names = (f"{FOLDERS[part]}{between}{stem}.csv" for between in ("/", "__"))
+    paths = (Path(release_dir, name + ending) for name in names for ending in ("", ".gz"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_release(
+    release_dir: str | PathLike[str], ids: Sequence[str] | None = None
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Tables of the public repository as one, and the SHA-256 of each csv file (unpacked) by id.
+
+    Without `ids`, every listed table that is there: copies often lack the largest. With `ids`,
+    exactly those. Columns are ``table`` (the id), ``name``, ``part``, ``sequence``, ``mutations``
+    (a tuple of `Written`, one or more), ``label`` (scaled in train and test), and in the
+    repository's words ``source`` and ``feature``; one row per measurement, in file order.
+
+    Raises:
+        DataError: a table is missing, or none is found; or, naming file, row and column, a row
+            without a sequence or mutation, with one that is not two letters around a position
+            inside the sequence, or with a label that is not a number.
+
+    """
+    found = {id: find_table(release_dir, id) for id in ids or LISTED}
+    missing = [id for id, path in found.items() if path is None]
+    if len(missing) == len(found) or (ids is not None and missing):
+        raise DataError(
+            f"the folder holds no table '{missing[0]}'",
+            "give a copy of the public repository, or of its two data folders",
+            file=Path(release_dir),
+        )
+    there = {id: path for id, path in found.items() if path is not None}
+    rows = pd.concat([_read(path, id) for id, path in there.items()], ignore_index=True)
+    return rows, {id: _sha256(path) for id, path in there.items()}
+
+
+def _read(path: Path, id: str) -> pd.DataFrame:
+    name, _, part = id.rpartition("_")
+    needed = ["sequence", NUMBERED[0], LABELS[name], "source", "original_feature"]
+    columns = read_columns(path, needed, NUMBERED[1:])
+    written = {column: columns[column] for column in NUMBERED if column in columns}
+    mutations = []
+    for i, sequence in enumerate(columns["sequence"]):
+        try:
+            mutations.append(_mutations(sequence, {c: cells[i] for c, cells in written.items()}))
+        except DataError as error:
+            raise error.at(file=path, row=FIRST_ROW + i) from None
+    return pd.DataFrame(
+        {
+            "table": id,
+            "name": name,
+            "part": part,
+            "sequence": columns["sequence"],
+            "mutations": mutations,
+            "label": parse_numbers(columns[LABELS[name]], file=path, column=LABELS[name]),
+            "source": columns["source"],
+            "feature": columns["original_feature"],
+        }
+    )
+
+
+def _mutations(sequence: str, cells: Mapping[str, str]) -> tuple[Written, ...]:
+    if not sequence:
+        raise DataError("the row has no sequence", "fill it in", column="sequence")
+    found = []
+    for column, text in cells.items():
+        if not text:
+            continue
+        match = _WRITTEN.fullmatch(text)
+        if match is None:
+            raise DataError(
+                f"'{text}' is not a letter, a position and a letter", "correct it", column=column
+            )
+        written = Written(match[1], int(match[2]), match[3])
+        if written.position > len(sequence):
+            raise DataError(
+                f"position {written.position} lies outside the sequence ({len(sequence)} residues)",
+                "correct it",
+                column=column,
+            )
+        found.append(written)
+    if not found:
+        raise DataError("the row has no mutation", "fill it in", column=NUMBERED[0])
+    return tuple(found)
+
+
+def _sha256(path: Path) -> str:
+    content = path.read_bytes()
+    return hashlib.sha256(gzip.decompress(content) if path.suffix == ".gz" else content).hexdigest()
+
+
+def undo(sequence: str, mutations: Sequence[Written]) -> str:
+    """Put the last letter of each mutation at its position.
+
+    For a row whose sequence is the mutant and whose mutation is written backwards this is the
+    wild type; for a row that states the wild type it is the mutant.
+
+    >>> undo("MGTA", [Written("G", 2, "K")])
+    'MKTA'
+    """
+    letters = list(sequence)
+    for written in mutations:
+        letters[written.position - 1] = written.last
+    return "".join(letters)
+
+
+def as_stated(mutations: Sequence[Written]) -> Variant:
+    """The variant of a row taken at its word: first letters turn into last ones.
+
+    A mutation into the same letter is left out (``A24A`` changes nothing). Raises `DataError` when
+    a letter is not an amino acid.
+    """
+    changed = [w for w in mutations if w.first != w.last]
+    return tuple(sorted(Substitution(w.position, w.first, w.last) for w in changed))
+
+
+MAX_LENGTH = 1024
+READ = 2
+"""How many mutations of a row the public code reads."""
+
+FATES = ("in place", "astray", "skipped", "as words", "not read")
+
+Characters = list[tuple[str, int | None]]
+"""Characters of a text, each with the residue (from 0) that it stands for, if any."""
+
+
+class ReleaseText(NamedTuple):
+    """What a tokenizer is given, and what became of each mutation, in the row's order.
+
+    A fate is ``in place`` (marked at its residue), ``astray`` (marked at something else that has
+    the same letter), ``skipped`` (another letter was found, the mutation is not in the text),
+    ``as words`` (the text was too long) or ``not read``.
+    """
+
+    text: str
+    fates: tuple[str, ...]
+
+
+def release_text(
+    sequence: str,
+    mutations: Sequence[Written],
+    *,
+    spaced: bool = True,
+    max_length: int = MAX_LENGTH,
+) -> ReleaseText:
+    """Write a row as the public code does, in an implementation of our own.
+
+    In the version of 22 July 2025 (``data.py``: ``_combine_mutations``,
+    ``_highlight_mutation_in_sequence``, ``_precompute_tokenization``) only the first two mutations
+    of a row are read. Each in turn is looked up in the text *as it stands*, at the character that
+    its position had in the sequence, and replaced by a marked pair of residues if the letter there
+    agrees. A text of more than ``max_length - 50`` characters is given up for the plain form: at
+    most ``max_length - 100`` residues, then the mutations as words. `spaced` is the form for
+    ProtBERT, with a blank between residues; ESM-2 and BERT get the sequence without.
+
+    >>> release_text("MKTA", [Written("T", 3, "G")]).text
+    'M K  [SEP] T [SEP] G [SEP] A'
+    >>> release_text("MKTAYIAK", [Written("K", 2, "R"), Written("A", 4, "G")]).fates
+    ('in place', 'skipped')
+    """
+    characters = _letters(sequence, spaced)
+    fates = []
+    for written in mutations[:READ]:
+        characters, fate = _mark(characters, written)
+        fates.append(fate)
+    unread = ("not read",) * len(mutations[READ:])
+    text = "".join(character for character, _ in characters)
+    if len(text) <= max_length - 50:
+        return ReleaseText(text, (*fates, *unread))
+    kept = "".join(c for c, _ in _letters(sequence[: max_length - 100], spaced))
+    words = " ".join(map(str, mutations[:READ]))
+    return ReleaseText(f"{kept} [SEP] {words}", ("as words",) * len(fates) + unread)
+
+
+def _letters(sequence: str, spaced: bool) -> Characters:
+    letters: Characters = []
+    for residue, letter in enumerate(sequence):
+        if spaced and residue:
+            letters.append((" ", None))
+        letters.append((letter, residue))
+    return letters
+
+
+def _mark(characters: Characters, written: Written) -> tuple[Characters, str]:
+    """Mark one mutation where the letter at its supposed place agrees."""
+    # Any blank counts as the spaced form, also one that an earlier mark has brought in.
+    step = 2 if any(character == " " for character, _ in characters) else 1
+    place = step * (written.position - 1)
+    if not {written.first, written.last} <= set(AMINO_ACIDS) or place >= len(characters):
+        return characters, "skipped"
+    letter, residue = characters[place]
+    if letter != written.first:
+        return characters, "skipped"
+    mark: Characters = [(c, None) for c in f" [SEP] {written.first} [SEP] {written.last} [SEP] "]
+    fate = "in place" if residue == written.position - 1 else "astray"
+    return characters[:place] + mark + characters[place + step :], fate

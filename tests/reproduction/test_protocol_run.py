@@ -1,0 +1,218 @@
+"""One seed of the protocol: its data, its phases, its draws."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from release_copy import toy_release
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn import InnerLoop, meta_gradient
+from mutmeta_lib.models.embeddings import embed
+from mutmeta_lib.models.encoders import tiny_encoder
+from mutmeta_lib.models.predictor import Predictor
+from mutmeta_lib.reproduction import protocol_data as protocol
+from mutmeta_lib.reproduction import protocol_run as run
+from mutmeta_lib.reproduction.released import find_table, read_release
+from mutmeta_lib.study.setting import load_assays
+
+ENCODER = tiny_encoder(width=16, layers=1, heads=2)
+PREDICTOR = Predictor(ENCODER, "cls", hidden=(8,))
+START = PREDICTOR.init(torch.Generator().manual_seed(0))
+LOOP = InnerLoop(lr=0.3, steps=3)
+SMALL = run.Protocol(1, 1, 1, 1, sizes=(3,), draws=2)
+DTM, SOLUBILITY = protocol.TARGETS[1:]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return toy_release(tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory):
+    copy = toy_release(tmp_path_factory.mktemp("given") / "copy")
+    data = protocol.encode_protocol(
+        protocol.read_protocol(copy), "separator", ENCODER, frozen=False
+    )
+    return run.Trial(PREDICTOR, data, SMALL, 0)
+
+
+def flat(params):
+    return torch.cat([value.flatten() for value in params.values()])
+
+
+def test_files_are_read_as_they_are_split_and_a_missing_part_is_made(copy):
+    data = protocol.read_protocol(copy)
+    rows, hashes = read_release(copy)
+    labels = rows.groupby("table")["label"].apply(list)
+    found = {name: part["label"].tolist() for name, part in data.parts.items()}
+    assert (data.targets, data.resplit, data.sha256) == (protocol.TARGETS, (SOLUBILITY,), hashes)
+    assert found["initial"] == labels["combined_ddG_train"] + labels["combined_ddG_test"]
+    assert found[f"{DTM} test"] == labels[f"{DTM}_test"]
+    split = [found[f"{SOLUBILITY} {part}"] for part in ("train", "test")]
+    assert [len(part) for part in split] == [48, 12]
+    assert sorted(split[0] + split[1]) == sorted(labels[f"{SOLUBILITY}_test"])
+    find_table(copy, f"{DTM}_test").unlink()
+    with pytest.raises(DataError, match="no table 'fireprot_dTm_test'"):
+        protocol.read_protocol(copy)
+
+
+def test_caps_touch_what_is_trained_on_and_nothing_else(copy):
+    data = protocol.read_protocol(copy)
+    capped, again = protocol.cap_rows(data, 20), protocol.cap_rows(data, 20)
+    for name, part in capped.parts.items():
+        assert len(part) == (len(data.parts[name]) if name.endswith(" test") else 20)
+        assert set(part["label"]) <= set(data.parts[name]["label"])
+        assert part.equals(again.parts[name])
+    assert protocol.cap_rows(data, 0).parts == data.parts
+
+
+def test_assays_are_scaled_over_all_rows_before_the_split():
+    first, *rest = load_assays("demo", per_protein=1)
+    data = protocol.protocol_of_assays(first, {"a": rest[:1], "b": rest[1:2]})
+    labels = np.concatenate([data.parts[f"a {part}"]["label"] for part in ("train", "test")])
+    assert (labels.mean(), labels.std()) == pytest.approx((0, 1), abs=1e-9)
+    with pytest.raises(DataError, match="has one score only"):
+        protocol.protocol_of_assays(replace(first, scores=np.ones(len(first))), {})
+
+
+@pytest.mark.parametrize("encoding", ["separator", "unknown_text"])
+def test_frozen_vectors_are_those_of_every_row(copy, encoding, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "CHUNK", 30)
+    data, told = protocol.read_protocol(copy), []
+    how = {"cache_dir": str(tmp_path / "cache"), "progress": lambda *at: told.append(at)}
+    frozen = protocol.encode_protocol(data, encoding, ENCODER, frozen=True, **how)
+    trained = protocol.encode_protocol(data, encoding, ENCODER, frozen=False)
+    assert told[-1][0] == told[-1][1]
+    for name, rows in frozen.items():
+        direct = embed(ENCODER, trained[name].tokens, "cls")
+        np.testing.assert_allclose(rows.tokens.hidden, direct, atol=1e-5)
+        assert rows.labels.tolist() == pytest.approx(data.parts[name]["label"])
+        some = rows.take(np.array([3, 0]))
+        assert some.tokens.hidden.equal(rows.tokens.hidden[[3, 0]])
+        assert some.labels.equal(rows.labels[[3, 0]])
+    if encoding == "unknown_text":  # where all variants of a protein are one text
+        assert told[-1][1] < 5
+
+
+@given(n=st.integers(2, 60), draw=st.integers(0, 99), data=st.data())
+def test_support_rows_are_never_query_rows(n, draw, data):
+    size = data.draw(st.integers(1, n // 2))
+    support, query = run.draw_rows(n, "a", size, draw)
+    assert len({*support, *query}) == 2 * size
+    assert {*support, *query} <= set(range(n))
+    np.testing.assert_array_equal(support, run.draw_rows(n, "a", size, draw)[0])
+    with pytest.raises(DataError, match=f"{n} rows do not hold {n} support"):
+        run.draw_rows(n, "a", n, draw)
+
+
+def test_rows_are_picked_by_their_number_in_all_parts(trial):
+    parts = trial.others(DTM)[0]
+    labels = torch.cat([part.labels for part in parts])
+    order = np.array([len(labels) - 1, 3, len(parts[0]), 0])
+    assert sorted(run.pick(parts, order).labels.tolist()) == sorted(labels[order].tolist())
+    assert len(run.pick(parts, order).tokens) == 4
+    held = {id(trial.data[f"{DTM} {part}"]) for part in ("train", "test")}
+    assert not held & {id(part) for parts in trial.others(DTM) for part in parts}
+
+
+def test_each_arm_has_its_own_gradient(trial):
+    rows, other = trial.data[f"{DTM} train"], trial.data["binding_affinity test"]
+    pair = rows.take(np.arange(8)), rows.take(np.arange(8, 20))
+    found = {arm: flat(run.meta_step(arm, PREDICTOR.loss, START, *pair, LOOP)) for arm in run.ARMS}
+    loops = {
+        "released": InnerLoop(0.3, steps=0),  # joint training on the query rows
+        "first_order": InnerLoop(0.3, 3, first_order=True),
+        "second_order": InnerLoop(0.3, 3),
+    }
+    for arm, loop in loops.items():
+        torch.testing.assert_close(
+            found[arm], flat(meta_gradient(PREDICTOR.loss, START, [pair], loop)[1])
+        )
+        task = other.take(np.arange(8)), pair[1]
+        moved = flat(run.meta_step(arm, PREDICTOR.loss, START, *task, LOOP)) - found[arm]
+        assert (moved.norm() < 1e-6) == (arm == "released"), "who feels the support rows"
+    gap = (found["first_order"] - found["second_order"]).norm()
+    assert gap > 1e-3 * found["first_order"].norm()
+
+
+@pytest.mark.parametrize("arm", run.ARMS)
+def test_a_first_meta_step_moves_by_adams_rate_against_the_gradient(trial, arm):
+    rows = trial.data[f"{DTM} train"]
+    trained = trial.meta_train(arm, PREDICTOR.loss, START, [[rows]], 8)
+    rng = trial.rng("meta-training", 8)
+    rng.permutation(1)
+    drawn = [rows.take(index) for index in run.draw_support_query(len(rows), 8, rng)]
+    gradient = flat(run.meta_step(arm, PREDICTOR.loss, START, *drawn, SMALL.inner))
+    moved, large = flat(trained) - flat(START), gradient.abs() > 1e-4
+    expected = -run.META_LR * gradient[large].sign()
+    torch.testing.assert_close(moved[large], expected, rtol=1e-2, atol=0)
+
+
+def test_one_cycle_learns_drops_rows_out_and_leaves_its_start_alone(trial):
+    rows = trial.data["binding_affinity train"]
+    rows, before = protocol.Rows(rows.tokens, rows.labels + 2), flat(START).clone()
+
+    def fit(seed, fit="initial", loss=None, **length):
+        loss = loss or run.Trial(PREDICTOR, {}, SMALL, seed).loss("x")
+        return flat(run.one_cycle(fit, loss, START, rows, np.random.default_rng(seed), **length))
+
+    fitted = run.one_cycle(
+        "initial", PREDICTOR.loss, START, rows, np.random.default_rng(0), epochs=60
+    )
+    assert PREDICTOR.loss(fitted, rows) < 0.5 * PREDICTOR.loss(START, rows)
+    assert torch.equal(flat(START), before)
+    assert torch.equal(fit(0, epochs=2), fit(0, epochs=2))
+    assert not torch.equal(fit(0, epochs=2), fit(1, epochs=2))
+    assert not torch.equal(fit(0, epochs=2), fit(0, loss=PREDICTOR.loss, epochs=2)), "dropout"
+    # 60 rows hold one whole batch of 32.
+    assert torch.equal(fit(0, epochs=2), fit(0, steps=2))
+    assert (fit(0, epochs=1) - before).norm() > (fit(0, "finetuned_slow", epochs=1) - before).norm()
+    with pytest.raises(DataError, match="5 rows do not fill a batch of 16"):
+        trial.fine_tune(PREDICTOR.loss, START, rows.take(np.arange(5)))
+
+
+def test_a_seed_scores_every_method_on_the_same_draws(trial):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    found, again, other = (run.run_seed(replace(trial, seed=seed)) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state()), "torch's randomness is left alone"
+    assert found["scores"] == again["scores"]
+
+    def errors(made, method, size=3):
+        return [
+            row["mse"] for row in made["scores"]
+            if (row["target"], row["method"], row["size"]) == (DTM, method, size)
+        ]  # fmt: skip
+
+    methods = {row["method"] for row in found["scores"]}
+    fixed = {"initial", "finetuned", "finetuned_slow", "mean"}
+    assert methods == fixed | {"initial_adapted", *run.ARMS}
+    assert {m for m in methods if errors(found, m, size=0)} == fixed
+    test = trial.data[f"{DTM} test"]
+    labels = test.labels.numpy()
+    drawn = [run.draw_rows(len(test), DTM, 3, draw) for draw in range(SMALL.draws)]
+    mean = [np.mean((labels[query] - labels[support].mean()) ** 2) for support, query in drawn]
+    assert errors(found, "mean") == errors(other, "mean") == pytest.approx(mean, rel=1e-5)
+    said = trial.predict(trial.initial_fit(), test)
+    initial = [np.mean((labels[query] - said[query]) ** 2) for _, query in drawn]
+    assert errors(found, "initial") == pytest.approx(initial, rel=1e-4)
+    assert errors(found, "released") != errors(other, "released")
+    assert errors(found, "initial_adapted") != errors(found, "initial")
+    phases = {row["phase"]: row["seconds"] for row in found["seconds"]}
+    assert set(phases) == {"initial", "finetuned", "finetuned_slow", "adapt_3"} | {
+        f"{arm}_3" for arm in run.ARMS
+    }
+    assert all(value > 0 for value in phases.values())
+
+
+def test_equal_steps_are_as_many_gradients_as_meta_training_takes(trial):
+    rows = run.run_times(trial, DTM, [20, 40], 3)
+    taken = {(row["rows"], row["method"]): row["gradients"] for row in rows}
+    assert taken[20, "steps"] == taken[20, "meta"] == taken[40, "meta"] == 1 * 2 * 2
+    assert taken[40, "epochs"] == 2 * taken[20, "epochs"] == 2
+    assert all(row["seconds"] > 0 and row["mse"] > 0 for row in rows)
