@@ -11,7 +11,12 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mutmeta_lib.app.notebooks import check_parameters, default_parameters, read_profile
+from mutmeta_lib.app.notebooks import (
+    check_parameters,
+    default_parameters,
+    profile_parameters,
+    read_yaml,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
@@ -95,10 +100,10 @@ def test_committed_notebook_is_sound(name, folder):
 @pytest.mark.parametrize("profile", ["quick", "full"])
 @pytest.mark.parametrize("name", WRITTEN)
 def test_profiles_fit_the_parameters_of_every_notebook(profile, name):
-    entries = read_profile(FOLDER / "params" / f"{profile}.yml")
+    entries = read_yaml(FOLDER / "params" / f"{profile}.yml")
     assert set(entries) == set(CHAPTERS)
     notebook = FOLDER / f"{name}.ipynb"
-    checked = check_parameters(notebook, entries[name])
+    checked = check_parameters(notebook, profile_parameters(notebook, profile))
     if profile == "quick":
         # The committed notebook shows its defaults, and the book calls them the quick profile.
         assert checked.items() <= default_parameters(notebook).items()

@@ -7,7 +7,6 @@ by a pattern, and loses those with a second ``=``, a ``#`` in a text or ``int | 
 """
 
 import ast
-import difflib
 import json
 import os
 import re
@@ -21,10 +20,12 @@ import nbformat
 import yaml
 from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
 
+from mutmeta_lib.app.console import unknown
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.drafts import check_writable, draft_of
 
 WORDS = {bool: "true or false", int: "whole number", float: "decimal number", str: "text"}
+WORDS |= {type(None): "nothing", list: "list", dict: "mapping"}
 BINARY = ("image/png", "image/jpeg", "application/pdf")
 """Base64 in a notebook's outputs, which must not be searched for paths."""
 
@@ -33,26 +34,18 @@ def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
     """Read an .ipynb file; a missing or broken one is a `DataError`."""
     path = Path(notebook)
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.ipynb")])
-        hint = f"did you mean {near[0]}?" if near else "give the path of an .ipynb file"
-        raise DataError("there is no such notebook", hint, file=notebook)
+        known = [near.name for near in path.parent.glob("*.ipynb")]
+        raise unknown("notebook", path.name, known).at(file=notebook)
     try:
-        content = json.loads(path.read_bytes())
-        cells = content.get("cells") if isinstance(content, dict) else None
-        if isinstance(cells, list) and all(isinstance(cell, dict) for cell in cells):
+        if all(isinstance(cell, dict) for cell in json.loads(path.read_bytes())["cells"]):
             return nbformat.read(path, as_version=4)
-    except (ValueError, nbformat.ValidationError):
+    except (ValueError, TypeError, KeyError, nbformat.ValidationError):
         pass  # no JSON, no text, or no notebook: told as one
     raise DataError("this is not a Jupyter notebook", "give an .ipynb file", file=notebook)
 
 
 def default_parameters(notebook: str | Path) -> dict[str, Any]:
-    """Name → default, in the order of the cell tagged ``parameters``; empty without such a cell.
-
-    Raises:
-        DataError: the notebook cannot be read, or a default is not a literal.
-
-    """
+    """Name → default in the cell tagged ``parameters``; a `DataError` if one is not a literal."""
     for cell in read_notebook(notebook).cells:
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
             return parse_defaults(cell.source, file=Path(notebook).name)
@@ -65,48 +58,28 @@ def parse_defaults(source: str, *, file: str | None = None) -> dict[str, Any]:
     >>> parse_defaults("shots = [0, 5]  # labels\\nencoder: str | None = 'tiny'")
     {'shots': [0, 5], 'encoder': 'tiny'}
     """
-    defaults = {}
-    mend = "write a literal (number, text, list) in the parameters cell"
+    defaults, problem = {}, "the parameters are not lines of Python"
     try:
-        lines = ast.parse(source).body
-    except SyntaxError:
-        raise DataError("its parameters are not lines of Python", mend, file=file) from None
-    for line in lines:
-        if not isinstance(line, ast.Assign | ast.AnnAssign) or line.value is None:
-            continue
-        targets = line.targets if isinstance(line, ast.Assign) else [line.target]
-        for target in [target for target in targets if isinstance(target, ast.Name)]:
-            try:
-                defaults[target.id] = ast.literal_eval(line.value)
-            except ValueError:
-                problem = f"the default of parameter '{target.id}' is not a plain value"
-                raise DataError(problem, mend, file=file) from None
+        for line in ast.parse(source).body:
+            if isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
+                targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+                for name in [target.id for target in targets if isinstance(target, ast.Name)]:
+                    problem = f"the default of parameter '{name}' is not a plain value"
+                    defaults[name] = ast.literal_eval(line.value)
+    except (SyntaxError, ValueError):
+        mend = "write a literal (number, text, list) in the parameters cell"
+        raise DataError(problem, mend, file=file) from None
     return defaults
 
 
 def type_of(default: Any) -> Any:
-    """The type of what may stand in the place of a default; anything for ``None``.
-
-    >>> type_of([0, 5]), type_of(0.5)
-    (typing.Annotated[list[int], Strict(strict=False)], <class 'float'>)
-    """
+    """The type of what may stand in the place of a default; anything for ``None``."""
     if default is None:
         return Any
     if isinstance(default, list | tuple):
         items = Union[tuple(map(type_of, default))] if default else Any  # noqa: UP007
         return Annotated[list[items], Strict(False)]  # a tuple will do
     return type(default)
-
-
-def kind(value: Any) -> str:
-    """Name a value's type in plain words.
-
-    >>> kind(1), kind([0.5]), kind([])
-    ('whole number', 'list of decimal number', 'list')
-    """
-    if isinstance(value, list | tuple):
-        return f"list of {kind(value[0])}" if value else "list"
-    return "nothing" if value is None else WORDS.get(type(value), type(value).__name__)
 
 
 def check_parameters(notebook: str | Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,106 +89,86 @@ def check_parameters(notebook: str | Path, parameters: Mapping[str, Any]) -> dic
         DataError: an unknown name (with the nearest known one) or a value of another type.
 
     """
-    defaults, file = default_parameters(notebook), Path(notebook).name
-    checked = {}
+    defaults, file, checked = default_parameters(notebook), Path(notebook).name, {}
     for name, value in parameters.items():
         if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, n=1)
-            known = f"it has {', '.join(defaults) or 'no parameters'}"
-            mend = f"did you mean '{near[0]}'?" if near else known
-            raise DataError(f"there is no parameter '{name}'", mend, file=file)
-        wanted = TypeAdapter(type_of(defaults[name]), config=ConfigDict(strict=True))
+            raise unknown("parameter", name, defaults).at(file=file)
+        default = defaults[name]
+        wanted = TypeAdapter(type_of(default), config=ConfigDict(strict=True))
         try:
             checked[name] = wanted.validate_python(value)
         except ValidationError as error:
             got = error.errors()[0]["input"]  # the first wrong item of a list
-            raise DataError(
-                f"parameter '{name}' got {got!r} ({kind(got)})",
-                f"its default is {defaults[name]!r} ({kind(defaults[name])})",
-                file=file,
-            ) from None
+            problem = f"parameter '{name}' got {got!r} ({kind(got)})"
+            mend = f"its default is {default!r} ({kind(default)})"
+            raise DataError(problem, mend, file=file) from None
     return checked
 
 
+def kind(value: Any) -> str:
+    """Name a value's type in plain words."""
+    return WORDS.get(type(value), type(value).__name__)
+
+
 def parse_value(text: str, default: Any) -> Any:
-    """Read a value typed on the command line, in the light of the default.
+    """Read a value typed on the command line: text where the default is text, else YAML.
 
-    Text stays text when the default is text; otherwise Python literals and YAML are understood.
-
-    >>> parse_value("10", "tiny"), parse_value("1e-3", 0.5), parse_value("[ridge, gp]", ["maml"])
+    >>> parse_value("10", "tiny"), parse_value("1e-3", 0.5), parse_value("ridge,gp", ["maml"])
     ('10', 0.001, ['ridge', 'gp'])
     """
     if isinstance(default, str):
         return text
+    bare = isinstance(default, list) and not text.startswith("[")
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        pass  # not Python; YAML writes lists of words and true/false more freely
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return None if text == "None" else yaml.load(f"[{text}]" if bare else text, Loader=_Yaml)
+    except (yaml.YAMLError, DataError):
         return text
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key written twice, of which only the last would count."""
+class _Yaml(yaml.SafeLoader):
+    """YAML that takes 1e-3 for a number, and refuses a key written twice: the last would win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
+        keys = [key.value for key, _ in node.value]
+        for index, (key, _) in enumerate(node.value):
+            if key.value in keys[:index]:
                 row = key.start_mark.line + 1
                 raise DataError(f"'{key.value}' is written twice", "keep one of them", row=row)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
     """A YAML file as a mapping; what keeps it from being read is a `DataError`."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml) or {}
+    except FileNotFoundError:
+        raise DataError("there is no such file", "give the path of a .yml", file=path) from None
     except DataError as error:
         raise error.at(file=path) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         row = None if mark is None else mark.line + 1
         raise DataError("this is not valid YAML", "mend the syntax", file=path, row=row) from None
-    except UnicodeDecodeError:
-        raise DataError("this is not UTF-8 text", "save it as UTF-8", file=path) from None
-    if not isinstance(content or {}, dict):
+    if not isinstance(content, dict):
         raise DataError("this is no mapping", "write 'name: value' lines", file=path)
-    return content or {}
-
-
-def read_profile(path: str | Path) -> dict[str, dict[str, Any]]:
-    """A profile file: notebook stem → parameters that differ from the notebook's defaults.
-
-    Raises:
-        DataError: the file is missing, is not YAML, or is not a mapping of mappings.
-
-    """
-    path = Path(path)
-    if not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.yml"))
-        mend = f"choose one of {', '.join(known)}" if known else "add it beside the notebook"
-        raise DataError(f"there is no profile '{path.stem}'", mend, file=path)
-    profile = {str(stem): entry or {} for stem, entry in read_yaml(path).items()}
-    for stem, entry in profile.items():
-        if not isinstance(entry, dict):
-            problem = f"the entry '{stem}' is not a mapping"
-            raise DataError(problem, "write 'name: value' lines", file=path)
-    return profile
+    return content
 
 
 def profile_parameters(notebook: Path, profile: str) -> dict[str, Any]:
     """What ``params/<profile>.yml`` beside a notebook says of it; a `DataError` if nothing."""
     path = notebook.parent / "params" / f"{profile}.yml"
-    entries = read_profile(path)
-    if notebook.stem not in entries:
-        problem = f"the profile has no entry for '{notebook.stem}'"
-        raise DataError(problem, f"add a line '{notebook.stem}:' (it may be empty)", file=path.name)
-    return entries[notebook.stem]
+    if not path.is_file():
+        raise unknown("profile", profile, sorted(p.stem for p in path.parent.glob("*.yml")))
+    entry = read_yaml(path).get(notebook.stem, "nothing")
+    if not isinstance(entry or {}, dict):
+        problem = f"the profile has no 'name: value' lines for '{notebook.stem}'"
+        raise DataError(problem, f"add '{notebook.stem}:' (it may be empty)", file=path)
+    return entry or {}
 
 
 def run_notebook(
@@ -231,8 +184,7 @@ def run_notebook(
     written in one step, only when every cell succeeded, and holds no path of this machine.
 
     Raises:
-        DataError: a parameter or the profile is wrong, or the output is the notebook itself or
-            cannot be written; nothing has run then.
+        DataError: a parameter, the profile or the output cannot be used; nothing has run then.
         papermill.PapermillExecutionError: a cell failed; `cell_index` counts the notebook's own
             cells, from 1.
 
@@ -281,14 +233,9 @@ def machine_paths(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, st
     """Paths of this machine that must not stand in an executed copy, and what replaces them."""
     folder = notebook.resolve().parent
     given = [v for v in parameters.values() if isinstance(v, str) and os.path.isabs(v)]
-    replaced = {value: Path(value).name for value in given} | {
-        str(folder): ".",
-        str(folder.parent): "..",
-        sys.prefix: "<python>",
-        sys.base_prefix: "<python>",
-        tempfile.gettempdir(): "<tmp>",
-        str(Path.home()): "~",
-    }
+    replaced = {value: Path(value).name for value in given}
+    replaced |= {sys.prefix: "<python>", sys.base_prefix: "<python>", str(Path.home()): "~"}
+    replaced |= {tempfile.gettempdir(): "<tmp>", str(folder.parent): "..", str(folder): "."}
     replaced.pop(os.sep, None)
     return replaced
 

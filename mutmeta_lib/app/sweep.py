@@ -1,259 +1,231 @@
-"""A sweep file: one notebook, many parameters and seeds, in one YAML. Nothing runs here.
+"""A sweep: one notebook, many parameters and seeds, in one YAML file. Nothing runs here.
 
 The file is checked as a whole, every parameter against the notebook, and every problem is told.
+Every combination of the grid and the seeds is a run, named after what it asks: a hash of the
+notebook's code, all parameters, and the contents of the data and the encoder that they name.
 """
 
-import difflib
+import hashlib
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from annotated_types import Len
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
-from mutmeta_lib.app.notebooks import check_parameters, default_parameters, profile_parameters
+from mutmeta_lib.app.console import unknown
+from mutmeta_lib.app.notebooks import (
+    check_parameters,
+    default_parameters,
+    profile_parameters,
+    read_notebook,
+    read_yaml,
+)
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records.plain import canonical
+from mutmeta_lib.records.plain import canonical, fingerprint
+from mutmeta_lib.records.record import NOT_PARAMETERS
 
 RECORDS = "records_dir"
 """The notebook's parameter that says where records go. Every run of a sweep gets a folder."""
 
-
-@dataclass(frozen=True)
-class Sweep:
-    """What a sweep file says. ``axes`` are the grid and the seeds: name → values."""
-
-    file: Path
-    notebook: Path
-    output: Path
-    profile: str | None
-    parameters: dict[str, Any]
-    axes: dict[str, list]
-    retries: int
-    cpus_per_run: float
-    gpus_per_run: float
-    address: str | None
+Seeds = Annotated[
+    dict[str, Annotated[list[int], Len(1)]],
+    Len(0, 1),
+    BeforeValidator(lambda value: {"seed": value} if isinstance(value, list) else value),
+]
+Share = Annotated[float, Field(lt=1)] | Annotated[float, Field(multiple_of=1)]
 
 
-def is_number(value: Any) -> bool:
-    """Tell a number from true and false."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+class Sweep(BaseModel):
+    """What a sweep file says; the descriptions are the mends of wrong values."""
 
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-def is_share(value: Any) -> bool:
-    """Tell what may be asked of processors: any fraction below one, whole numbers above.
-
-    >>> is_share(0.5), is_share(2), is_share(1.5), is_share(-1)
-    (True, True, False, False)
-    """
-    return is_number(value) and (0 <= value < 1 or (value >= 1 and value == int(value)))
-
-
-def is_seeds(value: Any) -> bool:
-    """Tell whether seeds are a list of whole numbers, or one name with such a list."""
-    if isinstance(value, dict) and len(value) == 1:
-        ((name, value),) = value.items()
-        if not isinstance(name, str):
-            return False
-    return isinstance(value, list) and all(type(item) is int for item in value) and bool(value)
-
-
-_RULES: dict[str, tuple[Callable[[Any], bool], str, Any]] = {
-    "notebook": (lambda v: isinstance(v, str), "write an .ipynb file, relative to this file", None),
-    "output": (lambda v: isinstance(v, str), "write a folder, relative to this file", None),
-    "profile": (lambda v: isinstance(v, str), "write its name: quick or full", None),
-    "parameters": (lambda v: isinstance(v, dict), "write 'name: value' lines", {}),
-    "grid": (
-        lambda v: isinstance(v, dict) and all(isinstance(x, list) and x for x in v.values()),
-        "write 'name: [value, value]' lines",
-        {},
-    ),
-    "seeds": (is_seeds, "write whole numbers, [0, 1], or the parameter's name and them", []),
-    "retries": (lambda v: type(v) is int and v >= 0, "write a whole number, 0 or more", 2),
-    "cpus_per_run": (lambda v: is_share(v) and v > 0, "write a number above 0, whole above 1", 1),
-    "gpus_per_run": (is_share, "write a number, whole above 1", 0),
-    "address": (lambda v: isinstance(v, str), "write host:port, or null for this machine", None),
-}
-"""Key → test of its value, mend, and what stands for a key left out. Two keys are required."""
-
-REQUIRED = ("notebook", "output")
-
-
-def read_sweep(path: str | os.PathLike[str]) -> Sweep:
-    """Read a sweep file.
-
-    ``notebook`` and ``output`` are relative to the file. ``seeds`` set the notebook's parameter
-    ``seed``, or the one they name: ``seeds: {fold: [0, 1, 2]}``.
-
-    Raises:
-        DataError: the first of `sweep_problems`.
-
-    """
-    for problem in sweep_problems(path):
-        raise problem
-    path = Path(path)
-    content = _complete(_load(path))
-    return Sweep(
-        file=path,
-        notebook=(path.parent / content["notebook"]).resolve(),
-        output=(path.parent / content["output"]).resolve(),
-        axes=content["grid"] | _seeds(content["seeds"]),
-        **{name: content[name] for name in ("profile", "parameters", "retries", "address")},
-        **{name: content[name] for name in ("cpus_per_run", "gpus_per_run")},
+    notebook: str = Field(description="write an .ipynb file, relative to this file")
+    output: str = Field(description="write a folder, relative to this file")
+    profile: str | None = Field(None, description="write its name: quick or full")
+    parameters: dict[str, Any] = Field({}, description="write 'name: value' lines")
+    grid: dict[str, Annotated[list, Len(1)]] = Field(
+        {}, description="write 'name: [value, value]' lines"
     )
+    seeds: Seeds = Field(
+        {}, description="write whole numbers, [0, 1], or the parameter's name and them"
+    )
+    retries: int = Field(2, ge=0, description="write a whole number, 0 or more")
+    cpus_per_run: Share = Field(1.0, gt=0, description="write a number above 0, whole above 1")
+    gpus_per_run: Share = Field(0.0, ge=0, description="write a number, whole above 1")
+    address: str | None = Field(
+        None,
+        pattern=r"^(auto|local|.+:\d+)$",
+        description="write host:port, or null for this machine",
+    )
+    _file: Path = PrivateAttr()
+
+    def model_post_init(self, context: Path) -> None:
+        """Keep the file, which validation is told as its context."""
+        self._file = context
+
+    def place(self, path: str) -> Path:
+        """A path that is written in the file, which is relative to it."""
+        return (self._file.parent / path).resolve()
+
+    @property
+    def index(self) -> Path:
+        """Where the index of the runs is kept: beside them, named after the file."""
+        return self.place(self.output) / f"{self._file.stem}.index.json"
 
 
-def sweep_problems(path: str | os.PathLike[str]) -> list[DataError]:
-    """List everything that keeps a sweep file from being run; empty if nothing does.
-
-    Every value of every parameter is compared with the notebook's defaults, as
-    `mutmeta_lib.app.notebooks.check_parameters` does, before anything runs.
-    """
+def read_sweep(path: Path) -> tuple[Sweep | None, list[DataError]]:
+    """What a sweep file says, and everything that keeps it from being run."""
     try:
-        content = _load(Path(path))
+        content = {key: value for key, value in read_yaml(path).items() if value is not None}
     except DataError as error:
-        return [error]
-    return [problem.at(file=path) for problem in _problems(content, Path(path).parent)]
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key written twice, of which only the last would count."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise DataError(
-                    f"'{key.value}' is written twice",
-                    "keep one of them",
-                    row=key.start_mark.line + 1,
-                )
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-        return super().construct_mapping(node, deep=deep)
-
-
-def _load(path: Path) -> dict:
-    """The file as a mapping, whatever its keys."""
-    if not path.is_file():
-        raise DataError("there is no such sweep file", "give the path of a .yml file", file=path)
+        return None, [error]
+    wrong: dict[Any, DataError] = {}
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except DataError as error:
-        raise error.at(file=path) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        row = None if mark is None else mark.line + 1
-        raise DataError("this is not valid YAML", "mend the syntax", file=path, row=row) from None
-    except UnicodeDecodeError:
-        raise DataError("this is not UTF-8 text", "save it as UTF-8", file=path) from None
-    if not isinstance(content, dict):
-        raise DataError(
-            "a sweep is 'key: value' lines", f"begin with {' and '.join(REQUIRED)}", file=path
-        )
-    return content
+        sweep = Sweep.model_validate(content, context=path)
+    except ValidationError as found:
+        for error in found.errors():
+            wrong.setdefault(error["loc"][0], _key_problem(error, content))
+        sound = {key: value for key, value in content.items() if key not in wrong}
+        sweep = None
+        if "notebook" in sound:
+            sweep = Sweep.model_validate({"output": ""} | sound, context=path)
+    problems = [*wrong.values(), *(_parameter_problems(sweep) if sweep else ())]
+    return sweep, [problem.at(file=path) for problem in problems]
 
 
-def _complete(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What was left out or left empty is filled in."""
-    filled = {key: default for key, (_, _, default) in _RULES.items()}
-    return filled | {key: value for key, value in content.items() if value is not None}
+def _key_problem(error: Any, content: dict) -> DataError:
+    """An error of pydantic in our words."""
+    key, known = error["loc"][0], Sweep.model_fields
+    if key not in known:
+        return unknown("key", key, known)
+    problem = "is missing" if error["type"] == "missing" else f"is {content[key]!r}"
+    return DataError(f"'{key}' {problem}", known[key].description)
 
 
-def _seeds(value: Any) -> dict[str, list]:
-    """The seeds as one more axis."""
-    if not value:
-        return {}
-    return dict(value) if isinstance(value, dict) else {"seed": value}
-
-
-def _problems(content: dict, folder: Path) -> Iterator[DataError]:
-    """Problems of the file's keys, then of every parameter."""
-    sound = {}
-    for key, value in content.items():
-        if key not in _RULES:
-            near = difflib.get_close_matches(str(key), _RULES, n=1)
-            mend = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(_RULES)}"
-            yield DataError(f"there is no key '{key}'", mend)
-        elif value is not None and not _RULES[key][0](value):
-            yield DataError(f"'{key}' is {value!r}", _RULES[key][1])
-        else:
-            sound[key] = value
-    for key in REQUIRED:
-        if content.get(key) is None:
-            yield DataError(f"'{key}' is missing", _RULES[key][1])
-    if sound.get("notebook") is None:
-        return
-    given = _complete(sound)
-    notebook = folder / given["notebook"]
+def _parameter_problems(sweep: Sweep) -> Iterator[DataError]:
+    """Everything in which the file and its notebook disagree."""
+    notebook = sweep.place(sweep.notebook)
     try:
         defaults = default_parameters(notebook)
     except DataError as error:
-        yield DataError(f"notebook '{given['notebook']}': {error.problem}", error.mend)
+        yield DataError(f"notebook '{sweep.notebook}': {error.problem}", error.mend)
         return
     if RECORDS not in defaults:
-        yield DataError(
-            f"notebook '{notebook.name}' has no parameter '{RECORDS}'",
-            "add it and write the record there, so that every run keeps its own",
-        )
-    if given["profile"] is not None:
-        try:
-            check_parameters(notebook, profile_parameters(notebook, given["profile"]))
-        except DataError as error:
-            yield DataError(f"profile '{given['profile']}': {error.problem}", error.mend)
-    seeds = _seeds(given["seeds"])
-    for name in seeds.keys() - defaults.keys():
-        yield DataError(
-            f"seeds: {notebook.name} has no parameter '{name}'",
-            "name the one that is its seed, 'seeds: {name: [0, 1]}', or leave seeds out",
-        )
-    places: dict[str, str] = {RECORDS: ""}
-    for key, axis in (
-        ("parameters", {name: [value] for name, value in given["parameters"].items()}),
-        ("grid", given["grid"]),
-        ("seeds", {name: values for name, values in seeds.items() if name in defaults}),
-    ):
+        problem = f"notebook '{notebook.name}' has no parameter '{RECORDS}'"
+        yield DataError(problem, "add it and write the record there: every run keeps its own")
+    try:
+        if sweep.profile is not None:
+            check_parameters(notebook, profile_parameters(notebook, sweep.profile))
+    except DataError as error:
+        yield DataError(f"profile '{sweep.profile}': {error.problem}", error.mend)
+    set_by = {RECORDS: "the sweep itself"}
+    single = {name: [value] for name, value in sweep.parameters.items()}
+    for key, axis in (("parameters", single), ("grid", sweep.grid), ("seeds", sweep.seeds)):
         for name, values in axis.items():
-            yield from _parameter_problems(notebook, f"{key}.{name}", name, values)
-            if name in places:
-                yield DataError(
-                    f"'{key}.{name}' is set by {places[name] or 'the sweep itself'}",
-                    "leave one of them out" if places[name] else "leave it out",
-                )
-            places[name] = f"'{key}.{name}'"
+            if problem := _misfit(notebook, name, values):
+                also = " ('seeds: {name: [0, 1]}' sets another)" if key == "seeds" else ""
+                yield DataError(f"{key}.{name}: {problem.problem}", problem.mend + also)
+            if name in set_by:
+                yield DataError(f"{key}.{name} is set by {set_by[name]}", "leave one of them out")
+            set_by[name] = f"{key}.{name}"
 
 
-def _parameter_problems(notebook: Path, place: str, name: Any, values: list) -> Iterator[DataError]:
-    """Problems of one parameter's values, the first of each kind."""
-    if not isinstance(name, str):
-        yield DataError(f"'{place}' is no name of a parameter", "write a name")
-        return
+def _misfit(notebook: Path, name: str, values: list) -> DataError | None:
+    """The first problem of one parameter's values. Equal ones would be one run."""
     seen = set()
     for value in values:
         try:
-            json.dumps(value, allow_nan=False)
             check_parameters(notebook, {name: value})
-        except (TypeError, ValueError) as error:
-            if isinstance(error, DataError):
-                yield DataError(f"{place}: {error.problem}", _mend(value, error))
-            else:
-                yield DataError(
-                    f"'{place}' holds {value!r}", "write numbers, text, lists, true or false"
-                )
-            return
+            json.dumps(value, allow_nan=False)
+        except DataError as error:
+            return error
+        except (TypeError, ValueError):
+            mend = "write numbers, text, lists, true or false"
+            return DataError(f"{value!r} is no value of a record", mend)
         if canonical(value) in seen:
-            yield DataError(f"'{place}' holds {value!r} twice", "leave one out")
-            return
+            return DataError(f"{value!r} is there twice", "leave one out")
         seen.add(canonical(value))
+    return None
 
 
-def _mend(value: Any, error: DataError) -> str:
-    """The mend of a parameter; numbers such as 1e-3 are text in YAML, which surprises."""
-    try:
-        number = float(value) if isinstance(value, str) else None
-    except ValueError:
-        number = None
-    if number is None or "e" not in value.lower():
-        return error.mend
-    return f"{error.mend}; YAML takes {value} for text, write {number:.1e}"
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run: its parameters, those that vary in the sweep, and where it is kept.
+
+    ``name`` ends in the hash of what the run asks; ``code`` is the hash of the notebook's code.
+    """
+
+    notebook: Path
+    folder: Path
+    name: str
+    code: str
+    parameters: dict[str, Any]
+    varied: dict[str, Any]
+
+    def file(self, suffix: str) -> Path:
+        """Its executed copy (.ipynb) or its record (.json)."""
+        return self.folder / (self.name + suffix)
+
+
+def expand(sweep: Sweep) -> list[Run]:
+    """Every combination of the axes as a run, the last axis (the seeds) fastest."""
+    notebook, output = sweep.place(sweep.notebook), sweep.place(sweep.output)
+    defaults, code, axes = (
+        default_parameters(notebook),
+        code_hash(notebook),
+        sweep.grid | sweep.seeds,
+    )
+    common = profile_parameters(notebook, sweep.profile) if sweep.profile else {}
+    ignored = {*NOT_PARAMETERS, RECORDS} - set(axes)
+    hashes: dict[Path, str] = {}
+    runs = []
+    for values in itertools.product(*axes.values()):
+        varied = dict(zip(axes, values, strict=True))
+        parameters = check_parameters(notebook, common | sweep.parameters | varied)
+        asked = {k: v for k, v in (defaults | parameters).items() if k not in ignored}
+        contents: dict[str, list[str]] = {}
+        for name, value in asked.items():
+            for found in named_paths(name, value, notebook.parent):
+                hashes[found] = hashes.get(found) or content_hash(found)
+                contents.setdefault(name, []).append(hashes[found])
+        question = fingerprint([notebook.stem, code, asked, contents])[:12]
+        runs.append(Run(notebook, output, f"{notebook.stem}-{question}", code, parameters, varied))
+    return runs
+
+
+def code_hash(notebook: Path) -> str:
+    """A hash of a notebook's code cells; text and outputs do not count."""
+    cells = read_notebook(notebook).cells
+    return fingerprint([cell.source for cell in cells if cell.cell_type == "code"])
+
+
+def named_paths(name: str, value: Any, folder: Path) -> list[Path]:
+    """Files and folders that a parameter names, seen from the notebook's folder.
+
+    Folders are named by ``encoder`` and by what ends in ``_dir`` only: no word that happens to be
+    a folder's name is taken for one. ``demo`` as ``data_dir`` is the bundled data.
+    """
+    if (name, value) == ("data_dir", "demo"):
+        from mutmeta_lib.data.assays import demo_dir
+
+        return [demo_dir()]
+    texts = value if isinstance(value, list) else [value]
+    paths = [folder / text for text in texts if isinstance(text, str) and text]
+    is_named = os.path.exists if name == "encoder" or name.endswith("_dir") else os.path.isfile
+    return [path for path in paths if is_named(path)]
+
+
+def content_hash(path: Path) -> str:
+    """The sha256 of a file, or of all files of a folder with their names, but hidden ones."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    names = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
+    shown = [name for name in sorted(names) if not any(x[0] == "." for x in name.split("/"))]
+    return fingerprint({name: content_hash(names[name]) for name in shown})

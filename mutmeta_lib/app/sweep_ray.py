@@ -1,45 +1,124 @@
-"""A sweep on Ray: runs beside each other, on this machine or a cluster; failed ones tried again.
+"""A sweep's runs on Ray: beside each other, on this machine or a cluster; failed ones tried again.
 
-Ray is optional and imported only when there is something to run.
+A run works in a hidden folder; its executed copy and its record are moved to their places only when
+both are whole. It is finished when its record reads and answers what the run asks. Ray is optional,
+and imported only when there is something to run.
 """
 
 import os
 import shutil
 import socket
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mutmeta_lib.app.sweep import Sweep
-from mutmeta_lib.app.sweep_outcomes import (
-    Outcome,
-    clear,
-    execute_run,
-    finished,
-    index_path,
-    last_line,
-    planned,
-    write_index,
-)
-from mutmeta_lib.app.sweep_runs import Run
+from mutmeta_lib.app.notebooks import run_notebook
+from mutmeta_lib.app.sweep import RECORDS, Run, Sweep, code_hash, expand
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records.drafts import check_writable
-from mutmeta_lib.records.record import duration
-
-STORE_BYTES = 100 * 10**6
-"""Ray's shared memory on this machine. Runs exchange files, so little is enough."""
+from mutmeta_lib.records.drafts import check_writable, draft_of
+from mutmeta_lib.records.plain import canonical, layout
+from mutmeta_lib.records.progress import Report, silent
+from mutmeta_lib.records.record import Record, read_record, recorded_parameters
 
 PATIENCE_S = 10
 """How long a cluster's address may take to answer, and cancelled runs to end."""
 
 
-def run_sweep(
-    sweep: Sweep, *, progress: Callable[[str], None] | None = None
-) -> list[tuple[Run, Outcome]]:
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run; ``state`` is waiting, finished, failed or stopped.
+
+    ``record`` is the record's hash and ``seconds`` what it says that the experiment took.
+    """
+
+    state: str
+    seconds: float | None = None
+    record: str | None = None
+    error: str | None = None
+
+
+Results = dict[Run, Outcome]
+
+
+def check_answer(run: Run, record: Record) -> None:
+    """Refuse a record of other parameters than the run's.
+
+    What the record does not name is not compared. Notebooks write ``x or None``, so empty and
+    missing are the same.
+    """
+    for name, asked in recorded_parameters(run.parameters).items():
+        found = record.parameters.get(name, asked)
+        if canonical(found or None) != canonical(asked or None):
+            problem = f"its record is of {name} = {found!r}, the run asks for {asked!r}"
+            raise DataError(problem, "hand the notebook's parameters on to the experiment")
+
+
+def planned(sweep: Sweep) -> Results:
+    """All runs of a sweep, finished or waiting; nothing runs and nothing is written."""
+    return {run: finished(run) or Outcome("waiting") for run in expand(sweep)}
+
+
+def finished(run: Run) -> Outcome | None:
+    """The outcome of a run whose record reads and answers its question; else it must be done."""
+    try:
+        record = read_record(run.file(".json"))
+        check_answer(run, record)
+    except DataError:
+        return None
+    return Outcome("finished", round(sum(record.seconds.values()), 2), record.hash)
+
+
+def execute_run(run: Run) -> None:
+    """Do one run in this process. Of one that fails, nothing is left behind.
+
+    Raises:
+        DataError: a cell failed, the notebook was changed, or it wrote no record of the question.
+
+    """
+    from papermill import PapermillExecutionError
+
+    if code_hash(run.notebook) != run.code:
+        raise DataError("the notebook was changed after the sweep began", "start the sweep again")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{run.name}.", suffix=".part", dir=run.folder))
+    try:
+        parameters = run.parameters | {RECORDS: str(work / "records")}
+        copy = run_notebook(run.notebook, work / f"{run.name}.ipynb", parameters)
+        written = list((work / "records").rglob("*.json"))
+        if len(written) != 1:
+            problem = f"the notebook wrote {len(written)} records into '{RECORDS}'"
+            raise DataError(problem, "a run of a sweep writes one")
+        check_answer(run, read_record(written[0]))
+        copy.replace(run.file(".ipynb"))
+        written[0].replace(run.file(".json"))
+    except PapermillExecutionError as error:
+        told = _last_line(f"{error.ename}: {error.evalue}")
+        raise DataError(f"cell {error.cell_index}: {told}", "") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _last_line(text: str) -> str:
+    """The last line of an error, which says what it is."""
+    return text.strip().rpartition("\n")[2].strip()
+
+
+def write_index(sweep: Sweep, results: Results) -> None:
+    """Write one line per run (name, state, seconds, …, what the sweep sets), all or nothing."""
+    lines = [
+        {"run": run.name, **asdict(outcome), "profile": sweep.profile}
+        | {"parameters": sweep.parameters | run.varied}
+        for run, outcome in results.items()
+    ]
+    with draft_of(sweep.index) as draft:
+        draft.write_text(layout({"notebook": sweep.notebook, "runs": lines}) + "\n", "utf-8")
+
+
+def run_sweep(sweep: Sweep, report: Report = silent) -> Results:
     """Do all runs of a sweep that are not finished yet, and keep the index up to date.
 
     A run whose cell fails or whose process dies is tried again ``retries`` times; one that keeps
@@ -52,162 +131,119 @@ def run_sweep(
         KeyboardInterrupt: Ctrl-C; runs under way are cancelled, finished ones stay.
 
     """
-    tell = progress or (lambda line: None)
-    plan = planned(sweep)
-    runs = [run for run, _ in plan]
-    outcomes = {run.name: outcome for run, outcome in plan}
-    todo = [run for run in runs if outcomes[run.name].state == "waiting"]
-    if todo:
-        ray = import_ray()
-        if len(todo) < len(runs):
-            tell(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already")
-        with _ray_at(ray, sweep.address):
-            _check_resources(ray, sweep)
-            check_writable(index_path(sweep))
-            write_index(sweep, runs, outcomes)
-            _schedule(ray, sweep, runs, todo, outcomes, tell)
-    write_index(sweep, runs, outcomes)
-    return [(run, outcomes[run.name]) for run in runs]
-
-
-def import_ray() -> ModuleType:
-    """Import Ray, or say how to install it."""
+    results = planned(sweep)
+    if all(outcome.state == "finished" for outcome in results.values()):
+        write_index(sweep, results)
+        return results
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     try:
         import ray
     except ImportError:
-        raise DataError(
-            "a sweep needs Ray, which is not installed", 'pip install "mutmeta[sweep]"'
-        ) from None
-    return ray
+        mend = 'pip install "mutmeta[sweep]"'
+        raise DataError("a sweep needs Ray, which is not installed", mend) from None
+    # Ray prints every attempt that fails, with its traceback; what fails for good we tell.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), _ray_at(ray, sweep):
+        _check_resources(ray, sweep)
+        check_writable(sweep.index)
+        try:
+            _schedule(ray, sweep, results, report)
+        finally:
+            for run in results:
+                for left in run.folder.glob(f".{run.name}.*.part"):  # of attempts that were killed
+                    shutil.rmtree(left, ignore_errors=True)
+            write_index(sweep, results)
+    return results
 
 
-def _schedule(
-    ray: ModuleType,
-    sweep: Sweep,
-    runs: Sequence[Run],
-    todo: Sequence[Run],
-    outcomes: dict[str, Outcome],
-    tell: Callable[[str], None],
-) -> None:
-    """Hand the runs to Ray and take what comes back, until none is left."""
-    # Ray's own retries are off: it would not count them, nor try a failed cell again.
+def _schedule(ray: ModuleType, sweep: Sweep, results: Results, report: Report) -> None:
+    """Hand the waiting runs to Ray and take what comes back, until none is left."""
     task = ray.remote(execute_run).options(
-        num_cpus=sweep.cpus_per_run, num_gpus=sweep.gpus_per_run, max_retries=0
+        num_cpus=sweep.cpus_per_run,
+        num_gpus=sweep.gpus_per_run,
+        max_retries=sweep.retries,
+        retry_exceptions=True,
     )
-    began, ended = time.monotonic(), 0
-    under_way = {task.remote(run, 1): (run, 1) for run in todo}
+    todo = [run for run, outcome in results.items() if outcome.state == "waiting"]
+    under_way = {task.remote(run): run for run in todo}
     try:
         while under_way:
+            report("runs", len(todo) - len(under_way), len(todo))
+            write_index(sweep, results)
             (ready,), _ = ray.wait(list(under_way), num_returns=1)
-            run, attempt = under_way.pop(ready)
-            outcome = _outcome(ray, ready, run, attempt)
-            if outcome.state == "failed":
-                clear(run)
-                if attempt <= sweep.retries:
-                    tell(f"{run.name} failed ({outcome.reason()}); attempt {attempt + 1} follows")
-                    under_way[task.remote(run, attempt + 1)] = (run, attempt + 1)
-                    continue
-            outcomes[run.name] = outcome
-            write_index(sweep, runs, outcomes)
-            ended += 1
-            left = (time.monotonic() - began) / ended * (len(todo) - ended)
-            eta = f", about {duration(left)} to go" if left else ""
-            tell(f"{ended} of {len(todo)}: {run.name} {outcome.state}{eta}")
+            results[under_way[ready]] = _outcome(ray, ready, under_way[ready])
+            del under_way[ready]
     except KeyboardInterrupt:
-        _cancel(ray, list(under_way))
-        for run, attempt in under_way.values():
-            clear(run)
-            outcomes[run.name] = Outcome("stopped", attempt)
-        write_index(sweep, runs, outcomes)
-        done = sum(outcome.state == "finished" for outcome in outcomes.values())
+        for running in under_way:
+            ray.cancel(running, force=True)  # its kernel notices, and ends as well
+        if under_way:
+            ray.wait(list(under_way), num_returns=len(under_way), timeout=PATIENCE_S)
+        results.update(dict.fromkeys(under_way.values(), Outcome("stopped")))
+        done = sum(outcome.state == "finished" for outcome in results.values())
         raise KeyboardInterrupt(
-            f"stopped; {done} of {len(runs)} runs are finished, and will be skipped next time"
+            f"stopped; {done} of {len(results)} runs are finished, and will be skipped next time"
         ) from None
 
 
-def _outcome(ray: ModuleType, ready: Any, run: Run, attempt: int) -> Outcome:
+def _outcome(ray: ModuleType, task: Any, run: Run) -> Outcome:
     """What a task came to, when its process died or its kernel as well."""
     try:
-        outcome = ray.get(ready)
+        ray.get(task)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
-        return Outcome("failed", attempt, error=last_line(f"{type(cause).__name__}: {cause}"))
-    except ray.exceptions.OutOfMemoryError:
-        return Outcome("failed", attempt, error="the machine ran out of memory")
+        told = str(cause) if isinstance(cause, DataError) else repr(cause)
+        return Outcome("failed", error=_last_line(told))
     except ray.exceptions.RayError as error:
         told = f"the process of the run died ({type(error).__name__})"
-        return Outcome("failed", attempt, error=told)
-    if outcome.state == "finished" and finished(run) is None:
-        told = "its files were not found here; on a cluster, output must be a shared folder"
-        return Outcome("failed", attempt, outcome.seconds, error=told)
-    return outcome
-
-
-def _cancel(ray: ModuleType, tasks: list[Any]) -> None:
-    """Kill the processes of the runs under way; their kernels notice and end as well."""
-    for task in tasks:
-        ray.cancel(task, force=True)
-    ray.wait(tasks, num_returns=len(tasks), timeout=PATIENCE_S)
+        return Outcome("failed", error=told)
+    told = "its files were not found here; on a cluster, output must be a shared folder"
+    return finished(run) or Outcome("failed", error=told)
 
 
 @contextmanager
-def _ray_at(ray: ModuleType, address: str | None) -> Iterator[None]:
-    """Ray on this machine or at an address, for the length of the block."""
+def _ray_at(ray: ModuleType, sweep: Sweep) -> Iterator[None]:
+    """Ray on this machine or at the sweep's address, for the length of the block."""
     if ray.is_initialized():
         yield
         return
     # Sockets live here, and their paths must be short; on some machines $TMPDIR is not.
     folder = tempfile.mkdtemp(prefix="mutmeta-", dir="/tmp" if os.path.isdir("/tmp") else None)
-    settings: dict[str, Any] = {"address": address}
-    if address is None:
-        settings = {
-            "address": "local",  # a plain init() would join a cluster that somebody started here
-            "include_dashboard": False,
-            "object_store_memory": STORE_BYTES,
-            "_temp_dir": folder,
-            "_node_ip_address": "127.0.0.1",
-        }
+    where, mend = "on this machine", "mend what it names"
+    settings: dict[str, Any] = {
+        "address": "local",  # a plain init() would join a cluster that somebody started here
+        "include_dashboard": False,
+        "object_store_memory": 100 * 10**6,  # runs exchange files
+        "_temp_dir": folder,
+        "_node_ip_address": "127.0.0.1",
+        "_system_config": {"task_oom_retries": sweep.retries},  # by default there is no end
+    }
+    if sweep.address is not None:
+        settings, where = {"address": sweep.address}, f"at '{sweep.address}'"
+        mend = "give host:port of its head node, and start it with the same Python, Ray and tokens"
     try:
-        if address is not None:
-            _check_address(address)
         try:
+            _knock(sweep.address)
             ray.init(log_to_driver=False, logging_level="ERROR", **settings)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            where = "on this machine" if address is None else f"at '{address}'"
-            mend = "start it with the same Python, Ray and RAY_AUTH_MODE, or mend the address"
-            raise DataError(
-                f"Ray {where} cannot be used ({last_line(str(error))})",
-                "mend what it names" if address is None else mend,
-            ) from None
+            problem = f"Ray {where} cannot be used ({_last_line(str(error))})"
+            raise DataError(problem, mend) from None
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_address(address: str) -> None:
-    """Knock at host:port; Ray itself would wait for many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address in ("auto", "local"):
-        return
-    try:
+def _knock(address: str | None) -> None:
+    """See whether host:port answers; Ray itself would wait for many minutes."""
+    if address not in (None, "auto", "local"):
+        host, _, port = address.removeprefix("ray://").rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
-    except (OSError, ValueError):
-        raise DataError(
-            f"no Ray cluster answers at '{address}'", "write host:port of its head node"
-        ) from None
 
 
 def _check_resources(ray: ModuleType, sweep: Sweep) -> None:
     """Refuse what no machine has; Ray would wait for it forever."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for key, resource in (("cpus_per_run", "CPU"), ("gpus_per_run", "GPU")):
-        wanted = getattr(sweep, key)
-        most = max((node.get(resource, 0) for node in nodes), default=0)
+        wanted, most = getattr(sweep, key), max(node.get(resource, 0) for node in nodes)
         if wanted > most:
-            raise DataError(
-                f"{key} is {wanted}, but no machine has more than {most:g}",
-                f"lower {key}",
-                file=Path(sweep.file),
-            )
+            problem = f"{key} is {wanted:g}, but no machine has more than {most:g}"
+            raise DataError(problem, f"lower {key}")

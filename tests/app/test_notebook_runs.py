@@ -1,7 +1,6 @@
 """Parameters are checked before anything runs, and an executed copy names no place of a machine."""
 
 import ast
-import json
 from pathlib import Path
 
 import nbformat
@@ -18,7 +17,6 @@ from mutmeta_lib.app.notebooks import (
     parse_defaults,
     parse_value,
     profile_parameters,
-    read_profile,
     run_notebook,
     scrub,
 )
@@ -27,10 +25,7 @@ from mutmeta_lib.errors import DataError
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = """
 encoder = "tiny"
-shots = [
-    0,
-    5,
-]
+shots = [0, 5]
 rate = 0.01
 seeds: int = 3
 second_order = True
@@ -58,7 +53,7 @@ def write(path: Path, *sources: str) -> Path:
 def notebook(tmp_path):
     path = write(tmp_path / "notebooks/01_a.ipynb", DEFAULTS, BODY)
     (path.parent / "params").mkdir()
-    (path.parent / "params/quick.yml").write_text("01_a:\n  seeds: 7\n  rate: 0.25\n06_b:\n")
+    (path.parent / "params/quick.yml").write_text("01_a:\n  seeds: 7\n  rate: 0.25\n02_b:\n")
     return path
 
 
@@ -112,27 +107,23 @@ def test_a_cell_that_computes_is_refused(source, told):
     ],
 )
 def test_fitting_values_pass(notebook, given, kept):
-    checked = check_parameters(notebook, given)
-    assert repr(checked) == repr(kept), "equal, and of the same types"
+    assert repr(check_parameters(notebook, given)) == repr(kept), "equal, and of the same types"
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
         ({"shot": [1]}, "there is no parameter 'shot'; did you mean 'shots'?"),
-        ({"zzz": 1}, "it has encoder, shots, rate"),
+        ({"zzz": 1}, "use one of encoder, shots, rate"),
         ({"seeds": 2.5}, "'seeds' got 2.5 (decimal number); its default is 3 (whole number)"),
         ({"seeds": True}, "'seeds' got True (true or false)"),
         ({"seeds": "3"}, "'seeds' got '3' (text)"),
         ({"second_order": 1}, "its default is True"),
         ({"rate": "1e-3"}, "'rate' got '1e-3' (text)"),
         ({"rate": True}, "decimal number"),
-        (
-            {"shots": 5},
-            "'shots' got 5 (whole number); its default is [0, 5] (list of whole number)",
-        ),
+        ({"shots": 5}, "'shots' got 5 (whole number); its default is [0, 5] (list)"),
         ({"shots": [5, "x"]}, "'shots' got 'x' (text)"),
-        ({"shots": {"a": 1}}, "list of whole number"),
+        ({"shots": {"a": 1}}, "(mapping)"),
         ({"pairs": [["a", 3]]}, "'pairs' got 3"),
         ({"encoder": None}, "(nothing)"),
     ],
@@ -144,30 +135,27 @@ def test_unfitting_values_are_refused_in_one_sentence(notebook, given, told):
     assert str(caught.value).startswith("01_a.ipynb: ")
 
 
-@given(
-    st.one_of(
-        st.integers(),
-        st.floats(allow_nan=False, allow_infinity=False),
-        st.booleans(),
-        st.lists(st.integers()),
-    )
-)
+LISTS = st.lists(st.integers())
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(NUMBERS | st.booleans() | st.none() | LISTS | st.lists(NUMBERS))
 def test_what_python_writes_the_command_line_reads(value):
     assert parse_value(repr(value), None) == value
 
 
-@given(st.text())
-def test_text_stays_text_where_the_default_is_text(text):
-    assert parse_value(text, "tiny") == text
+@given(LISTS)
+def test_lists_need_no_brackets_and_text_stays_text(value):
+    assert parse_value(",".join(map(str, value)), [1]) == value
+    assert parse_value(repr(value), "tiny") == repr(value)
 
 
 def test_profiles(notebook):
-    profile = {"01_a": {"seeds": 7, "rate": 0.25}, "06_b": {}}
-    assert read_profile(notebook.parent / "params/quick.yml") == profile
-    assert profile_parameters(notebook, "quick") == profile["01_a"]
-    with pytest.raises(DataError, match="no profile 'quik'; choose one of quick"):
+    assert profile_parameters(notebook, "quick") == {"seeds": 7, "rate": 0.25}
+    assert profile_parameters(notebook.with_name("02_b.ipynb"), "quick") == {}
+    with pytest.raises(DataError, match="no profile 'quik'; did you mean 'quick'"):
         profile_parameters(notebook, "quik")
-    with pytest.raises(DataError, match="no entry for '07_other'"):
+    with pytest.raises(DataError, match="no 'name: value' lines for '07_other'; add '07_other:'"):
         profile_parameters(notebook.with_name("07_other.ipynb"), "quick")
 
 
@@ -176,19 +164,18 @@ def test_profiles(notebook):
     [
         ("a: [1,\nb: 2\n", "row 3: this is not valid YAML"),
         ("- a\n", "no mapping"),
-        ("01_a: 3\n", "'01_a' is not a mapping"),
+        ("01_a: 3\n", "no 'name: value' lines for '01_a'"),
         ("01_a: {n: 1}\n01_a: {n: 2}\n", "row 2: '01_a' is written twice"),
     ],
 )
-def test_broken_profiles(tmp_path, text, told):
-    path = tmp_path / "quick.yml"
-    path.write_text(text)
+def test_broken_profiles(notebook, text, told):
+    (notebook.parent / "params/quick.yml").write_text(text)
     with pytest.raises(DataError, match=told):
-        read_profile(path)
+        profile_parameters(notebook, "quick")
 
 
 def test_missing_and_broken_notebooks(tmp_path, notebook):
-    with pytest.raises(DataError, match=r"did you mean 01_a\.ipynb"):
+    with pytest.raises(DataError, match=r"did you mean '01_a\.ipynb'"):
         default_parameters(notebook.with_name("01_aa.ipynb"))
     broken = tmp_path / "broken.ipynb"
     for text in ("not a notebook", "[]", "{}", "null", '{"cells": 3}', '{"cells": [3]}', "é"):
@@ -206,21 +193,13 @@ def test_profile_then_parameters_and_no_path_of_this_machine(notebook, tmp_path)
         assert place not in text
     copy = nbformat.read(output, as_version=4)
     printed = "".join(o.get("text", "") for c in copy.cells for o in c.get("outputs", []))
-    assert "rate 1.0 after 7 seeds in notebooks" in printed
-    assert "measurements" in printed
-    assert "from a cell" in printed
+    for words in ("rate 1.0 after 7 seeds in notebooks", "measurements", "from a cell"):
+        assert words in printed
     assert copy.metadata.papermill.input_path == "01_a.ipynb"
     assert copy.metadata.papermill.parameters["seeds"] == 7
     assert [c for c in copy.cells if {"execution", "papermill"} & set(c.metadata)] == []
     assert [p.name for p in output.parent.iterdir()] == ["01_a.ipynb"]
     nbformat.validate(copy)
-
-
-def test_a_wrong_parameter_runs_nothing(notebook, tmp_path):
-    output = tmp_path / "runs/01_a.ipynb"
-    with pytest.raises(DataError, match="did you mean 'seeds'"):
-        run_notebook(notebook, output, {"seed": 3})
-    assert not output.parent.exists()
 
 
 def test_a_failing_cell_leaves_the_older_copy_alone(tmp_path):
@@ -235,22 +214,14 @@ def test_a_failing_cell_leaves_the_older_copy_alone(tmp_path):
 
 def test_scrub_replaces_whole_components_only():
     paths = {"/home/ada": "~", "/home/ada/mutmeta": "..", "/usr": "<python>"}
-    before = {
-        "a": "/home/ada/mutmeta/x.csv and /home/ada/y, not /home/adam",
-        "b": ["https://a.org/home/ada", "see /usr/lib", "File <b>/home/ada/z</b>"],
-        "image/png": "iVBO/usr/+",
-        "n": 3,
-    }
-    assert scrub(before, paths) == {
-        "a": "../x.csv and ~/y, not /home/adam",
-        "b": ["https://a.org/home/ada", "see <python>/lib", "File <b>~/z</b>"],
-        "image/png": "iVBO/usr/+",
-        "n": 3,
-    }
+    before = ["/home/ada/mutmeta/x.csv and /home/ada/y, not /home/adam", "https://a.org/home/ada"]
+    before += ["see /usr/lib", {"text": "File <b>/home/ada/z</b>", "image/png": "iVBO/usr/+"}, 3]
+    after = ["../x.csv and ~/y, not /home/adam", "https://a.org/home/ada"]
+    after += ["see <python>/lib", {"text": "File <b>~/z</b>", "image/png": "iVBO/usr/+"}, 3]
+    assert scrub(before, paths) == after
 
 
 def test_machine_paths_know_absolute_parameters_but_never_the_root(tmp_path):
     paths = machine_paths(tmp_path / "n/a.ipynb", {"d": "/data/mine", "e": "tiny", "root": "/"})
     assert paths["/data/mine"] == "mine"
-    assert "/" not in paths
-    assert "tiny" not in json.dumps(paths)
+    assert {"/", "tiny"}.isdisjoint(paths)

@@ -3,26 +3,130 @@
 import builtins
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import pytest
-from toy_sweep import write_sweep
+from toy_sweep import MOODS, PARAMETERS, RECORD, write_notebook, write_sweep
 from typer.testing import CliRunner
 
-from mutmeta_lib.app.sweep import read_sweep
-from mutmeta_lib.app.sweep_ray import run_sweep
+from mutmeta_lib.app.sweep import Run, expand, read_sweep
+from mutmeta_lib.app.sweep_ray import Outcome, execute_run, finished, planned, run_sweep
 from mutmeta_lib.cli import app
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records.record import read_record
+from mutmeta_lib.records.record import read_record, write_record
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 COMMAND = [sys.executable, "-m", "mutmeta_lib.cli", "sweep"]
-MOODS = ["fine", "fails", "fails once", "kills its process once", "kills its kernel once"]
+MOOD = ["fine", "fails", "fails once", "kills its process once", "kills its kernel once"]
+
+
+def run_of(path: Path) -> Run:
+    (run,) = expand(read_sweep(path)[0])
+    return run
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory) -> Path:
+    """A folder with a sweep of one run that was done."""
+    folder = tmp_path_factory.mktemp("executed")
+    execute_run(run_of(write_sweep(folder, parameters={"rate": 0.25})))
+    return folder
+
+
+@pytest.fixture
+def done(executed, tmp_path) -> Run:
+    """A run that was done, in a folder of its own."""
+    return run_of(shutil.copytree(executed, tmp_path / "copy") / "sweeps/sweep.yml")
+
+
+def test_a_run_leaves_a_record_and_an_executed_copy_and_nothing_else(executed, done):
+    record, copy = read_record(done.file(".json")), done.file(".ipynb")
+    assert finished(done) == Outcome("finished", 1.0, record.hash)
+    assert record.numbers["n"]["value"] == 0.75
+    assert {p.name for p in done.folder.iterdir()} == {done.name + ".json", done.name + ".ipynb"}
+    nbformat.validate(nbformat.read(copy, as_version=4))
+    assert "0.25 3 0" in copy.read_text()
+    assert str(executed) not in copy.read_text()
+
+
+def change_number(file: Path) -> None:
+    file.write_text(file.read_text().replace("0.75", "0.99"))
+
+
+def other_question(file: Path) -> None:
+    write_record(replace(read_record(file), parameters={"rate": 0.5}), file)
+
+
+@pytest.mark.parametrize(
+    "tamper", [Path.unlink, lambda file: os.truncate(file, 300), change_number, other_question]
+)
+def test_a_record_that_does_not_read_or_answer_is_not_finished(done, tamper: Callable):
+    assert finished(done) is not None
+    tamper(done.file(".json"))
+    assert finished(done) is None
+
+
+@pytest.mark.parametrize("change", ["code", "default", "parameter", "data"])
+def test_another_question_is_another_run(done, change):
+    """The finished one stays where it is."""
+    root = done.folder.parents[1]
+    parameters = {"rate": 0.5 if change == "parameter" else 0.25}
+    path = write_sweep(root, parameters=parameters)
+    if change == "code":
+        write_notebook(done.notebook, PARAMETERS, MOODS, RECORD + "print('changed')")
+    if change == "default":
+        write_notebook(done.notebook, PARAMETERS.replace("steps = 3", "steps = 4"), MOODS, RECORD)
+    if change == "data":
+        (root / "notebooks/demo").mkdir()
+        path = write_sweep(root, parameters=parameters | {"data_dir": "./demo"})
+    ((run, outcome),) = planned(read_sweep(path)[0]).items()
+    assert outcome == Outcome("waiting")
+    assert run.name != done.name
+    assert finished(done) is not None
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        # The title, the defaults, the sweep's parameters and x = 1 come before it.
+        (["x = 1", "raise ValueError('first line\\nno luck\\n')"], "cell 4: no luck"),
+        (["x = 1"], "the notebook wrote 0 records into 'records_dir'; a run of a sweep writes one"),
+        (
+            ["from pathlib import Path; rate = 0.5", RECORD],
+            "its record is of rate = 0.5, the run asks for 0.25; "
+            "hand the notebook's parameters on to the experiment",
+        ),
+    ],
+)
+def test_a_run_that_fails_says_why_and_leaves_nothing(tmp_path, cells, told):
+    path = write_sweep(tmp_path, parameters={"rate": 0.25})
+    write_notebook(tmp_path / "notebooks/toy.ipynb", PARAMETERS, *cells)
+    run = run_of(path)
+    with pytest.raises(DataError) as caught:
+        execute_run(run)
+    assert str(caught.value) == told
+    assert list(run.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [(None, "changed after the sweep began; start the sweep again"), ("{", "not a Jupyter")],
+)
+def test_a_notebook_changed_meanwhile_is_not_run(tmp_path, text, told):
+    run = run_of(write_sweep(tmp_path))
+    write_notebook(run.notebook, PARAMETERS, RECORD)
+    if text:
+        run.notebook.write_text(text)
+    with pytest.raises(DataError, match=told):
+        execute_run(run)
 
 
 @pytest.fixture(scope="module")
@@ -52,63 +156,50 @@ def tries(folder: Path, mood: str) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-def test_what_fails_is_tried_again_then_told_and_the_others_go_on(ray, tmp_path):
-    path = write_sweep(
-        tmp_path, parameters={"scratch": str(tmp_path)}, grid={"mood": MOODS}, retries=1
-    )
-    sweep = read_sweep(path)
-    lines: list[str] = []
-    results = run_sweep(sweep, progress=lines.append)
-    outcomes = {run.varied["mood"]: outcome for run, outcome in results}
-    assert {mood: (o.state, o.attempts) for mood, o in outcomes.items()} == {
-        "fine": ("finished", 1),
-        "fails": ("failed", 2),
-        "fails once": ("finished", 2),
-        "kills its process once": ("finished", 2),
-        "kills its kernel once": ("finished", 2),
-    }
-    assert outcomes["fails"].reason() == "cell 3: no luck"
-    assert any("the process of the run died (WorkerCrashedError)" in line for line in lines)
-    assert {mood: tries(tmp_path, mood) for mood in MOODS} == dict.fromkeys(MOODS[1:], 2) | {
-        "fine": 1
-    }
-    index = json.loads((sweep.output / "sweep.index.json").read_text())
-    assert [(line["state"], line["attempts"]) for line in index["runs"]] == [
-        (outcome.state, outcome.attempts) for _, outcome in results
-    ]
-    for run, outcome in results:
-        assert run.record.exists() == run.executed.exists() == (outcome.state == "finished")
-        if outcome.state == "finished":
-            assert read_record(run.record).hash == outcome.record
-    assert not list(sweep.output.glob("*.part"))
-    assert not list(sweep.output.glob(".*.part"))
+def test_what_fails_is_tried_again_then_told_and_the_others_go_on(ray, tmp_path, capfd):
+    given = {"parameters": {"scratch": str(tmp_path)}, "grid": {"mood": MOOD}, "retries": 1}
+    sweep, _ = read_sweep(write_sweep(tmp_path, **given))
+    reports: list[tuple] = []
+    results = run_sweep(sweep, lambda *told: reports.append(told))
+    outcomes = {run.varied["mood"]: outcome for run, outcome in results.items()}
+    states = dict.fromkeys(MOOD, "finished") | {"fails": "failed"}
+    assert {mood: outcome.state for mood, outcome in outcomes.items()} == states
+    assert outcomes["fails"].error == "cell 3: no luck"
+    once_more = dict.fromkeys(MOOD, 2) | {"fine": 1}
+    assert {mood: tries(tmp_path, mood) for mood in MOOD} == once_more
+    assert reports == [("runs", ended, 5) for ended in range(5)]
+    assert capfd.readouterr().out == "", "Ray's own words about retries are kept back"
+    index = json.loads(sweep.index.read_text())
+    assert [line["state"] for line in index["runs"]] == list(states.values())
+    assert index["runs"][1]["parameters"] == {"scratch": str(tmp_path), "mood": "fails"}
+    for run, outcome in results.items():
+        left = {run.file(suffix).exists() for suffix in (".json", ".ipynb")}
+        assert left == {outcome.state == "finished"}
+    assert not list(sweep.index.parent.glob(".*"))
 
     # Once more: only what is not finished, or not whole any more, runs.
-    first = results[0][0]
-    first.record.write_text(first.record.read_text().replace("1.5", "9.9"))
-    again = {run.varied["mood"]: outcome.state for run, outcome in run_sweep(sweep)}
-    assert again == {mood: outcome.state for mood, outcome in outcomes.items()}
-    assert {mood: tries(tmp_path, mood) for mood in MOODS} == {
-        "fine": 2,
-        "fails": 4,
-        "fails once": 2,
-        "kills its process once": 2,
-        "kills its kernel once": 2,
-    }
-    assert "9.9" not in first.record.read_text()
+    first = next(iter(results)).file(".json")
+    first.write_text(first.read_text().replace("1.5", "9.9"))
+    again = {run.varied["mood"]: outcome.state for run, outcome in run_sweep(sweep).items()}
+    assert again == states
+    assert {m: tries(tmp_path, m) for m in MOOD} == once_more | {"fine": 2, "fails": 4}
+    assert "9.9" not in first.read_text()
 
 
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ({"cpus_per_run": 5000}, "cpus_per_run is 5000, but no machine has more than 2"),
-        ({"gpus_per_run": 5000}, "gpus_per_run is 5000, but no machine has more than "),
-    ],
-)
-def test_what_no_machine_has_is_refused(ray, tmp_path, content, sentence):
-    with pytest.raises(DataError) as caught:
-        run_sweep(read_sweep(write_sweep(tmp_path, **content)))
-    assert sentence in str(caught.value)
+def test_a_process_that_keeps_dying_is_told(ray, tmp_path):
+    path = write_sweep(tmp_path, retries=1)
+    write_notebook(
+        tmp_path / "notebooks/toy.ipynb", PARAMETERS, "import os; os.kill(os.getppid(), 9)"
+    )
+    (outcome,) = run_sweep(read_sweep(path)[0]).values()
+    told = "the process of the run died (WorkerCrashedError)"
+    assert outcome == Outcome("failed", error=told)
+
+
+@pytest.mark.parametrize("key", ["cpus_per_run", "gpus_per_run"])
+def test_what_no_machine_has_is_refused(ray, tmp_path, key):
+    with pytest.raises(DataError, match=f"{key} is 5000, but no machine has more than "):
+        run_sweep(read_sweep(write_sweep(tmp_path, **{key: 5000}))[0])
     assert not (tmp_path / "sweeps/runs").exists()
 
 
@@ -118,11 +209,7 @@ def test_the_command_is_quiet_and_skips_what_is_finished(tmp_path):
     done = subprocess.run(
         [*COMMAND, str(path)], capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path
     )
-    assert done.returncode == 0, done.stderr
-    told = done.stderr.splitlines()
-    assert len(told) == 2, done.stderr
-    assert told[0].startswith("1 of 2: toy-")
-    assert told[1].startswith("2 of 2: toy-")
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("finished") == 2
     assert "index of the runs: sweeps/runs/sweep.index.json" in done.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notebooks", "sweeps"]
@@ -147,14 +234,6 @@ def wait_for(condition, seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.1)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
@@ -200,18 +279,24 @@ def interrupted_sweep(folder: Path) -> tuple[int, str, Path]:
     return process.returncode, told, index
 
 
-def kernels(folder: Path) -> list[int]:
-    """Processes that work in the toy's folder: its kernels."""
+def kernels(folder: Path) -> list[str]:
+    """Processes that work in the toy's folder (its kernels), but for those that have ended."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if os.readlink(entry / "cwd") == str(folder / "notebooks"):
-                found.append(int(entry.name))
+                found += ["" for line in [entry / "status"] if "State:\tZ" not in line.read_text()]
         except OSError:
             continue  # it ended, or belongs to somebody else
-    return [pid for pid in found if alive(pid)]
+    return found
 
 
+def command(*arguments: str):
+    """The command within this process."""
+    return CliRunner().invoke(app, ["sweep", *arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
+
+
+@pytest.fixture
 def without_ray(monkeypatch) -> None:
     """Make Ray look as if it were not installed."""
     real = builtins.__import__
@@ -224,33 +309,16 @@ def without_ray(monkeypatch) -> None:
     monkeypatch.setattr(builtins, "__import__", missing)
 
 
-def command(*arguments: str):
-    """The command within this process."""
-    return CliRunner().invoke(app, ["sweep", *arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
-
-
-def test_a_missing_ray_is_one_sentence_and_starts_nothing(monkeypatch, tmp_path):
-    path = write_sweep(tmp_path)
-    without_ray(monkeypatch)
-    done = command(str(path))
-    assert done.exit_code == 2
-    assert done.stderr == (
-        'a sweep needs Ray, which is not installed; pip install "mutmeta[sweep]"\n'
-    )
-    assert not (tmp_path / "sweeps/runs").exists()
-
-
-def test_a_dry_run_lists_the_runs_and_needs_no_ray(monkeypatch, tmp_path):
+def test_a_missing_ray_is_one_sentence_and_a_dry_run_needs_none(without_ray, tmp_path):
     path = write_sweep(tmp_path, grid={"mood": ["fine", "slow"]}, seeds=[3, 4])
-    without_ray(monkeypatch)
+    done = command(str(path))
+    told = 'a sweep needs Ray, which is not installed; pip install "mutmeta[sweep]"\n'
+    assert (done.exit_code, done.stderr) == (2, told)
     done = command(str(path), "--dry-run")
     assert done.exit_code == 0, done.stderr
     rows = [line.split("│") for line in done.stdout.splitlines() if "toy-" in line]
     assert [[cell.strip() for cell in row[2:5]] for row in rows] == [
-        ["fine", "3", "waiting"],
-        ["fine", "4", "waiting"],
-        ["slow", "3", "waiting"],
-        ["slow", "4", "waiting"],
+        [mood, seed, "waiting"] for mood in ("fine", "slow") for seed in ("3", "4")
     ]
     assert not (tmp_path / "sweeps/runs").exists()
 
@@ -258,88 +326,73 @@ def test_a_dry_run_lists_the_runs_and_needs_no_ray(monkeypatch, tmp_path):
 def test_every_problem_of_the_file_is_told_and_nothing_starts(tmp_path):
     path = write_sweep(tmp_path, retries=-1, grid={"step": [1]})
     done = command(str(path))
-    assert done.exit_code == 2
+    assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         f"{path}: 'retries' is -1; write a whole number, 0 or more",
         f"{path}: grid.step: there is no parameter 'step'; did you mean 'steps'?",
         "2 problems found",
     ]
-    assert done.stdout == ""
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "a:b"])
-def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch, tmp_path, address):
-    ray = pytest.importorskip("ray")
-    path = write_sweep(tmp_path, address=address)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    began = time.monotonic()
-    done = command(str(path))
-    assert done.exit_code == 2
-    assert done.stderr == (
-        f"no Ray cluster answers at '{address}'; write host:port of its head node\n"
-    )
-    assert time.monotonic() - began < 12
 
 
 def test_a_failed_sweep_ends_with_exit_code_1(monkeypatch, tmp_path):
     from mutmeta_lib.app import sweep_ray
-    from mutmeta_lib.app.sweep_outcomes import Outcome, planned
 
     path = write_sweep(tmp_path, seeds=[0, 1])
-    (first, _), (second, _) = planned(read_sweep(path))
-    results = [
-        (first, Outcome("failed", 3, 1.0, None, 4, "no luck")),
-        (second, Outcome("finished", 1, 2.0, "abcdef")),
-    ]
-    monkeypatch.setattr(sweep_ray, "run_sweep", lambda sweep, progress: results)
+    first, second = expand(read_sweep(path)[0])
+    ends = [Outcome("failed", error="cell 4: no luck"), Outcome("finished", 2.0, "abcdef")]
+    results = dict(zip((first, second), ends, strict=True))
+    monkeypatch.setattr(sweep_ray, "run_sweep", lambda sweep, report: results)
     done = command(str(path))
-    assert done.exit_code == 1
-    assert done.stderr == f"{first.name} failed 3 times; cell 4: no luck\n"
+    assert (done.exit_code, done.stderr) == (1, f"{first.name} failed; cell 4: no luck\n")
     assert "abcdef" in done.stdout
+
+
+@pytest.fixture
+def fresh_ray(monkeypatch):
+    """Ray as if it were not started; what it is asked to start with, and an error when it is."""
+    ray = pytest.importorskip("ray")
+    asked: dict = {}
+
+    def init(**settings):
+        asked.update(settings)
+        assert Path(settings.get("_temp_dir", "/")).is_dir()
+        raise OSError("first line\nno room")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", init)
+    return asked
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1"])
+def test_a_cluster_that_does_not_answer_is_one_sentence(fresh_ray, tmp_path, address):
+    done = command(str(write_sweep(tmp_path, address=address)))
+    assert (done.exit_code, done.stderr.count("\n"), fresh_ray) == (2, 1, {})
+    assert done.stderr.startswith(f"Ray at '{address}' cannot be used (")
+    assert "; give host:port of its head node" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
         (None, "Ray on this machine cannot be used (no room); mend what it names\n"),
-        (
-            "auto",
-            "Ray at 'auto' cannot be used (no room); "
-            "start it with the same Python, Ray and RAY_AUTH_MODE, or mend the address\n",
-        ),
+        ("auto", "Ray at 'auto' cannot be used (no room); give host:port of its head node"),
     ],
 )
-def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch, tmp_path, address, sentence):
-    ray = pytest.importorskip("ray")
-
-    def init(**settings):
-        raise OSError("first line\nno room")
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(ray, "init", init)
+def test_a_ray_that_does_not_start_is_one_sentence(fresh_ray, tmp_path, address, sentence):
     done = command(str(write_sweep(tmp_path, address=address)))
-    assert (done.exit_code, done.stderr) == (2, sentence)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
 
 
-def test_ray_here_is_private_and_quiet_and_cleans_up(monkeypatch, tmp_path):
+def test_ray_here_is_private_and_quiet_and_cleans_up(fresh_ray, tmp_path):
     """No dashboard, no address but this machine's own, nothing reported, no folder left."""
-    ray = pytest.importorskip("ray")
-    asked: dict = {}
-
-    def init(**settings):
-        asked.update(settings)
-        assert Path(settings["_temp_dir"]).is_dir()
-        raise RuntimeError("enough")
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(ray, "init", init)
-    assert command(str(write_sweep(tmp_path))).exit_code == 2
-    folder = Path(asked["_temp_dir"])
+    assert command(str(write_sweep(tmp_path, retries=3))).exit_code == 2
+    folder = Path(fresh_ray["_temp_dir"])
     assert not folder.exists()
     assert not folder.is_relative_to(Path(__file__).resolve().parents[2])
-    assert (asked["address"], asked["_node_ip_address"]) == ("local", "127.0.0.1")
-    assert asked["include_dashboard"] is asked["log_to_driver"] is False
+    assert (fresh_ray["address"], fresh_ray["_node_ip_address"]) == ("local", "127.0.0.1")
+    assert fresh_ray["include_dashboard"] is fresh_ray["log_to_driver"] is False
+    assert fresh_ray["_system_config"] == {"task_oom_retries": 3}, "or it would try for ever"
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
