@@ -230,9 +230,7 @@ def evaluate_command(
     encoding: Encoding = "separator",
     methods: option(
         str,
-        "Names, separated by commas, out of maml, multitask, finetune, anil, boil, reptile, "
-        "metasgd, r2d2, deepkernel, ridge, gp, onehot, blosum, mean, and, for encoders with a "
-        "language-model head, zero_shot and zero_shot_wt.",
+        "Names, separated by commas; a name that is none is answered with the list.",
     ) = "maml,multitask,finetune,ridge",
     shots: option(str, "Support sizes, separated by commas.") = "0,1,5,10",
     seeds: option(int, "Repetitions with new draws.", min=1) = 2,
@@ -255,31 +253,47 @@ def evaluate_command(
 
     The defaults are a demonstration of a few minutes, not evidence; raise them for that.
     """
-    asked = {name: value for name, value in locals().items() if name not in ("metric", "output")}
     names = [name.strip() for name in methods.split(",")]
-    asked |= {"methods": names, "shots": console.whole_numbers(shots, "--shots")}
-    asked |= {"n_folds": asked.pop("folds"), "max_query": max_query or None, "profile": "own"}
+    sizes = console.whole_numbers(shots, "--shots")
 
+    from mutmeta_lib.learn.methods import METHODS
     from mutmeta_lib.records.drafts import check_writable
-    from mutmeta_lib.records.record import write_record
-    from mutmeta_lib.study.few_shot import ALL_METHODS, REPORTED, few_shot_experiment
+    from mutmeta_lib.reproduction.reports import by_scan
+    from mutmeta_lib.study.run import Where, recorded
+    from mutmeta_lib.study.study import Study, grid
 
-    console.check_known([metric], REPORTED, "metric")
-    console.check_known(names, ALL_METHODS, "method")
+    console.check_known([metric], ("spearman", "ndcg", "relative_mse"), "metric")
+    console.check_known(names, tuple(METHODS), "method")
     console.check_device(device)
     folders = [folder for folder in (checkpoint_dir, cache_dir, log_dir) if folder]
     for path in ([output] if output else []) + [Path(folder, "x") for folder in folders]:
         check_writable(path)
-    record = few_shot_experiment(**asked)
-    if output is not None:
-        write_record(record, output)
+    study = Study(
+        data_dir=data_dir,
+        reads=grid(encoder=encoder, encoding=encoding, depth="all"),
+        methods=names,
+        shots=sizes,
+        decided_at=max(sizes) if max(sizes) > 1 else 10,  # one label scales nothing
+        seeds=seeds,
+        n_folds=folds,
+        meta_steps=meta_steps,
+        tasks_per_step=4,
+        query=16,
+        inner_lr=0.01,
+        meta_lr=1e-3,
+        first_order=first_order,
+        labels="measured",
+        per_protein=per_protein,
+        max_query=max_query,
+    )
+    where = Where(device, workers, checkpoint_dir, cache_dir, log_dir)
+    record, _ = recorded("few_shot", study, path=output, tables=by_scan, profile="own", where=where)
     summary = record.table("summary").query("metric == @metric")
     cells = {
         (row.method, row.shots): f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}]"
         for row in summary.itertuples()
         if row.mean == row.mean
     }
-    sizes = sorted(summary["shots"].unique())
     console.print_table(
         ["method", *["1 shot" if size == 1 else f"{size} shots" for size in sizes]],
         [[name, *[cells.get((name, size), "not defined") for size in sizes]] for name in names],

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from mutmeta_lib.app import experiments
-from mutmeta_lib.records.record import Record
+from mutmeta_lib.study.run import run as run_studies
+from mutmeta_lib.study.study import Study, grid
 
 CLOCKED = {"clock", "seconds"}
 """Tables that hold times in columns of other names."""
@@ -27,25 +28,81 @@ IDS = (
 )
 OUTER = {"meta_steps": 2, "tasks_per_step": 2, "support": 4, "query": 4, "inner_steps": 1}
 TRANSFER = {**OUTER, "per_protein": 1, "cap": 40, "n_folds": 3, "seeds": 1, "pool": 10,
-            "shots": (0, 10), "adapt_steps": 2, "validate_every": 1}  # fmt: skip
+            "shots": (0, 10), "adapt_steps": 2, "validate_every": 1, "solved_steps": 2}  # fmt: skip
+WHOLE = {"ids": IDS, **OUTER, "seeds": 1, "n_folds": 3, "inner_lr": 0.01, "meta_lr": 1e-3,
+         "adapt_steps": 2, "labels": "measured", "reads": grid(depth="all")}  # fmt: skip
+CORE = ("maml", "multitask", "finetune", "maml_1", "ridge", "onehot", "r2d2", "fomaml")
+DEPTHS = grid(depth=["raw head", "head", "last-1"], max_tokens=32)
+RATES = ((0.03, 5e-4), (0.01, 1e-4))
 STUDIES = {
-    "few_shot": {"ids": IDS, **OUTER, "seeds": 1, "shots": (0, 5), "max_query": 12,
-                 "adapt_steps": 2, "first_order": True, "folds": (0, 1)},
-    "transfer": {**TRANSFER, "decided_at": 10, "regimes": ("related", "proteins"),
-                 "closed_steps": 2, "family": ("r2d2", "fomaml"),
-                 "methods": ("maml", "multitask", "finetune", "ridge", "onehot")},
-    "transfer_encodings": {**TRANSFER, "pairs": (("separator", "sites"), ("mutant", "sites")),
-                           "methods": ("maml", "finetune", "ridge")},
-    "transfer_depth": {**TRANSFER, "max_tokens": 32, "depths": ("raw head", "head"),
-                       "methods": ("fomaml", "finetune"), "tuning_assays": 1},
-    "timing": {"ids": IDS, **OUTER, "sizes": (5, 10), "seeds": 1, "adapt_steps": 2, "epochs": 1,
-               "max_query": 12},
-    "swap": {**OUTER, "per_protein": 2, "test_ids": ("GB1_NISTHAL2019_on_WT",), "test_cap": 40,
-             "swaps": ("same", "noise 0.3"), "shots": (0, 10), "seeds": 1, "adapt_steps": 2,
-             "tuning_tasks": 2},
-    "held_out": {"per_protein": 1, "encodings": ("mutant", "separator"), "poolings": ("sites",),
-                 "seeds": 1, "mlp_steps": 2},
-    "meta_training": {"ids": IDS, **OUTER},
+    "few_shot": [
+        Study(
+            **WHOLE,
+            shots=(0, 5),
+            decided_at=5,
+            max_query=12,
+            first_order=True,
+            folds=(0, 1),
+            methods=(*CORE[:3], "ridge", "gp", "blosum", "mean"),
+        )
+    ],
+    "transfer": [
+        Study(**TRANSFER, regime=regime, held_out=("solubility",), methods=CORE, by_error=CORE[:3])
+        for regime in ("proteins", "properties", "related")
+    ],
+    "transfer_encodings": [
+        Study(
+            **TRANSFER,
+            reads=grid(encoding=["separator", "mutant"]),
+            methods=("maml", "finetune", "ridge"),
+        )
+    ],
+    "transfer_depth": [
+        Study(
+            **TRANSFER,
+            reads=DEPTHS,
+            outer_rates=RATES,
+            tuning_assays=1,
+            methods=("fomaml", "finetune"),
+            by_error=("fomaml",),
+        )
+    ],
+    "timing": [
+        Study(
+            **WHOLE,
+            folds=(0,),
+            shots=(5, 10),
+            epochs=1,
+            max_query=12,
+            methods=("maml", "maml_fixed", "finetune_epochs"),
+        )
+    ],
+    "swap": [
+        Study(
+            **(TRANSFER | {"per_protein": 2}),
+            regime="around",
+            share=0.25,
+            test_ids=("GB1_NISTHAL2019_on_WT",),
+            methods=("maml", "ridge"),
+            reads=grid(swap=["same", "noise 0.3"]),
+        )
+    ],
+    "held_out": [
+        Study(
+            per_protein=1,
+            seeds=1,
+            regime=regime,
+            methods=("ridge", "mlp"),
+            adapt_steps=2,
+            reads=grid(encoding=["mutant", "separator"]),
+        )
+        for regime in ("variants", "sites")
+    ],
+    "meta_training": [
+        Study(**WHOLE, shots=(), folds=(0,), methods=("maml", "fomaml", "multitask"))
+    ],
+}
+EXPERIMENTS = {
     "encodings": {"ids": IDS[:3], "encodings": ("separator", "mutant"), "poolings": ("sites",),
                   "seeds": 1, "steps": 2, "batch_size": 4, "max_test": 15},
     "speed": {**OUTER, "per_protein": 1, "labels": (5, 10), "horizon": 3, "n_folds": 3,
@@ -60,20 +117,31 @@ STUDIES = {
 }  # fmt: skip
 
 
-def run(name: str) -> Record:
-    """Run one of `STUDIES`."""
-    return experiments.EXPERIMENTS[name](**STUDIES[name], profile="quick")
+def run(name: str) -> dict[str, pd.DataFrame]:
+    """The tables of one of `STUDIES` or of `EXPERIMENTS`."""
+    if name in STUDIES:
+        found = run_studies(*STUDIES[name], progress=len)
+        tables = {"results": found.rows, "choices": found.choices, "history": found.history}
+        return {key: varied(table).round(5) for key, table in tables.items() if len(table)}
+    record = experiments.EXPERIMENTS[name](**EXPERIMENTS[name], profile="quick")
+    return {table: record.table(table) for table in record.tables}
 
 
-def timeless(record: Record) -> dict[str, pd.DataFrame]:
-    """The tables of a record without what depends on the clock."""
-    tables = {}
-    for name in sorted(set(record.tables) - CLOCKED):
-        table = record.table(name)
+def timeless(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The tables without what depends on the clock."""
+    kept = {}
+    for name in sorted(set(tables) - CLOCKED):
+        table = tables[name]
         timed = table.astype(str).apply(lambda column: column.str.contains("second")).any(axis=1)
         columns = [column for column in table if "second" not in column]
-        tables[name] = table.loc[~timed, columns].reset_index(drop=True)
-    return tables
+        kept[name] = table.loc[~timed, columns].reset_index(drop=True)
+    return kept
+
+
+def varied(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without columns that say one thing, or what the assay says already."""
+    told = ("protein", "role", "cluster", "n_query", "mae", "relative_mse")
+    return table[[c for c in table if c not in told and table[c].astype(str).nunique() > 1]]
 
 
 def golden(name: str) -> dict[str, pd.DataFrame]:
@@ -122,6 +190,6 @@ def differences(found: pd.DataFrame, wanted: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or STUDIES:
+    for chosen in sys.argv[1:] or [*STUDIES, *EXPERIMENTS]:
         write(chosen)
         print(chosen)

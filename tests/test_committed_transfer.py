@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from mutmeta_lib.app.experiments import EXPERIMENTS
 from mutmeta_lib.app.notebooks import default_parameters, profile_parameters
 from mutmeta_lib.data.selections import read_selection
 from mutmeta_lib.records.record import read_record
@@ -33,7 +32,6 @@ def encodings():
 
 
 def test_a_record_is_whole_and_of_the_listed_assays(record):
-    assert record.experiment in EXPERIMENTS
     assert record.profile == "full"
     assert set(record.data) == set(read_selection("sound")["id"])
     assert re.fullmatch(r"[0-9a-f]{7,40}", record.environment["commit"]), "a clean commit"

@@ -5,7 +5,7 @@ Features come as a function of rows, so the same ridge serves embeddings and one
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from sklearn.linear_model import RidgeCV
 from mutmeta_lib.data.variants import AMINO_ACIDS, apply_variant
 from mutmeta_lib.models.embeddings import cached_embeddings, embed
 from mutmeta_lib.models.encoders import Encoder
-from mutmeta_lib.tasks.tasks import EncodedAssay, Examples
+from mutmeta_lib.tasks.tasks import Examples, encode_assay
 
 Features = Callable[[Examples], np.ndarray]
 """Examples -> feature matrix, ``(n, d)``."""
@@ -30,24 +30,33 @@ RIDGE_PENALTIES = np.logspace(-2, 4, 13)
 
 def embedding_features(
     encoder: Encoder,
-    assays: Sequence[EncodedAssay],
+    encoding: str,
     pooling: str,
+    *,
     device: str = "cpu",
     cache_dir: str | None = None,
 ) -> Features:
-    """Embed whole assays once, or read them from ``cache_dir``, and look rows up.
+    """Embed whole assays when they are first asked for, once each, and look rows up.
 
     Features are standardised with the mean and standard deviation over all variants of the assay:
     their sequences are known before anything is measured, labels are not touched.
     """
+    tables: dict[str, np.ndarray] = {}
 
-    def table(assay: EncodedAssay) -> np.ndarray:
-        if cache_dir is None:
-            return embed(encoder, assay.tokens, pooling, device=device)
-        return cached_embeddings(encoder, assay.tokens, pooling, cache_dir, device=device)
+    def features(examples: Examples) -> np.ndarray:
+        assay = examples.assay.assay
+        if assay.id not in tables:
+            encoded = encode_assay(assay, encoding, encoder.vocabulary, encoder.max_tokens)
+            if cache_dir is None:
+                table = embed(encoder, encoded.tokens, pooling, device=device)
+            else:
+                table = cached_embeddings(
+                    encoder, encoded.tokens, pooling, cache_dir, device=device
+                )
+            tables[assay.id] = _standardise(table)
+        return tables[assay.id][examples.rows]
 
-    tables: Mapping[str, np.ndarray] = {a.assay.id: _standardise(table(a)) for a in assays}
-    return lambda examples: tables[examples.assay.assay.id][examples.rows]
+    return features
 
 
 def _standardise(table: np.ndarray) -> np.ndarray:

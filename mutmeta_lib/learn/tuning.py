@@ -1,71 +1,63 @@
-"""Choosing a method's optimiser and rate on meta-validation tasks, never on test tasks."""
+"""Choosing a method's optimiser and rate on meta-validation tasks, never on test tasks.
+
+Every gradient method chooses from one grid, on the same draws, with the steps it will be tested at.
+"""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from mutmeta_lib.learn.methods import Method, divergences
-from mutmeta_lib.seeds import stable_seed
-from mutmeta_lib.tasks.metrics import spearman
-from mutmeta_lib.tasks.tasks import EncodedAssay, draw_task, task_generator
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn.methods import Method, Rate, divergences
+from mutmeta_lib.tasks.metrics import relative_mse, spearman
+from mutmeta_lib.tasks.tasks import Task
 
-Rate = tuple[str, float]
-"""Optimiser (``sgd`` or ``adam``) and learning rate."""
-
-
-def mean_spearman(
-    method: Method, assays: Sequence[EncodedAssay], shots: Sequence[int], seed: int, max_query: int
-) -> float:
-    """Mean query Spearman correlation over assays and numbers of shots, one draw per assay."""
-    values = []
-    for assay in assays:
-        for k in shots:
-            rng = task_generator(stable_seed("tuning", seed), assay.assay.id)
-            task = draw_task(assay, k, rng, pool=max(shots), max_query=max_query)
-            generator = torch.Generator().manual_seed(stable_seed("tuning", seed, k))
-            state = method.adapt(task.support, generator)
-            values.append(spearman(method.predict(state, task.query), task.query.scores))
-    return float(np.mean(values))
+GRID: tuple[Rate, ...] = (
+    ("sgd", 0.003),
+    ("sgd", 0.01),
+    ("sgd", 0.03),
+    ("sgd", 0.1),
+    ("adam", 1e-3),
+    ("adam", 3e-3),
+    ("adam", 1e-2),
+)
+"""What every gradient method chooses from; SGD is MAML's inner loop."""
 
 
-def choose_rate(
-    build: Callable[[Rate], Method],
-    candidates: Sequence[Rate],
-    assays: Sequence[EncodedAssay],
-    *,
-    shots: Sequence[int],
-    seed: int,
-    max_query: int,
-    max_assays: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Rate, list[dict]]:
-    """The candidate with the best mean Spearman on meta-validation assays.
+def grid_scores(
+    build: Callable[[Rate], Method], tasks: Sequence[Task], grid: Sequence[Rate] = GRID
+) -> list[dict]:
+    """Mean Spearman and geometric mean of the relative error of each rate over the tasks.
 
-    Args:
-        build: makes the method from a candidate.
-        candidates: the grid; every method is given one of the same size.
-        assays: meta-validation assays; ``max_assays`` of them, spread evenly, are used.
-        shots: numbers of labels to average over.
-        seed: of the draws.
-        max_query: query rows per task.
-        max_assays: assays used, to bound the cost.
-        progress: called with ``(done, total)`` after each candidate.
-
-    Returns:
-        The choice (first of equals) and one row per candidate with its score and
-        how many of its adaptations diverged.
+    Raises:
+        DataError: there is no task to choose on.
 
     """
-    picks = np.linspace(0, len(assays) - 1, min(max_assays, len(assays))).round().astype(int)
-    chosen = [assays[index] for index in picks]
+    if not tasks:
+        raise DataError(
+            "no meta-validation assay is large enough to choose a rate on",
+            "add assays, or ask for fewer labels",
+        )
     rows = []
-    for optimiser, lr in candidates:
+    for optimiser, lr in grid:
+        method = build((optimiser, lr))
         with divergences() as diverged:
-            score = mean_spearman(build((optimiser, lr)), chosen, shots, seed, max_query)
-        row = {"optimiser": optimiser, "lr": lr, "validation_spearman": score}
-        rows.append({**row, "diverged": len(diverged)})
-        if progress:
-            progress(len(rows), len(candidates))
-    best = max(range(len(rows)), key=lambda index: rows[index]["validation_spearman"])
-    return tuple(candidates[best]), rows
+            ranks, errors = zip(*(_scores(method, task) for task in tasks), strict=True)
+        row = {"optimiser": optimiser, "lr": lr, "spearman": float(np.mean(ranks))}
+        row |= {"error": float(np.exp(np.mean(np.log(errors)))), "diverged": len(diverged)}
+        rows.append(row)
+    return rows
+
+
+def _scores(method: Method, task: Task) -> tuple[float, float]:
+    labels = method.predict(method.adapt(task.support, torch.Generator()), task.query)
+    predicted = task.label_scale.to_scores(labels)
+    return spearman(predicted, task.query.scores), relative_mse(predicted, task.query.scores)
+
+
+def best_rate(rows: Sequence[dict], by: str = "spearman") -> Rate:
+    """The rate with the highest mean Spearman, or the lowest ``error``; the first of equals."""
+    sign = {"spearman": 1, "error": -1}[by]
+    best = max(rows, key=lambda row: sign * row[by])
+    return best["optimiser"], best["lr"]

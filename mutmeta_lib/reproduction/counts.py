@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import format_variant
 from mutmeta_lib.reproduction.released import FATES, Written, release_text, undo
-from mutmeta_lib.study.bootstrap import bootstrap_mean
+from mutmeta_lib.study.estimates import bootstrap_mean
 
 INITIAL = "combined_ddG"
 """The data set of the initial fit: the repository's helper script joins its two parts."""

@@ -22,7 +22,7 @@ from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.models.predictor import Params
 from mutmeta_lib.records.record import Record, number, recorded_parameters
 from mutmeta_lib.reproduction.pairs import Pair, load_pairs, neighbours
-from mutmeta_lib.study.evaluate import MIN_QUERY, few_shot
+from mutmeta_lib.study.evaluate import MIN_QUERY, evaluate
 from mutmeta_lib.study.frozen_heads import (
     descend,
     freeze_assays,
@@ -128,7 +128,7 @@ def protocols_experiment(
                 if usable:
                     methods = pair_methods(way, frozen, pool, tuned, adapt_steps, source_steps)
                     with divergences() as diverged:
-                        made = few_shot(
+                        made = evaluate(
                             methods, [frozen.assays[way.b.id]], shots=usable, seeds=[seed]
                         )
                     made = made[["method", "assay", "seed", "shots", "n_query", "spearman"]]
@@ -222,7 +222,7 @@ def pair_methods(
         moved = descend(pool.predictor, start, of_a, LEARNING_A, source_steps)
         starts[f"{name}_a"] = moved, rate
     made = [
-        GradientMethod(name, pool.predictor, start, *rate, steps)
+        GradientMethod(name, pool.predictor, start, rate, steps)
         for name, (start, rate) in starts.items()
     ]
     made.append(Ridge("ridge", frozen.features))

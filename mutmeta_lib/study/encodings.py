@@ -17,8 +17,8 @@ from joblib import Parallel, delayed, parallel_config
 
 from mutmeta_lib.models.predictor import Params, Predictor, predict
 from mutmeta_lib.records.record import Record, recorded_parameters
-from mutmeta_lib.study.evaluate import compare, summarise
-from mutmeta_lib.study.intervals import row_number
+from mutmeta_lib.study.estimates import contrast, estimate, named
+from mutmeta_lib.study.evaluate import hold_out_task
 from mutmeta_lib.study.setting import (
     describe_encoder,
     initial_params,
@@ -27,7 +27,7 @@ from mutmeta_lib.study.setting import (
     make_record,
 )
 from mutmeta_lib.tasks.metrics import spearman
-from mutmeta_lib.tasks.tasks import EncodedAssay, Task, encode_assay, make_task, task_generator
+from mutmeta_lib.tasks.tasks import Task, encode_assay
 
 HOLD_OUTS = ("variants", "sites")
 
@@ -126,7 +126,7 @@ def encoding_experiment(
             rows += found
             say(f"{encoding}, {pooling} pooling, seed {seed}: done")
     results = pd.DataFrame(rows)
-    summary, differences = _report(results, encodings)
+    summary, differences = _report(results)
     return make_record(
         "encodings",
         profile,
@@ -135,7 +135,8 @@ def encoding_experiment(
         encoder=described,
         device=device,
         seconds={"total": time.perf_counter() - began},
-        numbers=_numbers(summary, differences),
+        numbers=named(summary, "{encoding}_{pooling}_{hold_out}")
+        | named(differences, "separator_minus_{encoding}_{pooling}_{hold_out}"),
         tables={"results": results.round(5), "summary": summary, "differences": differences},
     )
 
@@ -151,32 +152,6 @@ def _score(predictor: Predictor, params: Params, task: Task) -> dict:
         "n_test": len(task.query),
         "spearman": spearman(predicted, task.query.scores),
     }
-
-
-def hold_out_task(
-    assay: EncodedAssay, hold_out: str, fraction: float, seed: int, max_test: int | None = None
-) -> Task:
-    """Training rows as support, held-out rows as query; label scaling sees training rows only.
-
-    Raises:
-        ValueError: unknown way of holding out.
-
-    """
-    rng = task_generator(seed, assay.assay.id)
-    if hold_out == "variants":
-        order = rng.permutation(len(assay))
-        n_test = max(2, round(fraction * len(assay)))
-        test, train = order[:n_test], order[n_test:]
-    elif hold_out == "sites":
-        # A multiple mutant is held out as soon as one of its sites is.
-        variants = assay.assay.variants
-        sites = sorted({s.position for variant in variants for s in variant})
-        chosen = set(rng.permutation(sites)[: max(1, round(fraction * len(sites)))].tolist())
-        hit = np.array([any(s.position in chosen for s in variant) for variant in variants])
-        test, train = rng.permutation(np.nonzero(hit)[0]), rng.permutation(np.nonzero(~hit)[0])
-    else:
-        raise ValueError(f"unknown hold-out {hold_out!r}; choose from {HOLD_OUTS}")
-    return make_task(assay, train, test if max_test is None else test[:max_test])
 
 
 def train_jointly(
@@ -203,28 +178,11 @@ def train_jointly(
     return {name: value.detach() for name, value in tuned.items()}
 
 
-def _report(results: pd.DataFrame, encodings: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _report(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Mean Spearman per cell, and separator minus each other encoding, paired by assay."""
-    summaries, differences = [], []
-    for (pooling, hold_out), cell in results.groupby(["pooling", "hold_out"]):
-        # The evaluation functions compare "methods" at "shots"; an encoding is one, at no shots.
-        table = cell.assign(method=cell["encoding"], shots=0)
-        where = {"pooling": pooling, "hold_out": hold_out}
-        summaries.append(summarise(table, "spearman").assign(**where))
-        for other in encodings:
-            if "separator" in encodings and other != "separator":
-                paired = compare(table, "spearman", "separator", other)
-                differences.append(paired.assign(encoding=other, **where))
-    summary = pd.concat(summaries, ignore_index=True).rename(columns={"method": "encoding"})
-    paired_table = pd.concat(differences, ignore_index=True) if differences else pd.DataFrame()
-    return summary.drop(columns="shots"), paired_table
-
-
-def _numbers(summary: pd.DataFrame, differences: pd.DataFrame) -> dict[str, dict]:
-    """Named numbers that a page may print."""
-    named = {}
-    for prefix, table in (("", summary), ("separator_minus_", differences)):
-        for row in table.to_dict("records"):
-            name = f"{prefix}{row['encoding']}_{row['pooling']}_{row['hold_out']}"
-            named[name] = row_number(row)
-    return named
+    by = ("pooling", "hold_out")
+    summary = estimate(results, "spearman", by=("encoding", *by), over="assay")
+    if "separator" not in set(results["encoding"]):
+        return summary, pd.DataFrame()
+    paired = contrast(results, "spearman", "encoding", "separator", by=by, over="assay")
+    return summary, paired.assign(encoding=paired["baseline"])

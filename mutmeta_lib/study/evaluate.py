@@ -1,38 +1,30 @@
 """Few-shot evaluation: every method adapts to the same supports and predicts the same queries.
 
-``few_shot`` measures and returns tidy rows; ``summarise`` and ``compare`` (from ``summaries``)
-turn them into means with intervals. None of them knows which method it holds.
+None of this knows which method it holds. Estimates of the rows are in ``estimates``.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn.methods import Method
 from mutmeta_lib.seeds import stable_seed
-from mutmeta_lib.study.summaries import compare, summarise
 from mutmeta_lib.tasks.label_prior import Priors, prior_for
 from mutmeta_lib.tasks.metrics import METRICS
-from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, task_generator
-
-if TYPE_CHECKING:
-    from mutmeta_lib.learn.methods import Method
-
-__all__ = ["compare", "few_shot", "summarise"]
+from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, make_task, task_generator
 
 MIN_QUERY = 10
 """Fewest variants an assay must have left to predict."""
 
 
-def few_shot(
+def evaluate(
     methods: Mapping[str, Method],
     assays: Sequence[EncodedAssay],
     *,
@@ -50,11 +42,9 @@ def few_shot(
     method and shots, so that no result depends on which others were asked for. Query labels are
     withheld from ``predict``: they are NaN there.
 
-    Errors are in the assay's own units (predictions go back through the support's label scale);
-    where the support identifies no scale (fewer than two shots, or equal labels, and no prior)
-    ``mse``, ``mae`` and ``relative_mse`` are NaN. So they are for a method trained on a ranking
-    loss (``Predictor.objective``), whose predictions have no scale. Seconds are wall-clock, with
-    the device synchronised.
+    Errors are in the assay's own units; where the support identifies no scale (fewer than two
+    shots, or equal labels, and no prior), or the method was trained on a ranking loss, ``mse``,
+    ``mae`` and ``relative_mse`` are NaN. Seconds are wall-clock, with the device synchronised.
 
     Args:
         methods: name -> method; the name goes into the table.
@@ -63,8 +53,8 @@ def few_shot(
         seeds: one draw of support and query per seed and assay.
         max_query: query variants per task; all when None.
         pool: variants reserved for supports; the largest number of shots when None.
-        priors: label priors of meta-training assays (``label_prior.learn_label_priors``), applied
-            to the assays whose property and units they know; by default none.
+        priors: label priors of meta-training assays, applied to the assays whose property and
+            units they know; by default none.
         progress: called with ``(done, total)`` after each row.
 
     Returns:
@@ -84,14 +74,8 @@ def few_shot(
         rng = task_generator(seed, assay.assay.id)
         prior = prior_for(priors, assay.assay)
         task = draw_task(assay, k, rng, pool=pool, max_query=max_query, prior=prior)
-        if np.ptp(task.query.scores) == 0:
-            raise DataError(
-                f"the query scores of assay {assay.assay.id} (seed {seed}) are all equal, "
-                "there is nothing to rank",
-                "leave the assay out or allow more query variants",
-            )
         for name, method in methods.items():
-            rows.append(_measure(name, method, task, seed))
+            rows.append(score(name, method, task, seed))
             if progress:
                 progress(len(rows), total)
     return pd.DataFrame(rows)
@@ -113,9 +97,15 @@ def check_assays(assays: Sequence[EncodedAssay], pool: int) -> None:
             )
 
 
-def _measure(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]:
-    """One row of the table."""
+def score(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]:
+    """Adapt and score one method on one task: a row of `evaluate`."""
     assay, shots = task.query.assay.assay, len(task.support)
+    if np.ptp(task.query.scores) == 0:
+        raise DataError(
+            f"the query scores of assay {assay.id} (seed {seed}) are all equal, "
+            "there is nothing to rank",
+            "leave the assay out or allow more query variants",
+        )
     generator = torch.Generator().manual_seed(stable_seed("adapt", seed, assay.id, name, shots))
     state, seconds_adapt = _timed(method.adapt, task.support, generator)
     hidden = replace(task.query, labels=torch.full_like(task.query.labels, float("nan")))
@@ -163,3 +153,27 @@ def _synchronise() -> None:
     # Work on a GPU is queued; without this the clock would stop before it is done.
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
+
+
+def hold_out_task(
+    assay: EncodedAssay, hold_out: str, share: float, seed: int, max_query: int | None = None
+) -> Task:
+    """Most rows of an assay as support, held-out rows as query; labels are scaled by the former.
+
+    ``variants`` holds out a share of the rows, ``sites`` one of the mutated sites with all their
+    variants; a multiple mutant is held out as soon as one of its sites is.
+    """
+    rng = task_generator(seed, assay.assay.id)
+    if hold_out == "variants":
+        order = rng.permutation(len(assay))
+        n_test = max(2, round(share * len(assay)))
+        test, train = order[:n_test], order[n_test:]
+    elif hold_out == "sites":
+        variants = assay.assay.variants
+        sites = sorted({s.position for variant in variants for s in variant})
+        chosen = set(rng.permutation(sites)[: max(1, round(share * len(sites)))].tolist())
+        hit = np.array([any(s.position in chosen for s in variant) for variant in variants])
+        test, train = rng.permutation(np.nonzero(hit)[0]), rng.permutation(np.nonzero(~hit)[0])
+    else:
+        raise ValueError(f"unknown hold-out {hold_out!r}; choose variants or sites")
+    return make_task(assay, train, test if max_query is None else test[:max_query])

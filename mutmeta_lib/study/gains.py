@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.study.bootstrap import bootstrap_mean
+from mutmeta_lib.study.estimates import bootstrap_mean
 
 
 def paired_gain(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mutmeta_lib.records.record import number
-from mutmeta_lib.study.bootstrap import bootstrap_mean
+from mutmeta_lib.study.estimates import bootstrap_mean
 
 
 def interval_row(values: pd.Series, clusters: pd.Series) -> dict[str, float]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mutmeta_lib.records.record import number
-from mutmeta_lib.study.bootstrap import bootstrap_mean, bootstrap_ratio
+from mutmeta_lib.study.estimates import bootstrap_mean, bootstrap_ratio
 from mutmeta_lib.study.intervals import mean_number
 
 ARMS = ("maml", "multitask")

@@ -83,6 +83,7 @@ def layered_assays(
     start: int,
     *,
     cache_dir: str | None = None,
+    device: str = "cpu",
 ) -> Vectors:
     """The assays for a predictor whose encoder learns from layer ``start`` on; 0 is all of it.
 
@@ -91,7 +92,7 @@ def layered_assays(
     encoder = predictor.encoder
     kept = [encode_assay(a, encoding, encoder.vocabulary, encoder.max_tokens) for a in assays]
     if start:
-        predictor, kept = freeze(predictor, kept, start, cache_dir=cache_dir)
+        predictor, kept = freeze(predictor, kept, start, cache_dir=cache_dir, device=device)
     by_id = {item.assay.id: item for item in kept}
     return Vectors(predictor, by_id, _learned(by_id, labels), {}, cache_dir)
 

@@ -1,19 +1,19 @@
 """The command line, as a process and in one: what it prints, and how it fails."""
 
-import inspect
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
 from mutmeta_lib.cli import app
-from mutmeta_lib.records.record import Record, number, read_record
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 HEAVY = "torch pandas numpy scipy transformers papermill nbformat ray matplotlib joblib"
@@ -52,12 +52,6 @@ def test_help_imports_nothing_heavy(command):
     assert [name for name in HEAVY.split() if f"'{name}'" in loaded] == []
     commands = {"data", "encode", "run", "sweep", "train", "evaluate"}
     assert command or commands <= set(printed.split())
-
-
-def test_the_help_of_evaluate_names_every_method():
-    from mutmeta_lib.learn.methods import METHODS
-
-    assert set(METHODS) <= set(re.findall(r"\w+", inside("evaluate", "--help").output))
 
 
 def test_encode_prints_the_tokens_as_the_model_sees_them():
@@ -276,13 +270,12 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(arguments, not
 
 
 def test_evaluate_prints_methods_side_by_side_and_writes_the_record(monkeypatch, tmp_path):
-    import mutmeta_lib.study.few_shot as few_shot
+    from mutmeta_lib.study import run
 
-    asked = {}
-    real = few_shot.few_shot_experiment
+    asked = []
 
-    def experiment(**parameters) -> Record:
-        asked.update(parameters)
+    def recorded(name, study, **more):
+        asked.append(study)
         columns = ["method", "shots", "mean", "low", "high", "n_assays", "metric"]
         rows = [
             ["maml", 0, 0.123, 0.0512, 0.21, 7, "spearman"],
@@ -291,21 +284,10 @@ def test_evaluate_prints_methods_side_by_side_and_writes_the_record(monkeypatch,
             ["ridge", 1, 0.41, 0.30, 0.50, 7, "spearman"],
             ["ridge", 1, 0.99, 0.98, 1.0, 7, "ndcg"],
         ]
-        return Record(
-            experiment="few_shot",
-            profile="own",
-            parameters={},
-            data={"a": "0" * 64},
-            encoder={"name": "tiny", "sha256": "ab"},
-            environment={},
-            seconds={},
-            peak_memory_mb=1.0,
-            created="2026-11-23T10:00:00+00:00",
-            numbers={"n": number(1)},
-            tables={"summary": {"columns": columns, "rows": rows}},
-        )
+        asked.append(more["path"])
+        return SimpleNamespace(table=lambda name: pd.DataFrame(rows, columns=columns)), False
 
-    monkeypatch.setattr(few_shot, "few_shot_experiment", experiment)
+    monkeypatch.setattr(run, "recorded", recorded)
     output = tmp_path / "record.json"
     options = ["--methods", "maml,ridge", "--shots", "0,1", "--folds", "4", "--max-query", "0"]
     done = inside("evaluate", *options, "--output", str(output))
@@ -316,7 +298,14 @@ def test_evaluate_prints_methods_side_by_side_and_writes_the_record(monkeypatch,
     assert ["ridge", "not defined", "0.41 [0.30, 0.50]"] in cells
     assert {"0 shots", "1 shot"} <= set(re.findall(r"\d shots?", done.stdout))
     assert "7 test assays, 2 seeds, encoder tiny, separator" in done.stdout
-    assert (asked["shots"], asked["methods"], asked["n_folds"]) == ([0, 1], ["maml", "ridge"], 4)
-    assert (asked["max_query"], asked["per_protein"], asked["profile"]) == (None, 4, "own")
-    assert set(asked) <= set(inspect.signature(real).parameters)
-    assert read_record(output).experiment == "few_shot"
+    assert (asked[0].shots, asked[0].methods, asked[0].n_folds) == ((0, 1), ("maml", "ridge"), 4)
+    assert (asked[0].max_query, asked[0].per_protein) == (0, 4)
+    assert asked[1] == output
+
+
+def test_an_unknown_method_is_answered_with_all_of_them():
+    from mutmeta_lib.learn.methods import METHODS
+
+    done = inside("evaluate", "--methods", "protonet")
+    assert done.exit_code == 2
+    assert set(METHODS) <= set(re.findall(r"\w+", done.stderr))

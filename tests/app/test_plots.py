@@ -16,7 +16,7 @@ from mutmeta_lib.app import plots
 from mutmeta_lib.app.plots.style import LOOKS, PALETTE, look
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.methods import METHODS
-from mutmeta_lib.study.summaries import compare, summarise
+from mutmeta_lib.study.estimates import contrast, estimate
 
 ALL = ["maml", "multitask", "finetune", "ridge", "gp", "onehot", "blosum", "mean"]
 
@@ -51,13 +51,11 @@ def results(methods=tuple(ALL), shots=(0, 1, 5, 10, 20, 40), n_assays=12):
 
 
 def summary(metric="spearman", **options):
-    return summarise(results(**options), metric, n_boot=100).assign(metric=metric)
+    return estimate(results(**options), metric, over="assay")
 
 
 def differences(**options):
-    table = results(**options)
-    made = [compare(table, "spearman", "maml", other, n_boot=100) for other in ALL[1:]]
-    return pd.concat(made).assign(metric="spearman")
+    return contrast(results(**options), "spearman", "method", "maml", over="assay")
 
 
 def history(runs=2):

@@ -10,7 +10,7 @@ from toy import toy_encoded, toy_predictor
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import BACKENDS, InnerLoop
 from mutmeta_lib.learn.algorithms import ALGORITHMS, everything
-from mutmeta_lib.learn.methods import Ingredients, build_methods
+from mutmeta_lib.learn.methods import METHODS, Given, build_methods
 from mutmeta_lib.learn.training import MetaTraining, meta_train, validation_loss
 from mutmeta_lib.tasks.tasks import sample_tasks
 
@@ -66,9 +66,9 @@ def test_every_algorithm_lowers_its_validation_loss_on_a_learnable_family(name):
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_what_is_trained_can_be_evaluated(name):
     run = train(name)
-    given = Ingredients(PREDICTOR, {name: run.params}, ASSAYS, {name: ("sgd", 0.05)}, steps=2)
+    given, rates = Given(PREDICTOR, steps=2), {METHODS[name].rate: ("sgd", 0.05)}
     (task,) = sample_tasks(ASSAYS[6:], 1, support=5, query=9, rng=np.random.default_rng(0))
-    method = build_methods([name], given)[name]
+    method = build_methods([name], given, {METHODS[name].start: run.params}, rates)[name]
     adapted = method.adapt(task.support, torch.Generator())
     found = method.predict(adapted, task.query)
     algorithm = ALGORITHMS[name](PREDICTOR)

@@ -28,7 +28,7 @@ def test_onehot_spells_the_mutated_sequence():
 
 
 def test_embedding_features_are_standardised_per_assay_and_looked_up_by_row():
-    features = embedding_features(toy_predictor().encoder, [ASSAY], "sites")
+    features = embedding_features(toy_predictor().encoder, "separator", "sites")
     everything = draw_task(ASSAY, 0, task_generator(0, "b"), pool=0).query
     table = features(everything)
     np.testing.assert_allclose(table.mean(axis=0), 0, atol=1e-5)
@@ -40,15 +40,17 @@ def test_embedding_features_are_standardised_per_assay_and_looked_up_by_row():
 
 def test_embeddings_come_back_from_the_cache(tmp_path):
     encoder = toy_predictor().encoder
-    plain = embedding_features(encoder, [ASSAY], "sites")(TASK.query)
+    plain = embedding_features(encoder, "separator", "sites")(TASK.query)
     for _ in range(2):
-        kept = embedding_features(encoder, [ASSAY], "sites", cache_dir=str(tmp_path))(TASK.query)
+        kept = embedding_features(encoder, "separator", "sites", cache_dir=str(tmp_path))(
+            TASK.query
+        )
         np.testing.assert_array_equal(plain, kept)
     assert len(list(tmp_path.rglob("*.npz"))) == 1
 
 
 def test_ridge_is_ridge_with_the_penalty_of_least_leave_one_out_error():
-    features = embedding_features(toy_predictor().encoder, [ASSAY], "sites")
+    features = embedding_features(toy_predictor().encoder, "separator", "sites")
     x, y = features(TASK.support), TASK.support.labels.numpy()
 
     def leave_one_out(penalty):

@@ -15,7 +15,7 @@ from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.calibration import MIN_SLOPE, Affine, Calibrated, calibrate, fit_affine
 from mutmeta_lib.learn.methods import GradientMethod
 from mutmeta_lib.learn.training import MetaTraining, meta_train
-from mutmeta_lib.study.evaluate import few_shot
+from mutmeta_lib.study.evaluate import evaluate
 from mutmeta_lib.tasks.label_prior import learn_label_priors
 from mutmeta_lib.tasks.tasks import Examples
 
@@ -40,7 +40,7 @@ class Overconfident:
 
 
 def table(method, **more):
-    return few_shot({"m": method}, TEST, shots=[0, 1, 4], seeds=[0], priors=PRIORS, **more)
+    return evaluate({"m": method}, TEST, shots=[0, 1, 4], seeds=[0], priors=PRIORS, **more)
 
 
 def test_errors_shrink_and_ranks_stay():
@@ -114,10 +114,10 @@ def test_a_meta_learned_start_predicts_on_a_sensible_scale():
         steps=15, tasks_per_step=2, support=5, query=10, inner=inner, meta_lr=0.01
     )
     run = meta_train(predictor, start, train, settings, seed=0)
-    method = GradientMethod("maml", predictor, run.params, "sgd", 0.1, 3)
+    method = GradientMethod("maml", predictor, run.params, ("sgd", 0.1), 3)
     priors = learn_label_priors([one.assay for one in train])
     made = calibrate(method, validation, priors)
     options = {"shots": [0, 1], "seeds": [0, 1], "priors": priors, "max_query": 40}
-    found = few_shot({"maml": method, "calibrated": made}, test, **options)
+    found = evaluate({"maml": method, "calibrated": made}, test, **options)
     means = found.pivot_table(index="method", columns="shots", values="relative_mse")
     assert (means.loc["calibrated"] < means.loc["maml"]).all()

@@ -1,6 +1,7 @@
 """All methods behind one protocol: none reads query labels, and each learns what it can."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ from toy import WORTH, toy_encoded, toy_predictor
 
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.algorithms import ALGORITHMS
+from mutmeta_lib.learn.baselines import embedding_features
 from mutmeta_lib.learn.methods import (
     METHODS,
+    STARTS,
     Diverged,
+    Given,
     GradientMethod,
-    Ingredients,
     build_methods,
     divergences,
 )
@@ -32,18 +35,23 @@ RATES = {
     "boil": ("adam", 1e-3),
     "reptile": ("sgd", 0.1),
 }
-GIVEN = Ingredients(
-    PREDICTOR,
-    starts=dict.fromkeys(RATES, START)
-    | {
-        name: ALGORITHMS[name](PREDICTOR).prepare(START, InnerLoop(0.1))
-        for name in ("metasgd", "r2d2", "deepkernel")
-    },
-    assays=ASSAYS,
-    rates=RATES,
-    steps=5,
+RATES |= {"fomaml": ("sgd", 0.1), "maml_rank": ("sgd", 0.1)}
+STARTED = {
+    name: ALGORITHMS[start.algorithm](PREDICTOR).prepare(START, InnerLoop(0.1))
+    if start.algorithm
+    else START
+    for name, start in STARTS.items()
+}
+GIVEN = Given(
+    PREDICTOR, steps=5, features=embedding_features(PREDICTOR.encoder, "separator", "sites")
 )
-BUILT = build_methods([name for name in METHODS if name not in MASKED], GIVEN)
+
+
+def build(name, given=GIVEN, starts=STARTED, rates=RATES):
+    return build_methods([name], given, starts, rates)[name]
+
+
+BUILT = {name: build(name) for name in METHODS if name not in MASKED}
 
 
 def task(shots, assay=0):
@@ -84,8 +92,7 @@ def test_the_same_generator_gives_the_same_prediction(name):
 @pytest.mark.parametrize("name", ["ridge", "gp", "finetune", "metasgd", "r2d2", "deepkernel"])
 def test_methods_that_learn_do_learn(name):
     """80 labels of a rule that is linear in the mutant letter."""
-    builders = Ingredients(**{**vars(GIVEN), "steps": 60})
-    method = build_methods([name], builders)[name]
+    method = build(name, replace(GIVEN, steps=60))
     drawn = task(80)
     assert spearman(run(method, drawn), drawn.query.scores) > 0.5
 
@@ -99,24 +106,21 @@ def test_onehot_knows_only_what_it_has_seen():
 def test_a_gradient_method_moves_towards_the_support():
     drawn = task(10)
     for optimiser, lr in (("sgd", 0.1), ("adam", 1e-2)):
-        method = GradientMethod("m", PREDICTOR, START, optimiser, lr, 20)
+        method = GradientMethod("m", PREDICTOR, START, (optimiser, lr), 20)
         adapted = method.adapt(drawn.support, torch.Generator())
         assert PREDICTOR.loss(adapted, drawn.support) < 0.9 * PREDICTOR.loss(START, drawn.support)
 
 
-@pytest.mark.parametrize(
-    "name", ["maml", "anil", "boil", "reptile", "metasgd", "r2d2", "deepkernel"]
-)
+@pytest.mark.parametrize("name", [n for n in BUILT if METHODS[n].start and n != "maml_fixed"])
 def test_without_labels_the_start_is_used(name):
     state = BUILT[name].adapt(task(0).support, torch.Generator())
-    assert state is GIVEN.starts[name]
+    assert state is STARTED[METHODS[name].start]
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 @pytest.mark.parametrize(("name", "still"), [("anil", "encoder."), ("boil", "head.")])
 def test_anil_keeps_the_encoder_and_boil_the_head(name, still, optimiser):
-    rates = {**RATES, name: (optimiser, 1e-3)}
-    method = build_methods([name], Ingredients(**{**vars(GIVEN), "rates": rates}))[name]
+    method = build(name, rates={name: (optimiser, 1e-3)})
     adapted = method.adapt(task(10).support, torch.Generator())
     moved = {key for key in START if not torch.equal(adapted[key], START[key])}
     assert list(adapted) == list(START)
@@ -130,21 +134,20 @@ def test_metasgd_with_constant_rates_is_maml():
 
 def test_learned_rates_may_diverge_too():
     start = ALGORITHMS["metasgd"](PREDICTOR).prepare(START, InnerLoop(30.0))
-    given = Ingredients(**{**vars(GIVEN), "starts": {"metasgd": start}})
-    method = build_methods(["metasgd"], given)["metasgd"]
+    method = build("metasgd", starts={"metasgd": start})
     with pytest.warns(Diverged, match=r"metasgd diverged on assay TOY0 .*learned rates"):
         assert method.adapt(task(10).support, torch.Generator()) is start
 
 
 @pytest.mark.parametrize(("optimiser", "lr"), [("sgd", 1e20), ("sgd", 30.0), ("adam", 1e4)])
 def test_a_diverged_adaptation_is_said_and_answered_with_the_start(optimiser, lr):
-    method = GradientMethod("maml", PREDICTOR, START, optimiser, lr, 10)
+    method = GradientMethod("maml", PREDICTOR, START, (optimiser, lr), 10)
     with pytest.warns(Diverged, match=r"maml diverged on assay TOY0 \(10 labels"):
         assert method.adapt(task(10).support, torch.Generator()) is START
 
 
 def test_divergences_are_counted_and_other_warnings_pass():
-    method = GradientMethod("maml", PREDICTOR, START, "sgd", 1e20, 10)
+    method = GradientMethod("maml", PREDICTOR, START, ("sgd", 1e20), 10)
 
     def adapt_twice():
         with divergences() as said:
@@ -169,9 +172,9 @@ def test_blosum_ranks_by_the_matrix():
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"unknown methods \['protonet'\]"):
-        build_methods(["protonet"], GIVEN)
+        build("protonet")
     with pytest.raises(ValueError, match="unknown optimiser 'lion'"):
-        GradientMethod("m", PREDICTOR, START, "lion", 1.0, 1).adapt(
+        GradientMethod("m", PREDICTOR, START, ("lion", 1.0), 1).adapt(
             task(1).support, torch.Generator()
         )
 

@@ -1,5 +1,6 @@
 """Zero-shot methods: additive, blind to labels, run once per protein, refused without a head."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,15 +14,13 @@ from mutmeta_lib.cli import app
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, parse_variant
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn.methods import Ingredients, build_methods
+from mutmeta_lib.learn.methods import Given, build_methods
 from mutmeta_lib.models import language_model
 from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
 from mutmeta_lib.models.language_model import load_language_model, log_odds
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.models.zero_shot import MASKED, add_up, describe_head, zero_shot
-from mutmeta_lib.study.evaluate import few_shot
-from mutmeta_lib.study.few_shot import DEFAULT_METHODS, few_shot_experiment
-from mutmeta_lib.study.transfer import CORE, transfer_experiment
+from mutmeta_lib.study.evaluate import evaluate
 from mutmeta_lib.tasks.tasks import draw_task, encode_assay, task_generator
 
 WILD = "MKTAYIAKQRQI"
@@ -88,7 +87,7 @@ def test_a_protein_is_read_once_for_all_draws(encoder, passes):
     assay = toy_assay(0, length=12, n=60)
     encoded = encode_assay(assay, "mutant", encoder.vocabulary, encoder.max_tokens)
     methods = {name: zero_shot(name, encoder) for name in MASKED}
-    table = few_shot(methods, [encoded], shots=[0, 5], seeds=[0, 1, 2])
+    table = evaluate(methods, [encoded], shots=[0, 5], seeds=[0, 1, 2])
     sites = {change.position for variant in assay.variants for change in variant}
     assert sum(passes) == len(sites) + 1
     assert table.groupby(["method", "seed"])["spearman"].nunique().eq(1).all()  # labels unused
@@ -115,8 +114,9 @@ def test_the_log_odds_of_a_protein_are_kept_on_disk(encoder, passes, tmp_path):
 def test_predictions_follow_the_rows_of_the_query(encoder):
     assay = toy_assay(1, length=12, n=40)
     encoded = encode_assay(assay, "mutant", encoder.vocabulary, encoder.max_tokens)
-    given = Ingredients(Predictor(encoder, "sites"), {}, [encoded], {}, 1)
-    method = build_methods(["zero_shot"], given)["zero_shot"]
+    made = partial(zero_shot, encoder=encoder)
+    given = Given(Predictor(encoder, "sites"), zero_shot=made)
+    method = build_methods(["zero_shot"], given, {}, {})["zero_shot"]
     drawn = draw_task(encoded, 5, task_generator(0, "t"), pool=10, max_query=12)
     state = method.adapt(drawn.support, torch.Generator())
     predicted = method.predict(state, drawn.query)
@@ -152,30 +152,15 @@ def test_a_record_tells_of_the_head_only_if_it_is_used(encoder, directory):
     assert told == {"head_sha256": load_language_model(directory).sha256}
 
 
-def test_it_does_not_run_unasked():
-    assert not {*DEFAULT_METHODS, *CORE} & MASKED.keys()
-
-
-SMALL = {"per_protein": 1, "seeds": 1, "meta_steps": 1, "shots": (0, 5), "progress": print}
-
-
-@pytest.fixture(scope="module", params=[write_esm, write_protbert])
-def refused(request, tmp_path_factory):
-    return str(request.param(tmp_path_factory.mktemp("x") / "headless", positions=120))
-
-
-def test_without_a_head_nothing_is_trained_first(refused, capsys):
-    for name, says in (("tiny", "'tiny' has no language-model"), (refused, "'headless' comes w")):
-        asked = {**SMALL, "encoder": name, "methods": ["maml", "zero_shot"]}
+@pytest.mark.parametrize("write", [write_esm, write_protbert])
+def test_without_a_head_they_are_refused(write, tmp_path):
+    headless = load_encoder(str(write(tmp_path / "headless", positions=120)))
+    for encoder, says in (
+        (tiny_encoder(), "'tiny' has no language-model"),
+        (headless, "'headless' comes w"),
+    ):
         with pytest.raises(DataError, match=says):
-            few_shot_experiment(**asked)
-        with pytest.raises(DataError, match=says):
-            transfer_experiment(**asked, family=())
-        with pytest.raises(DataError, match=says):
-            describe_head(
-                ["zero_shot_wt"], tiny_encoder() if name == "tiny" else load_encoder(name)
-            )
-    assert "done" not in capsys.readouterr().out
+            describe_head(["zero_shot_wt"], encoder)
 
 
 def test_the_command_refuses_tiny_in_one_sentence():
@@ -201,26 +186,3 @@ def test_the_command_ranks_with_a_head(directory, tmp_path):
     for name in MASKED:
         assert np.isfinite(summary.loc[(name, 0), "mean"])
         assert summary.loc[(name, 0), "mean"] == summary.loc[(name, 5), "mean"]
-
-
-def test_the_third_arm_takes_it_by_name(directory):
-    record = transfer_experiment(
-        cap=60,
-        per_protein=1,
-        seeds=1,
-        n_folds=3,
-        regimes=["proteins"],
-        methods=["maml", "ridge", "zero_shot", "mean"],
-        family=(),
-        shots=(0, 10),
-        meta_steps=1,
-        adapt_steps=1,
-        encoder=directory,
-        profile="quick",
-    )
-    results = record.table("results").query("method == 'zero_shot'")
-    assert len(results)
-    assert results["relative_mse"].isna().all()
-    assert results["spearman"].abs().max() > 0
-    assert record.encoder["head_sha256"]
-    assert any("zero_shot" in name for name in record.numbers)

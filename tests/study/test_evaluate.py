@@ -10,8 +10,9 @@ import torch
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.study import evaluate
-from mutmeta_lib.study.evaluate import compare, few_shot, summarise
+from mutmeta_lib.study import evaluate as module
+from mutmeta_lib.study.estimates import contrast, estimate
+from mutmeta_lib.study.evaluate import evaluate, hold_out_task
 from mutmeta_lib.tasks.batch import TokenBatch
 from mutmeta_lib.tasks.metrics import METRICS
 from mutmeta_lib.tasks.tasks import EncodedAssay
@@ -67,7 +68,7 @@ class Oracle(Mean):
 
 def run(methods=None, assays=None, **options):
     options = {"shots": (0, 1, 5, 10), "seeds": (0, 1), **options}
-    return few_shot(methods or {"mean": Mean()}, assays or [assay()], **options)
+    return evaluate(methods or {"mean": Mean()}, assays or [assay()], **options)
 
 
 def test_one_row_per_assay_seed_shots_and_method():
@@ -213,26 +214,39 @@ def test_progress_is_told():
 
 def test_the_clock_waits_for_the_device(monkeypatch):
     events = []
-    monkeypatch.setattr(evaluate, "_synchronise", lambda: events.append("wait"))
+    monkeypatch.setattr(module, "_synchronise", lambda: events.append("wait"))
     monkeypatch.setattr(
-        evaluate.time, "perf_counter", lambda: events.append("clock") or float(len(events))
+        module.time, "perf_counter", lambda: events.append("clock") or float(len(events))
     )
-    made, seconds = evaluate._timed(lambda: events.append("work") or "made")
+    made, seconds = module._timed(lambda: events.append("work") or "made")
     assert events == ["wait", "clock", "work", "wait", "clock"]
     assert (made, seconds) == ("made", 3.0)
 
 
-def test_the_table_feeds_summaries():
+def test_the_table_feeds_estimates():
     assays = [assay(name, seed=seed) for seed, name in enumerate("abc")]
     table = run({"mean": Mean(), "oracle": Oracle()}, assays)
-    made = summarise(table, "spearman", n_boot=100)
+    made = estimate(table, "spearman", over="assay")
     assert made["mean"].tolist() == pytest.approx([0.0] * 4 + [1.0] * 4)
-    assert compare(table, "ndcg", "oracle", "mean", n_boot=100)["low"].min() > 0
+    assert contrast(table, "ndcg", "method", "oracle", over="assay")["low"].min() > 0
 
 
 def test_with_a_larger_pool_fewer_shots_predict_the_same_rows():
     many, few = Mean(), Mean()
-    few_shot({"mean": many}, [assay()], shots=[5, 20], seeds=[0])
-    few_shot({"mean": few}, [assay()], shots=[5], seeds=[0], pool=20)
+    evaluate({"mean": many}, [assay()], shots=[5, 20], seeds=[0])
+    evaluate({"mean": few}, [assay()], shots=[5], seeds=[0], pool=20)
     np.testing.assert_array_equal(few.queries[0].rows, many.queries[0].rows)
     np.testing.assert_array_equal(few.supports[0].rows, many.supports[0].rows)
+
+
+@pytest.mark.parametrize("hold_out", ["variants", "sites"])
+def test_a_held_out_share_is_in_no_support_and_labels_are_scaled_without_it(hold_out):
+    given = assay(n=100)
+    task = hold_out_task(given, hold_out, 0.2, 0)
+    assert sorted([*task.support.rows, *task.query.rows]) == list(range(100))
+    assert task.label_scale.location == pytest.approx(task.support.scores.mean())
+    sites = [{v[0].position for v in side.variants} for side in (task.support, task.query)]
+    assert (not sites[0] & sites[1]) == (hold_out == "sites")
+    assert len(task.query) == (20 if hold_out == "variants" else 19 * len(sites[1]))
+    other = hold_out_task(given, hold_out, 0.2, 1)
+    assert set(other.query.rows) != set(task.query.rows)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mutmeta_lib.study.bootstrap import bootstrap_mean
+from mutmeta_lib.study.estimates import bootstrap_mean
 from mutmeta_lib.study.intervals import interval_row, mean_number, row_number
 
 VALUES, CLUSTERS = pd.Series([0.1, 0.5, 0.2, 0.9]), pd.Series(["x", "x", "y", "z"])

@@ -13,7 +13,7 @@ from toy import toy_assay, toy_encoded, toy_predictor
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.baselines import SupportMean
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.study.evaluate import few_shot
+from mutmeta_lib.study.evaluate import evaluate
 from mutmeta_lib.tasks.label_prior import (
     MAX_WEIGHT,
     LabelPrior,
@@ -208,8 +208,8 @@ def test_few_shot_reports_errors_where_the_prior_defines_them():
     stranger = toy_encoded(1, encoding="mutant")[0]
     options = {"shots": [0, 1, 5], "seeds": [0], "max_query": 20}
     assays = [*test[:2], stranger]
-    plain = few_shot({"mean": SupportMean()}, assays, **options)
-    table = few_shot({"mean": SupportMean()}, assays, priors=learned, **options)
+    plain = evaluate({"mean": SupportMean()}, assays, **options)
+    table = evaluate({"mean": SupportMean()}, assays, priors=learned, **options)
     few = plain["shots"] < 2
     known = plain["assay"] != stranger.assay.id
     assert plain.loc[few, "relative_mse"].isna().all()
@@ -227,8 +227,8 @@ def test_ranking_methods_have_no_errors_to_report():
     for objective in ("mse", "list_mle"):
         predictor = Predictor(base.encoder, hidden=(4,), objective=objective)
         start = predictor.init(torch.Generator().manual_seed(0))
-        method = GradientMethod("m", predictor, start, "sgd", 0.01, 1)
-        tables[objective] = few_shot(
+        method = GradientMethod("m", predictor, start, ("sgd", 0.01), 1)
+        tables[objective] = evaluate(
             {"m": method}, toy_encoded(1), shots=[5], seeds=[0], max_query=20
         )
     assert tables["mse"][["mse", "mae", "relative_mse"]].notna().all(axis=None)

@@ -17,7 +17,7 @@ from mutmeta_lib.learn import InnerLoop, meta_gradient
 from mutmeta_lib.learn.methods import GradientMethod
 from mutmeta_lib.learn.training import MetaTraining, meta_train
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.study.evaluate import few_shot
+from mutmeta_lib.study.evaluate import evaluate
 from mutmeta_lib.tasks.losses import LOSSES, RANKING, bradley_terry, list_mle, mse
 from mutmeta_lib.tasks.tasks import sample_tasks
 
@@ -211,9 +211,9 @@ def test_meta_training_on_a_ranking_loss_learns_to_rank(name):
         steps=25, tasks_per_step=2, support=8, query=16, inner=InnerLoop(0.1, 2), meta_lr=2e-2
     )
     run = meta_train(predictor, start, assays[:6], settings, seed=0)
-    method = GradientMethod("maml", predictor, run.params, "sgd", 0.1, 2)
+    method = GradientMethod("maml", predictor, run.params, ("sgd", 0.1), 2)
     ranks = [
-        few_shot({"m": one}, assays[6:], shots=[8], seeds=[0, 1])["spearman"].mean()
+        evaluate({"m": one}, assays[6:], shots=[8], seeds=[0, 1])["spearman"].mean()
         for one in (replace(method, start=start), method)
     ]
     assert ranks[1] > ranks[0] + 0.2

@@ -51,6 +51,7 @@ LOOKS: dict[str, Look] = {
     "fomaml": Look("MAML, first order", SKY, "o", "--"),
     "maml_fixed": Look("MAML, fixed labels", BLUE, "<", ":"),
     "finetune_epochs": Look("Fine-tuning, epochs", VERMILLION, ">", ":"),
+    "mlp": Look("MLP on embeddings", ORANGE, "^", ":"),
     "scores_a": Look("Scores of A alone", BLACK, "X", "-"),
     "ridge_a": Look("Ridge with A's score", PURPLE, "P", ":"),
     "maml_a": Look("MAML, via A", SKY, "d", "--"),

@@ -10,6 +10,18 @@ from torch import Tensor, nn
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoders import Encoder, fingerprint
 
+SWAPS = (
+    "same",
+    "bfloat16",
+    "int8",
+    "noise 0.01",
+    "noise 0.03",
+    "noise 0.1",
+    "noise 0.3",
+    "one layer less",
+    "shuffled",
+)
+
 
 class Shallower(nn.Module):
     """A layered encoder read out before its last layer."""

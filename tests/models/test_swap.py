@@ -7,8 +7,7 @@ from toy import toy_assay
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.embeddings import embed
 from mutmeta_lib.models.encoders import tiny_encoder
-from mutmeta_lib.study.encoder_swap import SWAPS
-from mutmeta_lib.study.swapped import swap
+from mutmeta_lib.models.swap import SWAPS, swap
 from mutmeta_lib.tasks.encodings import encode_variants
 
 ENCODER = tiny_encoder(width=16, heads=2)

@@ -1,0 +1,325 @@
+"""Means and paired contrasts with intervals: functions of a tidy table of results.
+
+A table has one row per ``assay``, ``seed`` and whatever else was varied, and columns of metrics.
+Seeds are averaged within an assay first; whole units (protein clusters, by default) are then
+resampled, all assays of one together, because assays of one protein are not independent. The mean
+is over assays either way, and Spearman correlations are averaged as they are, without a Fisher
+transform. There is no p-value: look at the interval.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.records.record import number
+
+KINDS = ("difference", "gain")
+FEWEST_CLUSTERS = 6
+"""Fewer independent protein clusters test no claim about a property (criteria of the book)."""
+
+
+def bootstrap_mean(
+    values: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    n_boot: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """Mean of ``values`` with its percentile bootstrap interval: ``(mean, low, high)``.
+
+    With ``groups`` (one label per value) whole groups are resampled. Fewer than two groups say
+    nothing of the spread between groups: the interval is then NaN, not zero wide. With a handful of
+    groups it is somewhat too narrow (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+    chapter 14), so it is to be read together with their number.
+
+    The draws depend on ``seed``, ``n_boot`` and the number of groups alone, so intervals of two
+    methods on the same assays rest on the same resamples.
+
+    >>> bootstrap_mean(np.array([3.0]))
+    (3.0, nan, nan)
+    >>> bootstrap_mean(np.array([1.0, 1.0, 1.0]))
+    (1.0, 1.0, 1.0)
+    """
+    values = np.asarray(values, dtype=float)
+    if not len(values):
+        return float("nan"), float("nan"), float("nan")
+    sums, counts = _per_group(values, groups), _per_group(np.ones(len(values)), groups)
+    if len(counts) < 2:
+        return float(values.mean()), float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(len(counts), size=(n_boot, len(counts)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(values.mean()), float(low), float(high)
+
+
+def bootstrap_ratio(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    n_boot: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """Ratio of two sums over the same units with its percentile bootstrap interval.
+
+    A resample whose denominators sum to zero or less gives an infinite ratio: a cost divided by a
+    saving that may not exist has an interval without an end.
+
+    >>> bootstrap_ratio(np.array([1.0, 1.0]), np.array([2.0, 2.0]))
+    (0.5, 0.5, 0.5)
+    """
+    above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    if not len(above):
+        return float("nan"), float("nan"), float("nan")
+    tops, bottoms = _per_group(above, groups), _per_group(below, groups)
+    ratio = float(_over(above.sum(keepdims=True), below.sum(keepdims=True))[0])
+    if len(tops) < 2:
+        return ratio, float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(len(tops), size=(n_boot, len(tops)))
+    ratios = np.sort(_over(tops[drawn].sum(axis=1), bottoms[drawn].sum(axis=1)))
+    # Ranks in the place of interpolated quantiles: infinity minus infinity is not a number.
+    at = [round(share * (n_boot - 1)) for share in ((1 - level) / 2, (1 + level) / 2)]
+    return ratio, float(ratios[at[0]]), float(ratios[at[1]])
+
+
+def _per_group(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    names = np.arange(len(values)) if groups is None else np.asarray(groups)
+    return np.bincount(np.unique(names, return_inverse=True)[1], weights=values)
+
+
+def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.full_like(above, np.inf), where=below > 0)
+
+
+def effective_number(groups: np.ndarray) -> float:
+    """How many groups of equal size would weigh as unevenly: (Σ nᵢ)² / Σ nᵢ².
+
+    24 assays of one protein and one of another are worth little more than one protein.
+
+    >>> effective_number(np.array(["a", "a", "b", "b"]))
+    2.0
+    >>> round(effective_number(np.array(["a"] * 24 + ["b"])), 2)
+    1.08
+    """
+    counts = np.unique(np.asarray(groups), return_counts=True)[1]
+    return float(counts.sum() ** 2 / (counts**2).sum()) if len(counts) else 0.0
+
+
+def estimate(
+    rows: pd.DataFrame,
+    metric: str | Sequence[str],
+    *,
+    by: Sequence[str] = ("method", "shots"),
+    over: str = "cluster",
+) -> pd.DataFrame:
+    """Mean of a metric per group, with its 95 % interval over units.
+
+    Args:
+        rows: a tidy table of results.
+        metric: a column, or several.
+        by: columns that tell groups apart; a group has one row per assay and seed.
+        over: the column whose values are resampled: ``cluster``, ``protein`` or ``assay``.
+
+    Returns:
+        One row per metric and group: metric, the columns of ``by``, mean, low, high (NaN with one
+        unit), n_assays, n_units, n_proteins (clusters where the table has them), n_effective
+        (`effective_number` of these), n_undefined (rows without a value, which are not averaged).
+
+    Raises:
+        DataError: a column is missing, or a group holds two values for one assay and seed.
+
+    """
+    made = []
+    for name in [metric] if isinstance(metric, str) else metric:
+        _check(rows, [name, "assay", over, *by], [*by])
+        for where, group in _groups(rows, by):
+            made.append({"metric": name, **where, **_mean(group, name, over)})
+    return pd.DataFrame(made)
+
+
+def contrast(
+    rows: pd.DataFrame,
+    metric: str | Sequence[str],
+    column: str,
+    reference: Any,
+    *,
+    by: Sequence[str] = ("shots",),
+    over: str = "cluster",
+    kind: str = "difference",
+) -> pd.DataFrame:
+    r"""One value of a column against each other one, paired draw by draw.
+
+    What makes an assay hard for both cancels. ``difference`` is ``reference`` minus the other;
+    ``gain`` is the share of the other's error that is saved,
+
+    .. math:: 1 - \exp\Bigl(\frac{1}{A} \sum_a \log
+       \frac{\text{error}_\text{reference}(a)}{\text{error}_\text{other}(a)}\Bigr)
+
+    over assays a, each averaged over seeds first: the geometric mean makes a ratio and its inverse
+    count alike, and units cancel within an assay.
+
+    Args:
+        rows: a tidy table of results.
+        metric: a column, or several.
+        column: what is compared, such as ``method`` or ``encoding``.
+        reference: the value of it that stands first in each pair.
+        by: columns that tell groups apart.
+        over: the column whose values are resampled.
+        kind: one of `KINDS`.
+
+    Returns:
+        The columns of `estimate`, with ``column`` (always ``reference``) and ``baseline``, the
+        other. Values that stand in no group beside the reference have no row.
+
+    Raises:
+        DataError: the reference is nowhere, two values were not tested on the same draws, or an
+            error that a logarithm is taken of is not positive.
+
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; choose from {KINDS}")
+    if reference not in set(rows[column]):
+        raise DataError(f"the table holds no {column} '{reference}'", "evaluate it first")
+    made = []
+    for name in [metric] if isinstance(metric, str) else metric:
+        _check(rows, [name, "assay", over, *by], [*by, column])
+        for where, group in _groups(rows, by):
+            for other in [value for value in pd.unique(group[column]) if value != reference]:
+                pair = group[group[column].isin([reference, other])]
+                if reference not in set(pair[column]):
+                    continue
+                paired = _paired(pair, name, column, reference, other, over, kind)
+                row = _mean(paired, name, over)
+                if kind == "gain":
+                    ends = {"mean": row["mean"], "low": row["high"], "high": row["low"]}
+                    row |= {key: 1 - float(np.exp(value)) for key, value in ends.items()}
+                made.append({"metric": name, **where, column: reference, "baseline": other, **row})
+    return pd.DataFrame(made)
+
+
+def _paired(
+    pair: pd.DataFrame, metric: str, column: str, ours: Any, theirs: Any, over: str, kind: str
+) -> pd.DataFrame:
+    """One row per draw (or assay, for a gain) with the difference of the two in ``metric``."""
+    draw = [name for name in ("assay", "seed") if name in pair]
+    sides = [pair[pair[column] == value].set_index(draw, drop=False) for value in (ours, theirs)]
+    apart = sides[0].index.symmetric_difference(sides[1].index)
+    if len(apart):
+        first = ", ".join(map(str, np.atleast_1d(np.array(apart[0], dtype=object))))
+        raise DataError(
+            f"{ours} and {theirs} were not tested on the same draws "
+            f"({len(apart)} without a partner, first: {first})",
+            "evaluate both with the same assays, seeds and shots",
+        )
+    values = pd.DataFrame({place: side[metric] for place, side in enumerate(sides)})
+    told = [name for name in dict.fromkeys((over, "cluster", "protein")) if name in pair]
+    values = values.assign(**{name: sides[0][name] for name in ("assay", *told)})
+    values = values.reset_index(drop=True)
+    if kind == "gain":
+        how = {0: "mean", 1: "mean"} | {name: "first" for name in told if name != "assay"}
+        values = values.groupby("assay", as_index=False).agg(how)
+        if (values[[0, 1]] <= 0).any(axis=None):
+            raise DataError(f"a {metric} is not positive, its logarithm is not defined", "look")
+        values[[0, 1]] = np.log(values[[0, 1]])
+    return values.assign(**{metric: values[0] - values[1]})
+
+
+def _mean(group: pd.DataFrame, metric: str, over: str) -> dict[str, float]:
+    # Sorted by assay, so that the interval does not depend on the order of rows.
+    protein = next((name for name in ("cluster", "protein") if name in group), over)
+    about = group.assign(unit=group[over], protein=group[protein]).groupby("assay")
+    means = about.agg(value=(metric, "mean"), unit=("unit", "first"), protein=("protein", "first"))
+    means = means.dropna(subset="value")
+    mean, low, high = bootstrap_mean(means["value"].to_numpy(), means["unit"].to_numpy())
+    return {
+        **{"mean": mean, "low": low, "high": high, "n_assays": len(means)},
+        "n_units": means["unit"].nunique(),
+        "n_proteins": means["protein"].nunique(),
+        "n_effective": effective_number(means["protein"].to_numpy()),
+        "n_undefined": int(group[metric].isna().sum()),
+    }
+
+
+def _check(rows: pd.DataFrame, needed: Sequence[str], keys: Sequence[str]) -> None:
+    if missing := [column for column in needed if column not in rows]:
+        raise DataError(
+            f"the table has no column {', '.join(missing)}", f"it has {', '.join(rows.columns)}"
+        )
+    draw = [*dict.fromkeys([*keys, "assay", *(["seed"] if "seed" in rows else [])])]
+    repeated = rows.duplicated(draw)
+    if repeated.any():
+        first = rows.loc[repeated, draw].iloc[0]
+        raise DataError(
+            "the table has several rows for "
+            + ", ".join(f"{key} {value}" for key, value in first.items()),
+            "keep one row per assay and seed, or add what tells them apart to `by`",
+        )
+
+
+def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict, pd.DataFrame]]:
+    """Groups with text in order of first appearance and numbers in ascending order."""
+    if not by:
+        return iter([({}, rows)])
+    order = {
+        column: {value: i for i, value in enumerate(pd.unique(rows[column]))}
+        for column in by
+        if not pd.api.types.is_numeric_dtype(rows[column])
+    }
+    found = [
+        (dict(zip(by, key, strict=True)), group)
+        for key, group in rows.groupby(list(by), sort=False, dropna=False)
+    ]
+    return iter(
+        sorted(found, key=lambda one: [order.get(c, {}).get(v, v) for c, v in one[0].items()])
+    )
+
+
+def with_groups(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows once for ``group`` all, once for their property, once for their role.
+
+    A role stands apart only where its property has several; a role that is called as its property
+    is becomes ``<role> scores``.
+    """
+    parts = [rows.assign(group="all"), rows.assign(group=rows["property"])]
+    if "role" in rows:
+        several = rows.groupby("property")["role"].transform("nunique") > 1
+        some = rows[several]
+        same = some["role"] == some["property"]
+        parts.append(some.assign(group=some["role"].where(~same, some["role"] + " scores")))
+    return pd.concat(parts, ignore_index=True)
+
+
+def named(table: pd.DataFrame, template: str, unit: str = "Spearman") -> dict[str, dict]:
+    """The rows of an estimate as named numbers of a record, such as ``{method}_{shots}``."""
+    return {
+        template.format(**row).replace(" ", "_").replace("-", "_"): number(
+            row["mean"], row["low"], row["high"], row["n_assays"], unit
+        )
+        for row in table.to_dict("records")
+    }
+
+
+def verdict(claimed: float, gain: Mapping[str, float], difference: Mapping[str, float]) -> str:
+    """The verdict on a claimed gain, by the criteria written down before the runs.
+
+    Args:
+        claimed: the gain that the paper states, such as 0.29.
+        gain: a row of `contrast` in error, of kind ``gain``.
+        difference: the row in Spearman correlation for the same two methods.
+
+    >>> wide = {"mean": 0.1, "low": -0.2, "high": 0.4, "n_assays": 9, "n_units": 9}
+    >>> verdict(0.29, wide, wide)
+    'not reproduced, not excluded'
+    """
+    if gain["n_units"] < FEWEST_CLUSTERS or not np.isfinite(gain["low"]):
+        return "not testable here"
+    if gain["low"] <= 0:
+        return "not reproduced" + (", not excluded" if gain["high"] >= claimed else "")
+    if gain["high"] < claimed or difference["mean"] <= 0:
+        return "partly"
+    return "reproduced"

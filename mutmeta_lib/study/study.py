@@ -1,0 +1,336 @@
+"""A study: which assays, split how, read how, learned by which methods, at which shots."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import skew
+
+from mutmeta_lib.data.assays import Assay, demo_dir, read_data_dir
+from mutmeta_lib.data.manifest import read_manifest
+from mutmeta_lib.data.selections import cap_assay, load_selection, read_selection
+from mutmeta_lib.data.splits import Split, cluster_proteins, protein_folds
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn.methods import check_methods
+from mutmeta_lib.models.encoders import Encoder
+from mutmeta_lib.records.record import recorded_parameters
+from mutmeta_lib.seeds import stable_seed
+
+DEMO = "demo"
+"""The ``data_dir`` that means the data bundled with the library."""
+
+REGIMES = ("proteins", "properties", "related", "around", "variants", "sites")
+"""Who is trained on, who chooses, who is tested.
+
+- ``proteins``: folds of protein clusters; no test protein is in meta-training.
+- ``properties``: one property is tested, and clusters that carry it are out of meta-training.
+- ``related``: as ``proteins``, but of clusters with several test assays one is tested and the
+  others move to meta-training: what differs is that another assay of the protein has been seen.
+- ``around``: the assays ``test_ids`` are tested, meta-training has the other clusters.
+- ``variants``, ``sites``: nothing is meta-trained; a share of each assay's variants, or of its
+  sites with all their variants, is predicted from the rest.
+"""
+
+HOLD_OUTS = ("variants", "sites")
+
+
+@dataclass(frozen=True)
+class Read:
+    """How variants become what a method reads.
+
+    ``depth`` says what learns: ``head``, on standardised vectors of the frozen encoder; ``raw
+    head``, on vectors as they are; ``last-<k>`` layers with the head; ``all``. ``swap`` is an
+    encoder of another make that test assays are read through (`models.swap`), while meta-training
+    reads the original.
+    """
+
+    encoder: str = "tiny"
+    encoding: str = "separator"
+    pooling: str = "sites"
+    depth: str = "head"
+    max_tokens: int | None = None
+    swap: str = "same"
+
+
+def grid(**values: Any) -> tuple[Read, ...]:
+    """All combinations of the values; a text or a number stands for itself.
+
+    >>> [read.encoding for read in grid(encoder="tiny", encoding=["separator", "mutant"])]
+    ['separator', 'mutant']
+    """
+    several = {k: v if isinstance(v, list | tuple) else [v] for k, v in values.items()}
+    return tuple(Read(**dict(zip(several, one, strict=True))) for one in product(*several.values()))
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question: everything that its rows depend on, and nothing else.
+
+    Lists may be given for tuples, so that parameters of a notebook pass through.
+
+    Attributes:
+        data_dir: ``demo`` or a folder in the layout of the data card.
+        selection: a list of assays (not used for ``demo``), of these ``roles`` alone if given.
+        ids: assays by name; all when empty.
+        per_protein: at most so many assays per protein and property; 0 is all.
+        cap: variants per assay at most, drawn once; 0 is all, or what the list says.
+        longest, fewest: leave out longer wild types and smaller assays; 0 keeps all.
+        regime: one of `REGIMES`, with its ``n_folds``, ``folds`` (numbers from 0, all when empty),
+            ``held_out`` properties (all when empty), ``test_ids``, and ``share`` of clusters that
+            choose, or of variants that are held out.
+        seeds, seed: how many, and the first of them.
+        reads: see `Read` and `grid`.
+        labels: what meta-training sees: ``normal_scores`` or ``measured``.
+        methods: names of `METHODS`; those of ``by_error`` are tested again as ``<name>_mse``, with
+            the rate of the lowest validation error, at ``decided_at`` labels.
+        shots: numbers of labels; none trains only.
+        decided_at: labels at which rates are chosen.
+        pool: variants reserved for supports (largest of shots when 0); smaller assays reserve less
+            (`run.support_pool`), and are not tested beyond.
+        max_query: query variants per task; all when 0.
+        meta_steps, solved_steps: outer steps of starts, and of those whose head is solved.
+        inner_lr, meta_lr: rates of meta-training; with ``outer_rates``, pairs of them, every
+            meta-trained start takes the pair with the lowest validation loss.
+        adapt_steps: gradient steps on a test task, the same for every gradient method.
+        tuning_assays: validation assays that rates are chosen on; 0 is all.
+
+    """
+
+    data_dir: str = DEMO
+    selection: str = ""
+    roles: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    per_protein: int = 0
+    cap: int = 0
+    longest: int = 0
+    fewest: int = 0
+    regime: str = "proteins"
+    n_folds: int = 4
+    folds: tuple[int, ...] = ()
+    held_out: tuple[str, ...] = ()
+    test_ids: tuple[str, ...] = ()
+    share: float = 0.2
+    seeds: int = 5
+    seed: int = 0
+    reads: tuple[Read, ...] = (Read(),)
+    labels: str = "normal_scores"
+    methods: tuple[str, ...] = ("maml", "multitask", "finetune", "ridge")
+    by_error: tuple[str, ...] = ()
+    shots: tuple[int, ...] = (0, 10)
+    decided_at: int = 10
+    pool: int = 0
+    max_query: int = 0
+    meta_steps: int = 60
+    solved_steps: int = 40
+    tasks_per_step: int = 16
+    support: int = 10
+    query: int = 20
+    inner_steps: int = 5
+    inner_lr: float = 0.03
+    first_order: bool = False
+    meta_lr: float = 5e-4
+    outer_rates: tuple[tuple[float, float], ...] = ()
+    validate_every: int = 10
+    validation_tasks: int = 32
+    backend: str = "auto"
+    precision: str = "float32"
+    adapt_steps: int = 10
+    epochs: int = 5
+    tuning_assays: int = 0
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list | tuple):
+                value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
+                object.__setattr__(self, field.name, value)
+        if self.regime not in REGIMES:
+            raise ValueError(f"unknown regime {self.regime!r}; choose from {REGIMES}")
+        check_methods(self.methods)
+        if not self.reads:
+            raise DataError("the study reads nothing", "name some encoder and encoding in reads")
+        if self.regime == "around" and not self.test_ids:
+            raise DataError("the regime 'around' tests no assay", "name some in test_ids")
+
+    @property
+    def reserved(self) -> int:
+        """Variants of an assay that are reserved for supports."""
+        return self.pool or max(self.shots, default=0)
+
+    def parameters(self) -> dict[str, Any]:
+        """The study as plain values, for a record; folders keep their last part alone."""
+        reads = [recorded_parameters(vars(read)) for read in self.reads]
+        return recorded_parameters(vars(self) | {"reads": reads})
+
+
+def load_assays(data_dir: str, *, ids: Sequence[str] = (), per_protein: int = 0) -> list[Assay]:
+    """Read assays in order of id; ``per_protein`` > 0 keeps so many per protein and property."""
+    folder = demo_dir() if data_dir == DEMO else data_dir
+    chosen = list(ids) or None
+    if data_dir == DEMO and per_protein and not ids:
+        # The bundled files are sound: those that would be left out need not be read.
+        listed = read_manifest(folder).sort_values("id")
+        chosen = list(listed.groupby(["protein", "property"]).head(per_protein)["id"])
+    assays = sorted(read_data_dir(folder, ids=chosen), key=lambda assay: assay.id)
+    if not per_protein:
+        return assays
+    kept: dict[tuple[str, str], list[Assay]] = {}
+    for assay in assays:
+        kept.setdefault((assay.protein, assay.property), []).append(assay)
+    return [assay for group in kept.values() for assay in group[:per_protein]]
+
+
+def read_assays(study: Study) -> tuple[list[Assay], dict[str, str]]:
+    """The assays of a study, and the role of each: that of the list, or its property.
+
+    Raises:
+        DataError: none is left, or one of ``test_ids`` is not among them.
+
+    """
+    if study.selection and study.data_dir != DEMO:
+        how = {"cap": study.cap or None, "roles": study.roles or None}
+        assays = load_selection(study.data_dir, study.selection, **how)
+        listed = read_selection(study.selection)
+        roles = dict(zip(listed["id"], listed["role"], strict=True))
+    else:
+        assays = load_assays(study.data_dir, ids=study.ids, per_protein=study.per_protein)
+        assays = [cap_assay(assay, study.cap) if study.cap else assay for assay in assays]
+        roles = {assay.id: assay.property for assay in assays}
+    longest = study.longest or np.inf
+    assays = [a for a in assays if len(a.wild_type) <= longest and len(a) >= study.fewest]
+    if not assays:
+        raise DataError("no assay is left", "allow longer wild types, or name another list")
+    if missing := sorted(set(study.test_ids) - {assay.id for assay in assays}):
+        raise DataError(f"there is no assay '{missing[0]}' to test", "see the manifest of the data")
+    return assays, {assay.id: roles[assay.id] for assay in assays}
+
+
+def describe_assays(assays: Sequence[Assay], roles: Mapping[str, str]) -> pd.DataFrame:
+    """One row per assay: property, role, cluster, counts, and the shape of its labels.
+
+    ``skewness`` is that of the scores, ``ties`` the share of the most frequent score, ``sites`` the
+    number of mutated positions, ``several`` the share of variants with several mutations.
+    """
+    clusters = cluster_proteins(assays)
+    rows = []
+    for assay in assays:
+        _, counts = np.unique(assay.scores, return_counts=True)
+        sites = {change.position for variant in assay.variants for change in variant}
+        rows.append(
+            {
+                "assay": assay.id,
+                "property": assay.property,
+                "role": roles[assay.id],
+                "cluster": clusters[assay.wild_type],
+                "variants": len(assay),
+                "length": len(assay.wild_type),
+                "sites": len(sites),
+                "several": float(np.mean([len(variant) > 1 for variant in assay.variants])),
+                "skewness": float(skew(assay.scores)),
+                "ties": counts.max() / len(assay),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One split of a study for one seed; ``name`` is the fold, or what is held out."""
+
+    regime: str
+    name: str
+    seed: int
+    split: Split
+
+
+def draw_cases(study: Study, assays: Sequence[Assay]) -> list[Case]:
+    """All cases of a study, in order of seed; folds do not depend on the seed.
+
+    Raises:
+        DataError: too few clusters are left to train and to choose on.
+
+    """
+    regime, seeds = study.regime, range(study.seed, study.seed + study.seeds)
+    ids = tuple(sorted(assay.id for assay in assays))
+    if regime in HOLD_OUTS:
+        return [Case(regime, regime, seed, Split((), (), ids)) for seed in seeds]
+    clusters = cluster_proteins(assays)
+    of = {assay.id: clusters[assay.wild_type] for assay in assays}
+    if regime == "around":
+        return [Case(regime, "around", seed, _around(of, study, seed)) for seed in seeds]
+    if regime == "properties":
+        properties = {assay.id: assay.property for assay in assays}
+        tested = study.held_out or sorted(set(properties.values()))
+        return [
+            Case(regime, name, seed, _hold_out(of, properties, name, seed, study.share))
+            for seed in seeds
+            for name in tested
+        ]
+    folds = list(enumerate(protein_folds(assays, study.n_folds)))
+    cases = [
+        Case(regime, f"fold {place + 1}", seed, fold)
+        for seed in seeds
+        for place, fold in folds
+        if not study.folds or place in study.folds
+    ]
+    if regime == "related":
+        cases = [
+            Case(regime, case.name, case.seed, _with_relatives(case.split, of, case.seed))
+            for case in cases
+        ]
+    return [case for case in cases if case.split.test]
+
+
+def _around(of: Mapping[str, int], study: Study, seed: int) -> Split:
+    taken = {of[name] for name in study.test_ids}
+    free = sorted(set(of.values()) - taken)
+    if len(free) < 2:
+        raise DataError(
+            f"{len(free)} protein clusters are left to learn from", "give more assays, or test less"
+        )
+    drawn = np.random.default_rng(stable_seed("split", seed)).permutation(free)
+    chooses = set(drawn[: max(1, round(study.share * len(free)))].tolist())
+    rest = [name for name in sorted(of) if of[name] not in taken]
+    return Split(*_parted(rest, of, chooses), tuple(sorted(study.test_ids)))
+
+
+def _hold_out(
+    of: Mapping[str, int], properties: Mapping[str, str], tested: str, seed: int, share: float
+) -> Split:
+    test = tuple(sorted(name for name in of if properties[name] == tested))
+    touched = {of[name] for name in test}
+    others = sorted(set(of.values()) - touched)
+    if not test or len(others) < 2:
+        raise DataError(
+            f"holding out {tested} leaves {len(others)} clusters of other proteins",
+            "add assays of other properties, or hold out another one",
+        )
+    drawn = np.random.default_rng(stable_seed("held out", tested, seed)).permutation(len(others))
+    count = min(max(1, round(share * len(others))), len(others) - 1)
+    chooses = {others[place] for place in drawn[:count]}
+    rest = [name for name in sorted(of) if of[name] not in touched]
+    return Split(*_parted(rest, of, chooses), test)
+
+
+def _parted(names: Sequence[str], of: Mapping[str, int], chooses: set[int]) -> list[tuple]:
+    """The names that train, and those of the clusters that choose."""
+    return [tuple(n for n in names if (of[n] in chooses) == side) for side in (False, True)]
+
+
+def _with_relatives(fold: Split, of: Mapping[str, int], seed: int) -> Split:
+    """One assay per cluster with several in the test group, in turns of the seed; others train."""
+    groups: dict[int, list[str]] = {}
+    for name in fold.test:
+        groups.setdefault(of[name], []).append(name)
+    several = [sorted(group) for group in groups.values() if len(group) > 1]
+    test = {group[seed % len(group)] for group in several}
+    seen = {name for group in several for name in group} - test
+    return Split(tuple(sorted({*fold.train, *seen})), fold.validation, tuple(sorted(test)))
+
+
+def describe_encoder(encoder: Encoder) -> dict[str, Any]:
+    """What a record says about an encoder."""
+    return {"name": encoder.name, "sha256": encoder.sha256, "provenance": encoder.provenance}

@@ -1,0 +1,309 @@
+"""Estimates mean what they say: coverage by simulation, pairing, units, and the verdicts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.study.estimates import (
+    bootstrap_mean,
+    bootstrap_ratio,
+    contrast,
+    effective_number,
+    estimate,
+    named,
+    verdict,
+    with_groups,
+)
+
+numbers = st.lists(st.floats(-100, 100), min_size=2, max_size=20).map(np.array)
+
+
+def coverage(draw, n_simulations=400):
+    hits = 0
+    for simulation in range(n_simulations):
+        values, groups = draw(np.random.default_rng(simulation))
+        _, low, high = bootstrap_mean(values, groups, n_boot=400, seed=simulation)
+        hits += low <= 0 <= high
+    return hits / n_simulations
+
+
+def test_coverage_is_about_95_percent():
+    # Two standard errors are 2 points; the percentile interval is a touch narrow.
+    assert 0.915 < coverage(lambda rng: (rng.normal(size=40), None)) < 0.975
+
+
+def test_resampling_groups_covers_where_resampling_values_does_not():
+    def draw(rng):
+        groups = np.repeat(np.arange(30), 5)
+        return rng.normal(size=30)[groups] + 0.3 * rng.normal(size=150), groups
+
+    assert 0.90 < coverage(draw) < 0.98
+    assert coverage(lambda rng: (draw(rng)[0], None)) < 0.75
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_width_agrees_with_the_normal_interval(level):
+    values = np.random.default_rng(1).normal(2, 3, size=400)
+    mean, low, high = bootstrap_mean(values, n_boot=10_000, level=level)
+    expected = stats.norm.interval(level, mean, stats.sem(values))
+    assert (low, high) == pytest.approx(expected, abs=0.03)
+
+
+@given(numbers, st.floats(0.1, 10), st.floats(-10, 10))
+def test_the_interval_moves_with_the_values_and_holds_their_mean(values, scale, shift):
+    plain = bootstrap_mean(values, n_boot=50)
+    moved = bootstrap_mean(values * scale + shift, n_boot=50)
+    assert moved == pytest.approx([x * scale + shift for x in plain], abs=1e-8)
+    mean, low, high = plain
+    assert mean == pytest.approx(values.mean())
+    assert values.min() - 1e-9 <= low <= high <= values.max() + 1e-9
+
+
+def test_seed_decides_and_groups_of_one_are_the_values():
+    values = np.random.default_rng(0).normal(size=10)
+    assert bootstrap_mean(values, seed=1) == bootstrap_mean(values, np.arange(10), seed=1)
+    assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "groups"), [([3.0], None), ([3.0, 4.0], ["a", "a"]), ([], None)]
+)
+def test_fewer_than_two_units_have_no_interval(values, groups):
+    mean, low, high = bootstrap_mean(np.array(values), groups)
+    assert np.isnan(mean) == (not values)
+    assert np.isnan([low, high]).all()
+    _, low, high = bootstrap_ratio(np.array(values), np.array(values), groups)
+    assert np.isnan([low, high]).all()
+
+
+@given(st.lists(st.sampled_from("abcde"), min_size=1, max_size=30))
+def test_effective_number_lies_between_one_and_the_number(groups):
+    assert 1 <= effective_number(np.array(groups)) <= len(set(groups)) + 1e-9
+
+
+def test_a_ratio_of_proportional_values_has_no_spread():
+    below = np.array([1.0, 2.0, 5.0])
+    assert bootstrap_ratio(3 * below, below) == pytest.approx((3.0, 3.0, 3.0))
+
+
+def test_a_cost_over_a_saving_that_may_not_exist_has_an_interval_without_an_end():
+    value, low, high = bootstrap_ratio(np.ones(4), np.array([1.0, 1.0, 1.0, -2.5]))
+    assert value == pytest.approx(8.0)
+    assert 0 < low < value
+    assert high == np.inf
+    assert bootstrap_ratio(np.ones(3), -np.ones(3)) == (np.inf, np.inf, np.inf)
+
+
+def simulated(n_assays=30, n_seeds=3, gain=0.1, methods=("maml", "ridge"), shots=(0, 10), rng=0):
+    """Assays differ a lot, seeds little, and ``maml`` gains a bit on all of them."""
+    rng = np.random.default_rng(rng)
+    ease = rng.normal(0.4, 0.3, n_assays)
+    return pd.DataFrame(
+        {
+            "method": method,
+            "assay": f"assay{a:02}",
+            "protein": f"protein{a // 5}",
+            "property": ("stability", "fitness")[a % 2],
+            "seed": seed,
+            "shots": k,
+            "spearman": ease[a] + 0.01 * k + gain * (method == "maml") + rng.normal(0, 0.05),
+        }
+        for a in range(n_assays)
+        for seed in range(n_seeds)
+        for k in shots
+        for method in methods
+    )
+
+
+def by_assay(table, **more):
+    return contrast(table, "spearman", "method", "maml", over="assay", **more)
+
+
+def test_means_intervals_and_counts():
+    table = simulated()
+    made = estimate(table, "spearman", over="protein")
+    assert made[["method", "shots"]].to_numpy().tolist() == [
+        *(["maml", 0], ["maml", 10], ["ridge", 0], ["ridge", 10])
+    ]
+    cell = table[(table["method"] == "ridge") & (table["shots"] == 10)]
+    means = cell.groupby("assay")["spearman"].mean()
+    proteins = cell.drop_duplicates("assay").set_index("assay")["protein"]
+    row = made.iloc[3]
+    assert (row["mean"], row["low"], row["high"]) == bootstrap_mean(means, proteins)
+    assert (row["n_assays"], row["n_units"], row["n_undefined"]) == (30, 6, 0)
+    assert row["n_effective"] == pytest.approx(6)
+
+
+def test_seeds_are_averaged_before_assays_are_counted():
+    table = pd.DataFrame(
+        {
+            "method": "maml",
+            "shots": 5,
+            "assay": ["a"] * 9 + ["b"],
+            "seed": [*range(9), 0],
+            "spearman": [0.0] * 9 + [1.0],
+        }
+    )
+    made = estimate(table, "spearman", over="assay").iloc[0]
+    assert (made["mean"], made["low"], made["high"]) == (0.5, 0.0, 1.0)
+
+
+def test_resampling_proteins_keeps_the_mean_and_widens_the_interval():
+    table = simulated(n_assays=60)
+    by_protein = np.random.default_rng(0).normal(0, 0.5, 12)
+    table["spearman"] += by_protein[table["protein"].str[7:].astype(int)]
+    assays, proteins = (estimate(table, "spearman", over=unit) for unit in ("assay", "protein"))
+    np.testing.assert_allclose(assays["mean"], proteins["mean"])
+    assert (proteins["high"] - proteins["low"] > 1.5 * (assays["high"] - assays["low"])).all()
+
+
+def test_undefined_values_are_counted_not_averaged():
+    table = simulated()
+    table.loc[table["shots"] == 0, "spearman"] = np.nan
+    table.loc[(table["assay"] == "assay00") & (table["seed"] == 0), "spearman"] = np.nan
+    for made in (estimate(table, "spearman", over="assay"), by_assay(table)):
+        none, some = made[made["shots"] == 0], made[made["shots"] == 10]
+        assert none["mean"].isna().all()
+        assert (none["n_assays"] == 0).all()
+        assert (none["n_undefined"] == 90).all()
+        assert (some["n_assays"] == 30).all()
+        assert (some["n_undefined"] == 1).all()
+
+
+def test_the_order_of_rows_does_not_matter():
+    table = simulated()
+    shuffled = table.sample(frac=1, random_state=0)
+    for call in (lambda t: estimate(t, "spearman", over="protein"), by_assay):
+        one, other = (made.sort_values([*made.columns[1:4]], ignore_index=True)
+                      for made in (call(table), call(shuffled)))  # fmt: skip
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_pairing_narrows_the_interval_and_covers_the_true_difference():
+    alone = estimate(simulated(), "spearman", over="assay")
+    for row in by_assay(simulated()).itertuples():
+        widths = alone[alone["shots"] == row.shots].eval("high - low")
+        assert row.high - row.low < 0.3 * np.hypot(*widths)
+    found = [by_assay(simulated(n_seeds=1, shots=(5,), rng=rng)).iloc[0] for rng in range(60)]
+    assert 0.85 < np.mean([row["low"] <= 0.1 <= row["high"] for row in found]) <= 1
+
+
+def test_a_difference_is_antisymmetric_and_that_of_the_means():
+    table = simulated()
+    one = by_assay(table)
+    other = contrast(table, "spearman", "method", "ridge", over="assay")
+    np.testing.assert_allclose(one["mean"], -other["mean"])
+    np.testing.assert_allclose(one["low"], -other["high"])
+    means = estimate(table, "spearman", over="assay").set_index(["method", "shots"])["mean"]
+    np.testing.assert_allclose(one["mean"], (means["maml"] - means["ridge"]).to_numpy())
+    assert one["baseline"].unique().tolist() == ["ridge"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t[~((t["method"] == "ridge") & (t["assay"] == "assay03"))], "assay03"),
+        (
+            lambda t: t[~((t["method"] == "maml") & (t["seed"] == 2))],
+            r"30 without a partner, first: assay00, 2",
+        ),
+        (lambda t: t[t["method"] == "ridge"], "no method 'maml'"),
+        (lambda t: pd.concat([t, t.iloc[:1]]), "several rows for shots 0, method maml, assay"),
+        (lambda t: t.drop(columns="spearman"), "no column spearman"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(change, said):
+    with pytest.raises(DataError, match=said):
+        by_assay(change(simulated()))
+
+
+@pytest.mark.parametrize("by", [("shots",), ("method",), ("property", "shots")])
+def test_methods_or_shots_are_never_mixed_unnoticed(by):
+    with pytest.raises(DataError, match="several rows for"):
+        estimate(simulated(), "spearman", by=by, over="assay")
+
+
+def errors(ours, theirs, clusters=None):
+    names = [f"a{place}" for place in range(len(ours))]
+    clusters = list(range(len(ours))) if clusters is None else clusters
+    rows = [("maml", *row) for row in zip(names, clusters, ours, strict=True)]
+    rows += [("other", *row) for row in zip(names, clusters, theirs, strict=True)]
+    return pd.DataFrame(rows, columns=["method", "assay", "cluster", "mse"])
+
+
+def gain(ours, theirs, clusters=None):
+    table = errors(ours, theirs, clusters)
+    return contrast(table, "mse", "method", "maml", by=(), kind="gain").iloc[0]
+
+
+def test_a_gain_is_one_minus_the_geometric_mean_ratio_whatever_the_units():
+    assert gain([1, 1], [2, 8])["mean"] == pytest.approx(0.75)
+    assert gain([100, 1], [200, 8])["mean"] == pytest.approx(0.75)
+    even = gain([3, 1], [1, 3])
+    assert even["mean"] == pytest.approx(0)
+    assert even["low"] < 0 < even["high"]
+
+
+def test_a_gain_is_taken_of_errors_averaged_over_seeds():
+    table = pd.concat([errors([1, 1], [2, 2]), errors([3, 3], [6, 14])]).assign(
+        seed=[0] * 4 + [1] * 4
+    )
+    found = contrast(table, "mse", "method", "maml", by=(), kind="gain").iloc[0]
+    assert found["mean"] == pytest.approx(1 - np.sqrt(2 / 4 * 2 / 8))
+
+
+def test_assays_of_one_cluster_are_resampled_together():
+    ours, theirs = [1, 1, 1, 4, 4, 4], [2] * 6
+    together, apart = gain(ours, theirs, [0, 0, 0, 1, 1, 1]), gain(ours, theirs)
+    assert together["n_units"] == 2
+    assert (together["low"], together["high"]) == pytest.approx((-1.0, 0.5))
+    assert apart["high"] - apart["low"] < together["high"] - together["low"]
+
+
+def test_errors_that_have_no_logarithm_are_refused_and_undefined_ones_left_out():
+    with pytest.raises(DataError, match="is not positive"):
+        gain([0, 1], [1, 1])
+    found = gain([1, np.nan, 1], [2, 1, 2])
+    assert (found["n_assays"], found["mean"]) == (2, pytest.approx(0.5))
+
+
+def test_groups_are_all_properties_and_roles_of_properties_with_several():
+    rows = pd.DataFrame(
+        {"property": ["a", "a", "b"], "role": ["a", "classes", "b"], "assay": ["x", "y", "z"]}
+    )
+    found = with_groups(rows).groupby("group")["assay"].agg(list).to_dict()
+    expected = {"a": ["x", "y"], "a scores": ["x"], "classes": ["y"], "b": ["z"]}
+    assert found == {"all": ["x", "y", "z"], **expected}
+
+
+def test_named_numbers_are_the_rows():
+    made = named(estimate(simulated(), "spearman", over="assay"), "{method}_{shots}")
+    assert set(made) == {"maml_0", "maml_10", "ridge_0", "ridge_10"}
+    assert made["maml_10"]["n"] == 30
+    assert made["maml_10"]["low"] < made["maml_10"]["value"] < made["maml_10"]["high"]
+
+
+def bounds(low, high, units=9, mean=None):
+    mean = (low + high) / 2 if mean is None else mean
+    return {"mean": mean, "low": low, "high": high, "n_assays": units, "n_units": units}
+
+
+@pytest.mark.parametrize(
+    ("gain", "difference", "expected"),
+    [
+        (bounds(0.1, 0.4), bounds(0.0, 0.2), "reproduced"),
+        (bounds(0.1, 0.2), bounds(0.0, 0.2), "partly"),
+        (bounds(0.1, 0.4), bounds(-0.2, 0.0), "partly"),
+        (bounds(-0.1, 0.2), bounds(0.0, 0.2), "not reproduced"),
+        (bounds(-0.1, 0.4), bounds(0.0, 0.2), "not reproduced, not excluded"),
+        (bounds(-0.4, -0.1), bounds(0.0, 0.2), "not reproduced"),
+        (bounds(0.1, 0.4, units=5), bounds(0.0, 0.2), "not testable here"),
+        (bounds(np.nan, np.nan, units=6, mean=0.3), bounds(0.0, 0.2), "not testable here"),
+    ],
+)
+def test_verdicts_follow_the_written_criteria(gain, difference, expected):
+    assert verdict(0.29, gain, difference) == expected

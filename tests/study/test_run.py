@@ -1,0 +1,317 @@
+"""The runner: what learns sees no test label, a stopped run goes on to the same numbers."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn.methods import METHODS, STARTS
+from mutmeta_lib.learn.tuning import GRID
+from mutmeta_lib.models.zero_shot import MASKED
+from mutmeta_lib.records.record import read_record
+from mutmeta_lib.study import run as module
+from mutmeta_lib.study.run import Where, average_seeds, recorded, run, support_pool
+from mutmeta_lib.study.study import Study, grid
+
+SMALL = {
+    "per_protein": 1,
+    "cap": 60,
+    "n_folds": 3,
+    "folds": (0, 1),
+    "seeds": 1,
+    "methods": ("maml", "finetune", "ridge"),
+    "shots": (0, 5),
+    "decided_at": 5,
+    "pool": 10,
+    "max_query": 12,
+    "meta_steps": 2,
+    "tasks_per_step": 2,
+    "support": 4,
+    "query": 4,
+    "inner_steps": 1,
+    "adapt_steps": 2,
+    "validate_every": 1,
+}
+STUDY = Study(**SMALL)
+TIMES = ["seconds_adapt", "seconds_predict", "seconds"]
+
+
+def timeless(table):
+    return table.drop(columns=TIMES, errors="ignore")
+
+
+def same(found, wanted):
+    for name in ("rows", "choices", "history"):
+        one, other = (
+            getattr(x, name).drop(columns=TIMES, errors="ignore") for x in (found, wanted)
+        )
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert found.diverged == wanted.diverged
+
+
+@pytest.fixture(scope="module")
+def straight():
+    return run(STUDY, progress=len)
+
+
+def test_every_assay_is_tested_once_by_a_start_that_has_not_seen_its_cluster(straight):
+    rows = straight.rows
+    assert not rows.duplicated(["method", "assay", "shots", "seed"]).any()
+    assert (rows.groupby("cluster")["case"].nunique() == 1).all()
+    assert set(rows["method"]) == set(STUDY.methods)
+    assert {"encoding", "depth", "regime", "role", "cluster"} <= set(rows)
+
+
+def test_no_test_label_reaches_training_or_tuning(straight, monkeypatch):
+    real, scores = module.read_assays, np.random.default_rng(0)
+    tested = set(straight.rows.query("case == 'fold 1'")["assay"])
+
+    def scrambled(study):
+        assays, roles = real(study)
+        return [
+            replace(a, scores=scores.normal(size=len(a))) if a.id in tested else a for a in assays
+        ], roles
+
+    monkeypatch.setattr(module, "read_assays", scrambled)
+    other = run(replace(STUDY, folds=(0,), epochs=9), progress=len)  # another study to the cache
+    for name in ("choices", "history"):
+        kept = (
+            getattr(straight, name).query("case == 'fold 1'").drop(columns=TIMES, errors="ignore")
+        )
+        found = getattr(other, name).drop(columns=TIMES, errors="ignore")
+        pd.testing.assert_frame_equal(found, kept)
+    mine = straight.rows.query("case == 'fold 1' and method == 'maml'")["spearman"].tolist()
+    assert mine != other.rows.query("method == 'maml'")["spearman"].tolist()
+
+
+def test_every_method_of_the_table_can_be_studied():
+    names = [name for name in METHODS if name not in MASKED]
+    asked = {"methods": names, "folds": (0,), "shots": (0, 2, 5), "by_error": ("maml",)}
+    found = run(replace(STUDY, **asked, reads=grid(depth="all", max_tokens=40)), progress=len)
+    assert set(found.rows["method"]) == {*names, "maml_mse"}
+    assert found.rows["spearman"].between(-1, 1).all()
+    assert found.rows.query("shots == 0")["relative_mse"].isna().all()
+    ranks = found.rows.query("method == 'maml_rank'")
+    assert ranks[["mse", "mae"]].isna().all(axis=None)
+    trained = {name for name, start in STARTS.items() if start.algorithm}
+    assert set(found.history["method"]) == trained
+    assert {f"meta_training_{name}" for name in trained} <= set(found.seconds)
+    tuned = found.choices.groupby("method")
+    assert set(tuned.groups) == {entry.rate for entry in METHODS.values() if entry.rate}
+    for _, own in tuned:  # one grid for all
+        assert list(zip(own["optimiser"], own["lr"], strict=True)) == list(GRID)
+
+
+def test_starts_choose_their_outer_rates_on_validation_loss():
+    rates = ((0.03, 5e-4), (0.01, 1e-1))
+    found = run(replace(STUDY, folds=(0,), outer_rates=rates), progress=len)
+    tried = found.choices.query("what == 'meta-training'")
+    assert set(zip(tried["inner_lr"], tried["meta_lr"], strict=True)) == set(rates)
+    best = tried.loc[tried["validation_loss"].idxmin()]
+    assert best["chosen"] == "validation_loss"
+    assert (tried["chosen"] == "validation_loss").sum() == 1
+    assert found.history["validation_loss"].min() == best["validation_loss"]
+
+
+def test_a_swapped_encoder_is_read_in_testing_alone():
+    study = replace(
+        STUDY,
+        regime="around",
+        test_ids=("GB1_NISTHAL2019_on_WT",),
+        per_protein=2,
+        reads=grid(swap=["same", "noise 1.0"]),
+    )
+    both = run(study, progress=len)
+    alone = run(replace(study, reads=grid(swap="noise 1.0")), progress=len)
+    assert set(both.rows["assay"]) == {"GB1_NISTHAL2019_on_WT"}
+    assert len(both.history) == len(alone.history)
+    noisy = both.rows.query("swap == 'noise 1.0'")["spearman"].tolist()
+    assert noisy == alone.rows["spearman"].tolist()
+    assert noisy != both.rows.query("swap == 'same'")["spearman"].tolist()
+
+
+def test_without_shots_a_study_trains_only():
+    found = run(replace(STUDY, shots=(), methods=("maml", "fomaml")), progress=len)
+    assert found.rows.empty
+    assert found.history.groupby("method").size().to_dict() == {"maml": 4, "fomaml": 4}
+
+
+@pytest.mark.parametrize("depth", ["last-9", "first-1", "last-x"])
+def test_a_depth_that_an_encoder_has_not_is_refused(depth):
+    with pytest.raises(DataError, match=rf"'{depth}' is no depth of tiny"):
+        run(replace(STUDY, reads=grid(depth=depth)), progress=len)
+
+
+def test_zero_shot_methods_are_refused_before_anything_is_trained(monkeypatch):
+    monkeypatch.setattr(module, "meta_train", None)
+    with pytest.raises(DataError, match="has no language-model head"):
+        run(replace(STUDY, methods=("maml", "zero_shot")), progress=len)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("place", ["meta_train", "grid_scores", "evaluate"])
+@pytest.mark.filterwarnings("error:.*computed anew")
+def test_a_stopped_run_goes_on_to_the_same_numbers(place, straight, tmp_path, monkeypatch):
+    where = Where(store=str(tmp_path))
+    real, calls = getattr(module, place), []
+
+    def counted(*given, **more):
+        if len(calls) == 1:
+            raise Stopped
+        calls.append(place)
+        return real(*given, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, place, counted)
+        with pytest.raises(Stopped):
+            run(STUDY, where=where, progress=len)
+    same(run(STUDY, where=where, progress=len), straight)
+    for name in ("meta_train", "grid_scores", "evaluate"):
+        monkeypatch.setattr(module, name, None)  # all is kept
+    same(run(STUDY, where=where, progress=len), straight)
+
+
+def test_another_question_is_not_answered_with_what_is_kept(straight, tmp_path):
+    where = Where(store=str(tmp_path))
+    other = run(replace(STUDY, adapt_steps=1), where=where, progress=len)
+    with pytest.warns(UserWarning, match="other parameters, data or version"):
+        same(run(STUDY, where=where, progress=len), straight)
+    assert not other.rows["spearman"].equals(straight.rows["spearman"])
+
+
+def test_processes_and_caches_change_nothing(straight, tmp_path):
+    where = Where(workers=2, store=str(tmp_path / "a"), cache_dir=str(tmp_path / "b"))
+    same(run(STUDY, where=where, progress=len), straight)
+    assert list((tmp_path / "b").rglob("*"))
+
+
+def parts(folder):
+    return set(folder.rglob("*.json"))
+
+
+def workers_of(pid):
+    """The processes that joblib started for this one."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = status.read_text().rpartition(")")[2].split()[1]
+            words = (status.parent / "cmdline").read_text()
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(parent) == pid and "popen_loky" in words:
+            found.append(int(status.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_a_killed_worker_costs_no_finished_work(straight, tmp_path):
+    def kill():
+        while not parts(tmp_path):
+            time.sleep(0.01)
+        os.kill(workers_of(os.getpid())[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    with pytest.raises(DataError, match=r"a worker process was killed after [01] of 2 runs"):
+        run(STUDY, where=Where(workers=2, store=str(tmp_path)), progress=len)
+    thread.join()
+    assert not workers_of(os.getpid())
+    kept = {file: file.read_bytes() for file in parts(tmp_path)}
+    same(run(STUDY, where=Where(store=str(tmp_path)), progress=len), straight)
+    assert all(file.read_bytes() == content for file, content in kept.items())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks for the processes of a group")
+def test_ctrl_c_ends_the_command_and_its_workers_with_one_sentence(tmp_path):
+    command = "-m mutmeta_lib.cli evaluate --per-protein 1 --methods maml,ridge --shots 2 --seeds 9"
+    command += f" --meta-steps 1 --device cpu --workers 2 --checkpoint-dir {tmp_path}"
+    process = subprocess.Popen(
+        [sys.executable, *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    while not parts(tmp_path):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert re.search(rf"stopped after \d of 27 runs; start again to go on from {tmp_path}\n", told)
+    for _ in range(500):  # those told to end are given a moment
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("a process of the run lives on")
+
+
+def test_a_record_is_loaded_only_for_the_same_study(tmp_path, monkeypatch):
+    path = tmp_path / "few_shot.json"
+    study = replace(STUDY, methods=("ridge",), folds=(0,))
+    record, loaded = recorded("few_shot", study, path=path, profile="own", progress=len)
+    assert not loaded
+    assert read_record(path).digest == record.digest
+    assert len(record.table("results")) == 2 * record.table("results")["assay"].nunique()
+    again, loaded = recorded("few_shot", study, path=path, recompute=False, progress=len)
+    assert loaded
+    assert again.digest == record.digest
+    monkeypatch.setattr(module, "run", lambda *given, **more: (_ for _ in ()).throw(Stopped))
+    for other in (replace(study, seeds=7), replace(study, shots=(0,))):
+        with pytest.raises(Stopped):
+            recorded("few_shot", other, path=path, recompute=False)
+    with pytest.raises(Stopped):
+        recorded("few_shot", study, path=path, recompute=True)
+
+
+def test_seeds_are_averaged_and_nothing_else(straight):
+    twice = pd.concat([straight.rows, straight.rows.assign(seed=1, spearman=0.0)])
+    made = average_seeds(twice)
+    assert (made["n_seeds"] == 2).all()
+    assert len(made) == len(straight.rows)
+    keys = ["method", "assay", "shots"]
+    halves = straight.rows.set_index(keys)["spearman"] / 2
+    pd.testing.assert_series_equal(made.set_index(keys)["spearman"], halves)
+
+
+@pytest.mark.parametrize(
+    ("size", "pool", "expected"),
+    [(50, 40, 40), (49, 40, 20), (20, 40, 10), (10, 40, 0), (26, 16, 16)],
+)
+def test_small_assays_have_smaller_pools(size, pool, expected):
+    assert support_pool(size, pool) == expected
+
+
+def test_studies_of_other_shots_predict_the_same_rows():
+    few, many = (
+        run(Study(**SMALL | {"methods": ("onehot",), "cap": 35, "pool": 40, "shots": shots,
+                             "max_query": 0}), progress=len).rows
+        for shots in ((0, 5), (0, 1, 5, 10, 20))
+    )  # fmt: skip
+    shared = many[many["shots"].isin([0, 5])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(timeless(few), timeless(shared))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_ranks(straight):
+    found = run(STUDY, where=Where(device="cuda"), progress=len)
+    np.testing.assert_allclose(found.rows["spearman"], straight.rows["spearman"], atol=0.02)

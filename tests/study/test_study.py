@@ -1,0 +1,137 @@
+"""Studies: who is trained on, who chooses, who is tested; and what a study refuses."""
+
+import pytest
+from toy import toy_assay
+
+from mutmeta_lib.data.splits import cluster_proteins
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.study.study import Study, describe_assays, draw_cases, grid, read_assays
+
+PROPERTIES = ("fitness", "stability", "solubility")
+# Twelve proteins, four of them with two assays: 30 residues, so that chance does not join them.
+ASSAYS = [
+    toy_assay(seed, name=f"P{seed}", length=30, n=25, property=PROPERTIES[seed % 3])
+    for seed in range(12)
+]
+ASSAYS += [
+    toy_assay(seed, name=f"P{seed}-again", length=30, n=25, property=PROPERTIES[(seed + 1) % 3])
+    for seed in range(4)
+]
+CLUSTERS = cluster_proteins(ASSAYS)
+OF = {assay.id: CLUSTERS[assay.wild_type] for assay in ASSAYS}
+PROPERTY = {assay.id: assay.property for assay in ASSAYS}
+
+
+def cases(regime, **more):
+    return draw_cases(Study(regime=regime, n_folds=4, seeds=2, **more), ASSAYS)
+
+
+def clusters(names):
+    return {OF[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("regime", "more"),
+    [("proteins", {}), ("properties", {}), ("around", {"test_ids": ["P0", "P5"]})],
+)
+def test_no_cluster_is_on_two_sides(regime, more):
+    found = cases(regime, **more)
+    assert found
+    for case in found:
+        sides = [clusters(p) for p in (case.split.train, case.split.validation, case.split.test)]
+        assert min(map(len, sides)) > 0
+        assert sum(map(len, sides)) == len(set.union(*sides))
+
+
+def test_every_assay_is_tested_once_per_seed_on_other_proteins():
+    tested = [name for case in cases("proteins") if case.seed == 0 for name in case.split.test]
+    assert sorted(tested) == sorted(OF)
+    some = cases("proteins", folds=[1, 3])
+    assert {case.name for case in some} == {"fold 2", "fold 4"}
+    assert {case.seed for case in cases("proteins", seed=7)} == {7, 8}
+
+
+def test_a_held_out_property_is_in_no_other_part():
+    found = cases("properties")
+    assert {case.name for case in found} == set(PROPERTIES)
+    for case in found:
+        assert {PROPERTY[name] for name in case.split.test} == {case.name}
+        seen = {*case.split.train, *case.split.validation}
+        assert case.name not in {PROPERTY[name] for name in seen}
+
+
+@pytest.mark.parametrize(
+    ("regime", "more"),
+    [("properties", {"held_out": ["fitness"]}), ("around", {"test_ids": ["P0"]})],
+)
+def test_who_chooses_follows_the_seed_and_who_is_tested_does_not(regime, more):
+    first, second = (case.split for case in cases(regime, **more))
+    assert first.test == second.test
+    assert first.validation != second.validation
+    assert cases(regime, **more)[0].split == first
+
+
+def test_related_assays_move_to_training_and_nothing_else_changes():
+    apart = {(case.name, case.seed): case.split for case in cases("proteins")}
+    found = cases("related")
+    tested = {name for case in found for name in case.split.test}
+    assert tested == {name for name in OF if list(OF.values()).count(OF[name]) > 1}
+    for case in found:
+        before = apart[case.name, case.seed]
+        assert set(case.split.test) < set(before.test)
+        moved = set(case.split.train) - set(before.train)
+        assert clusters(moved) == clusters(case.split.test)
+        assert case.split.validation == before.validation
+
+
+@pytest.mark.parametrize(
+    ("asked", "assays", "said"),
+    [
+        ({"regime": "properties"}, ASSAYS[:2], "holding out fitness leaves 1 clusters"),
+        ({"regime": "around", "test_ids": ["P0"]}, ASSAYS[:2], "1 protein clusters are left"),
+    ],
+)
+def test_too_few_other_proteins_are_refused(asked, assays, said):
+    with pytest.raises(DataError, match=said):
+        draw_cases(Study(n_folds=3, seeds=1, **asked), assays)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "said"),
+    [
+        ({"regime": "families"}, ValueError, "unknown regime 'families'"),
+        ({"methods": ["maml", "protonet"]}, ValueError, r"unknown methods \['protonet'\]"),
+        ({"reads": []}, DataError, "reads nothing"),
+        ({"regime": "around"}, DataError, "tests no assay"),
+    ],
+)
+def test_what_cannot_be_a_study_is_refused(asked, error, said):
+    with pytest.raises(error, match=said):
+        Study(**asked)
+
+
+def test_assays_are_chosen_by_the_study():
+    chosen, roles = read_assays(Study(per_protein=1, cap=30, longest=60))
+    assert {(a.protein, a.property) for a in chosen} == {(a.protein, a.property) for a in chosen}
+    assert len({(a.protein, a.property) for a in chosen}) == len(chosen)
+    assert max(len(a.wild_type) for a in chosen) <= 60
+    assert {len(a) for a in chosen} == {30}
+    assert roles == {a.id: a.property for a in chosen}
+    described = describe_assays(chosen, roles)
+    assert described["variants"].tolist() == [30] * len(chosen)
+    with pytest.raises(DataError, match="no assay is left"):
+        read_assays(Study(per_protein=1, longest=5))
+    with pytest.raises(DataError, match="there is no assay 'GB9' to test"):
+        read_assays(Study(per_protein=1, regime="around", test_ids=["GB9"]))
+
+
+def test_a_grid_is_every_combination():
+    reads = grid(encoding=["separator", "mutant"], pooling=["sites", "cls"], depth="all")
+    assert len(set(reads)) == len(reads) == 4
+    assert {read.depth for read in reads} == {"all"}
+
+
+def test_lists_and_tuples_are_the_same_study():
+    assert Study(shots=[0, 5], outer_rates=[[0.1, 0.2]]) == Study(
+        shots=(0, 5), outer_rates=((0.1, 0.2),)
+    )
