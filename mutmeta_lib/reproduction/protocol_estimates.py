@@ -6,6 +6,7 @@ stray. The proteins are always the same, so they say nothing about other ones.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -64,8 +65,8 @@ WHERE = ["encoder", "encoding", "target"]
 N_BOOT = 2000
 
 
-def gain(factors: Sequence[tuple[int, np.ndarray]]) -> tuple[float, float, float]:
-    """Gain of a product of errors, each to the power +1 or -1, in %: ``(gain, low, high)``.
+def gain(factors: Sequence[tuple[int, np.ndarray]]) -> dict[str, float]:
+    """Gain of a product of errors, each to the power +1 or -1, in %, with its interval.
 
     Errors ``(seeds, draws)``, or ``(seeds, 1)``, are averaged over seeds, and the geometric mean
     of the product is taken over draws; the interval (95 %) resamples seeds and draws. A ratio is
@@ -73,10 +74,10 @@ def gain(factors: Sequence[tuple[int, np.ndarray]]) -> tuple[float, float, float
     another.
 
     >>> half, one = np.full((2, 3), 0.5), np.ones((2, 1))
-    >>> [round(x) for x in gain([(1, half), (-1, one)])]
-    [50, 50, 50]
-    >>> [round(x) for x in gain([(1, half), (-1, one), (-1, half), (1, one)])]
-    [0, 0, 0]
+    >>> {name: round(x) for name, x in gain([(1, half), (-1, one)]).items()}
+    {'gain': 50, 'low': 50, 'high': 50}
+    >>> round(gain([(1, half), (-1, one), (-1, half), (1, one)])["gain"])
+    0
     """
     seeds, draws = factors[0][1].shape
     by_seed, by_draw = _weights((seeds, draws))
@@ -87,18 +88,18 @@ def gain(factors: Sequence[tuple[int, np.ndarray]]) -> tuple[float, float, float
 
     (every,) = share(np.full((1, seeds), 1 / seeds), np.full((1, draws), 1 / draws))
     low, high = np.quantile(share(by_seed, by_draw), [0.025, 0.975])
-    return float(every), float(low), float(high)
+    return {"gain": float(every), "low": float(low), "high": float(high)}
 
 
-def mean_difference(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of differences ``(seeds, draws)`` and its interval, seeds and draws resampled.
+def rank_difference(values: np.ndarray) -> dict[str, float]:
+    """Mean of differences in rank correlation ``(seeds, draws)``, with its interval likewise.
 
     A draw whose measured labels are all alike has no rank correlation (NaN) and is left out.
     """
     kept = values[:, ~np.isnan(values).any(axis=0)]
     by_seed, by_draw = _weights(kept.shape)
     low, high = np.quantile(((by_seed @ kept) * by_draw).sum(axis=1), [0.025, 0.975])
-    return float(kept.mean()), float(low), float(high)
+    return dict(zip(RANK, map(float, (kept.mean(), low, high)), strict=True))
 
 
 def _weights(shape: tuple[int, int]) -> list[np.ndarray]:
@@ -115,7 +116,7 @@ def grids(scores: pd.DataFrame) -> Grids:
     """The scores of one encoder, encoding, target and size by seed and draw."""
     wide = scores.pivot(index="seed", columns=["method", "draw"], values=["mse", "spearman"])
     methods = list(pd.unique(scores["method"]))
-    return {what: {m: wide[what][m].to_numpy() for m in methods} for what in (*RANK[:1], "mse")}
+    return {what: {m: wide[what][m].to_numpy() for m in methods} for what in ("mse", "spearman")}
 
 
 def shown(sizes: Collection[int]) -> int:
@@ -153,13 +154,13 @@ def _gain_row(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict:
     values, others = pairs["mse"]
     single = 100 * (1 - values / others)
     return {
-        **dict(zip(("gain", "low", "high"), gain([(1, values), (-1, others)]), strict=True)),
+        **gain([(1, values), (-1, others)]),
         **{name: np.quantile(single, q) for name, q in QUANTILES.items()},
         "first": single[0, 0],
         "over_0": 100 * np.mean(single > 0),
         "over_29": 100 * np.mean(single >= 29),
         "over_94": 100 * np.mean(single >= 94),
-        **dict(zip(RANK, mean_difference(np.subtract(*pairs["spearman"])), strict=True)),
+        **rank_difference(np.subtract(*pairs["spearman"])),
         "seeds": values.shape[0],
         "draws": values.shape[1],
     }
@@ -183,13 +184,11 @@ def contrast_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
             for method in LEARNERS:
                 terms = [(1, method, 0), (-1, method, 1)]
                 encodings.append({**both, "method": method, **_product(pair, terms)})
-            for arm in ARMS:
-                for base in BASES:
-                    for part, shape in PARTS.items():
-                        who = {"arm": arm, "base": base}
-                        terms = [(power, who[role], i) for power, role, i in shape]
-                        row = {**both, "method": arm, "base": base, "part": part}
-                        shares.append(row | _product(pair, terms))
+            for arm, base, part in product(ARMS, BASES, PARTS):
+                who = {"arm": arm, "base": base}
+                terms = [(power, who[role], i) for power, role, i in PARTS[part]]
+                row = {**both, "method": arm, "base": base, "part": part}
+                shares.append(row | _product(pair, terms))
     return {"encodings": pd.DataFrame(encodings), "shares": pd.DataFrame(shares)}
 
 
@@ -197,40 +196,25 @@ def _product(pair: tuple[Grids, Grids], terms: Sequence[tuple[int, str, int]]) -
     """Gain in error and difference of rank correlation, each with its interval."""
     errors = [(power, pair[i]["mse"][method]) for power, method, i in terms]
     ranks = sum(power * pair[i]["spearman"][method] for power, method, i in terms)
-    made = dict(zip(("gain", "low", "high"), gain(errors), strict=True))
-    made |= dict(zip(RANK, mean_difference(ranks), strict=True))
-    return made | dict(zip(("seeds", "draws"), errors[0][1].shape, strict=True))
+    counted = dict(zip(("seeds", "draws"), errors[0][1].shape, strict=True))
+    return gain(errors) | rank_difference(ranks) | counted
 
 
 def mean_tables(scores: pd.DataFrame, seconds: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables ``errors`` (means over draws and seeds), ``whole`` and ``seconds`` (over seeds)."""
 
-    def grouped(table: pd.DataFrame, by: list[str], **columns) -> pd.DataFrame:
+    def over(table: pd.DataFrame, by: list[str], **columns) -> pd.DataFrame:
         made = table.groupby([*WHERE, *by], sort=False).agg(**columns).reset_index()
         return made[[*by, *columns, *WHERE]]
 
-    ends = {"least": "min", "most": "max"}
+    mean, rank = ("mse", "mean"), ("spearman", "mean")
+    ends, times = ({"least": (x, "min"), "most": (x, "max")} for x in ("mse", "seconds"))
+    drawn, whole = scores[scores["size"] > 0], scores[scores["size"] == 0]
+    errors = {"mse": mean, "median_mse": ("mse", "median"), "spearman": rank}
     return {
-        "errors": grouped(
-            scores[scores["size"] > 0],
-            ["size", "method"],
-            mse=("mse", "mean"),
-            median_mse=("mse", "median"),
-            spearman=("spearman", "mean"),
-        ),
-        "whole": grouped(
-            scores[scores["size"] == 0],
-            ["method"],
-            mse=("mse", "mean"),
-            **{end: ("mse", how) for end, how in ends.items()},
-            spearman=("spearman", "mean"),
-        ),
-        "seconds": grouped(
-            seconds,
-            ["phase"],
-            seconds=("seconds", "mean"),
-            **{end: ("seconds", how) for end, how in ends.items()},
-        ),
+        "errors": over(drawn, ["size", "method"], **errors),
+        "whole": over(whole, ["method"], mse=mean, **ends, spearman=rank),
+        "seconds": over(seconds, ["phase"], seconds=("seconds", "mean"), **times),
     }
 
 
@@ -272,18 +256,14 @@ def protocol_numbers(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict]:
             share = 1 - spent[f"{arm}_{usual[row['encoder']]}"] / spent["finetuned"]
             named[f"{_place(row)}_{arm}_time"] = number(100 * share, unit="%")
     for row in tables["texts"].to_dict("records"):
-        counted = number(row["texts"], n=row["rows"], unit=f"of {row['rows']} rows")
-        named[f"{_place(row)}_texts"] = counted
+        unit = f"of {row['rows']} rows"
+        named[f"{_place(row)}_texts"] = number(row["texts"], n=row["rows"], unit=unit)
     for row in [r for t in ("encodings", "shares") for r in tables[t].to_dict("records")]:
         share = f"_and_{row['base']}_{row['part']}" if "part" in row else ""
-        name = f"{row['encoder']}_{_short(row)}_{row['method']}{share}"
+        name = f"{row['encoder']}_{SHORT.get(row['target'], row['target'])}_{row['method']}{share}"
         add(f"{name}_{row['encoding']}_over_{row['against']}{at(row)}", row)
     return named
 
 
-def _short(row: Mapping) -> str:
-    return SHORT.get(row["target"], row["target"])
-
-
 def _place(row: Mapping) -> str:
-    return f"{row['encoder']}_{row['encoding']}_{_short(row)}"
+    return f"{row['encoder']}_{row['encoding']}_{SHORT.get(row['target'], row['target'])}"

@@ -12,11 +12,11 @@ The arms differ in nothing but the gradient of the meta-step.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop, inner_update
 from mutmeta_lib.learn.inner import Loss, Params
 from mutmeta_lib.learn.meta import task_gradient
+from mutmeta_lib.models.encoders import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.reproduction.protocol_data import Rows
 from mutmeta_lib.seeds import stable_seed
@@ -46,20 +47,37 @@ TIME_DRAWS = 50
 """Draws over which errors are taken, at most, where seconds are measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """The numbers of the protocol that a run may change; no rate is tuned.
+    """All that one encoder does; no rate is tuned.
 
-    ``sizes`` are rows of support, and as many of query, in meta-training and test; ``draws`` of
-    the test per target and size are the same for all seeds and methods.
+    A ``frozen`` encoder is run once per text and its head alone learns; another learns in every
+    phase, from random weights. Texts longer than ``max_tokens`` keep the residues around the
+    mutated sites; of a file that is trained on, ``most_rows`` are read at most (0: all). ``sizes``
+    are rows of support, and as many of query, in meta-training and test; ``draws`` of the test per
+    target and size are the same for all seeds and methods. With the first ``time_seeds`` the cost
+    is measured of ``time_rows`` rows in every data set, on the first target.
     """
 
-    initial_epochs: int = 10
-    finetune_epochs: int = 5
-    maml_epochs: int = 30
-    inner_steps: int = 5
-    sizes: tuple[int, ...] = (16,)
-    draws: int = 200
+    name: str
+    encoder: str
+    frozen: bool
+    encodings: Sequence[str]
+    max_tokens: int
+    most_rows: int
+    sizes: Sequence[int]
+    draws: int
+    initial_epochs: int
+    finetune_epochs: int
+    maml_epochs: int
+    inner_steps: int
+    seeds: int
+    time_rows: Sequence[int]
+    time_seeds: int
+
+    def load(self, seed: int = 0) -> Encoder:
+        """The encoder; the seed decides the weights of ``tiny``."""
+        return load_encoder(self.encoder, seed=seed, max_tokens=self.max_tokens)
 
     @property
     def inner(self) -> InnerLoop:
@@ -84,26 +102,24 @@ def meta_step(
 
 
 def one_cycle(
-    fit: str, loss: Loss, start: Params, rows: Rows, rng: np.random.Generator, **length: int
+    fit: str, loss: Loss, start: Params, rows: Rows, rng: np.random.Generator, steps: int
 ) -> Params:
     """AdamW in shuffled batches, its rate rising to the fit's peak and falling again.
 
-    It takes ``steps`` steps, or ``epochs`` passes over the rows. Raises `DataError` where there
-    are fewer rows than one batch.
+    Raises `DataError` where there are fewer rows than one batch.
     """
     size = BATCH[fit]
     per_epoch = len(rows) // size
     if not per_epoch:
         raise DataError(f"{len(rows)} rows do not fill a batch of {size}", "give more rows")
-    total = length.get("steps") or length["epochs"] * per_epoch
     tuned = _leaves(start)
     optimiser = torch.optim.AdamW(tuned.values(), lr=PEAKS[fit], weight_decay=WEIGHT_DECAY)
     # One step more than is taken, as a schedule of a single step is not defined.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=PEAKS[fit], total_steps=total + 1, pct_start=WARM_UP
+        optimiser, max_lr=PEAKS[fit], total_steps=steps + 1, pct_start=WARM_UP
     )
     order = np.empty(0, dtype=int)
-    for step in range(total):
+    for step in range(steps):
         place = step % per_epoch * size
         if place == 0:
             order = rng.permutation(len(rows))
@@ -145,19 +161,17 @@ class Trial:
     def initial_fit(self) -> Params:
         """The start that all arms share: encoder and fresh head, fitted to the initial data set."""
         generator = torch.Generator().manual_seed(stable_seed("protocol head", self.seed))
-        start = self.predictor.init(generator)
+        start, rows = self.predictor.init(generator), self.data["initial"]
         loss = partial(self.predictor.loss, generator=generator)
-        length = {"epochs": self.protocol.initial_epochs}
-        return one_cycle(
-            "initial", loss, start, self.data["initial"], self.rng("initial"), **length
-        )
+        steps = self.protocol.initial_epochs * (len(rows) // BATCH["initial"])
+        return one_cycle("initial", loss, start, rows, self.rng("initial"), steps)
 
     def fine_tune(
         self, loss: Loss, start: Params, rows: Rows, fit: str = "finetuned", steps: int = 0
     ) -> Params:
         """Fine-tuning on a target's training part, for whole epochs or for so many steps."""
-        length = {"epochs": self.protocol.finetune_epochs, "steps": steps}
-        return one_cycle(fit, loss, start, rows, self.rng("fine-tuning"), **length)
+        steps = steps or self.protocol.finetune_epochs * (len(rows) // BATCH[fit])
+        return one_cycle(fit, loss, start, rows, self.rng("fine-tuning"), steps)
 
     def meta_train(
         self, arm: str, loss: Loss, start: Params, sets: Sequence[Sequence[Rows]], size: int
@@ -223,41 +237,35 @@ def pick(parts: Sequence[Rows], index: np.ndarray) -> Rows:
     return Rows(concatenate([rows.tokens for rows in found if len(rows)]), labels)
 
 
-@contextmanager
-def clocked(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    """Add processor seconds to a phase: they do not count what other programs took."""
-    began = time.process_time()
-    yield
-    seconds[phase] += time.process_time() - began
-
-
 def run_seed(trial: Trial) -> dict[str, list[dict]]:
-    """Initial fit, fine-tuning and meta-training of all arms for every target, and the draws.
+    """Every phase for every target, and the draws of its test.
 
     Methods are the arms and ``initial_adapted`` (adapted on a draw's support rows), ``initial``,
     ``finetuned`` and ``finetuned_slow`` (trained on the training part, not adapted) and ``mean``
     (of the support labels; of those of the training part where the whole test part is scored).
 
-    Returns:
-        Rows ``scores`` with target, size, draw, method, mse and spearman, over the draw's query
-        rows; at size 0 over the whole test part. Rows ``seconds`` with target, phase, seconds.
-
+    Returns rows ``scores`` with target, size, draw, method, mse and spearman, over the draw's
+    query rows; at size 0 over the whole test part. Rows ``seconds`` have target, phase, seconds.
     """
-    spent: dict[str, float] = defaultdict(float)
-    with clocked(spent, "initial"):
-        start = trial.initial_fit()
-    scores, seconds = [], [{"target": "all", "phase": "initial", "seconds": spent["initial"]}]
+    start, spent = _timed(trial.initial_fit)
+    scores, seconds = [], [{"target": "all", "phase": "initial", "seconds": spent}]
     for target in trial.targets:
-        spent = defaultdict(float)
-        scores += [{"target": target, **row} for row in _scores(trial, target, start, spent)]
-        for phase, value in spent.items():
-            adaptations = trial.protocol.draws * (1 + len(ARMS)) if "adapt" in phase else 1
-            seconds.append({"target": target, "phase": phase, "seconds": value / adaptations})
+        phases: dict[str, float] = defaultdict(float)
+        scores += [{"target": target, **row} for row in _scores(trial, target, start, phases)]
+        for phase, spent in phases.items():
+            seconds.append({"target": target, "phase": phase, "seconds": spent})
     return {"scores": scores, "seconds": seconds}
 
 
-def _scores(trial: Trial, target: str, start: Params, spent: dict[str, float]) -> Iterator[dict]:
-    """The rows of one target; ``spent`` gets the seconds of each phase."""
+def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """Processor seconds do not count what other programs took."""
+    began = time.process_time()
+    made = function(*arguments)
+    return made, time.process_time() - began
+
+
+def _scores(trial: Trial, target: str, start: Params, phases: dict[str, float]) -> Iterator[dict]:
+    """The rows of one target; ``phases`` gets the seconds of each."""
     own, loss, test = trial.protocol, trial.loss(target), trial.data[f"{target} test"]
     train, measured = trial.data[f"{target} train"], test.labels.numpy()
 
@@ -267,8 +275,7 @@ def _scores(trial: Trial, target: str, start: Params, spent: dict[str, float]) -
 
     fixed = {"initial": start}
     for fit in ("finetuned", "finetuned_slow"):
-        with clocked(spent, fit):
-            fixed[fit] = trial.fine_tune(loss, start, train, fit)
+        fixed[fit], phases[fit] = _timed(trial.fine_tune, loss, start, train, fit)
     whole = {name: trial.predict(params, test) for name, params in fixed.items()}
     mean = np.full(len(test), float(train.labels.mean()))
     for method, predicted in (whole | {"mean": mean}).items():
@@ -276,55 +283,50 @@ def _scores(trial: Trial, target: str, start: Params, spent: dict[str, float]) -
     for size in own.sizes:
         starts = {"initial_adapted": start}
         for arm in ARMS:
-            with clocked(spent, f"{arm}_{size}"):
-                starts[arm] = trial.meta_train(arm, loss, start, trial.others(target), size)
+            asked = (arm, loss, start, trial.others(target), size)
+            starts[arm], phases[f"{arm}_{size}"] = _timed(trial.meta_train, *asked)
         for draw in range(own.draws):
             support, query = draw_rows(len(test), target, size, draw)
             predicted = {method: values[query] for method, values in whole.items()}
             predicted["mean"] = np.full(size, measured[support].mean())
-            own_rows, asked = test.take(support), test.take(query)
+            labelled, asked = test.take(support), test.take(query)
             for method, params in starts.items():
-                with clocked(spent, f"adapt_{size}"):
-                    adapted = trial.adapt(loss, params, own_rows)
+                adapted, spent = _timed(trial.adapt, loss, params, labelled)
+                phases[f"adapt_{size}"] += spent / (own.draws * len(starts))
                 predicted[method] = trial.predict(adapted, asked)
             for method, values in predicted.items():
                 yield row(size, draw, method, values, measured[query])
 
 
-def run_times(trial: Trial, target: str, rows: Sequence[int], size: int) -> list[dict]:
+def run_times(trial: Trial, size: int) -> list[dict]:
     """Processor seconds and error against the number of rows in every data set.
 
     Three ways per number of rows: fine-tuning for whole ``epochs``; fine-tuning for as many
     ``steps`` as meta-training takes gradients; and ``meta``-training (first order, as described)
     on other data sets cut to as many rows. Errors are over the query rows of the same draws.
     """
-    own, start, sets = trial.protocol, trial.initial_fit(), trial.others(target)
+    own, target = trial.protocol, trial.targets[0]
     train, test = trial.data[f"{target} train"], trial.data[f"{target} test"]
+    start, sets = trial.initial_fit(), trial.others(target)
     drawn = [draw_rows(len(test), target, size, i) for i in range(min(own.draws, TIME_DRAWS))]
     gradients = own.maml_epochs * len(sets) * (own.inner_steps + 1)
     tasks = [[test.take(index) for index in draw] for draw in drawn]
     found = []
-    for n in rows:
-        loss, spent = trial.loss(n), defaultdict(float)
-        rng = np.random.default_rng(stable_seed("protocol cut", n))
+    for n in [n for n in own.time_rows if n <= len(train)]:
+        rng, loss = np.random.default_rng(stable_seed("protocol cut", n)), trial.loss(n)
         parts = [train, *(first for first, _ in sets)]
         mine, *others = [part.take(rng.permutation(len(part))[:n]) for part in parts]
-        said = {}
-        for way, steps in (("epochs", 0), ("steps", gradients)):
-            with clocked(spent, way):
-                tuned = trial.fine_tune(loss, start, mine, steps=steps)
-            said[way] = [trial.predict(tuned, query) for _, query in tasks]
-        with clocked(spent, "meta"):
-            tuned = trial.meta_train("first_order", loss, start, [[o] for o in others], size)
-        said["meta"] = [
-            trial.predict(trial.adapt(loss, tuned, support), query) for support, query in tasks
-        ]
-        for way, answers in said.items():
-            pairs = zip(answers, tasks, strict=True)
-            error = np.mean([mse(values, query.labels.numpy()) for values, (_, query) in pairs])
-            taken = (
-                own.finetune_epochs * (n // BATCH["finetuned"]) if way == "epochs" else gradients
-            )
-            row = {"rows": n, "method": way, "seconds": spent[way], "gradients": taken}
-            found.append(row | {"mse": float(error)})
+        whole = own.finetune_epochs * (n // BATCH["finetuned"])
+        for way, taken in {"epochs": whole, "steps": gradients, "meta": gradients}.items():
+            if way == "meta":
+                asked = ("first_order", loss, start, [[other] for other in others], size)
+                tuned, spent = _timed(trial.meta_train, *asked)
+            else:
+                tuned, spent = _timed(trial.fine_tune, loss, start, mine, "finetuned", taken)
+            errors = []
+            for support, query in tasks:
+                params = trial.adapt(loss, tuned, support) if way == "meta" else tuned
+                errors.append(mse(trial.predict(params, query), query.labels.numpy()))
+            row = {"rows": n, "method": way, "seconds": spent, "gradients": taken}
+            found.append(row | {"mse": float(np.mean(errors))})
     return found

@@ -52,10 +52,7 @@ _WRITTEN = re.compile(r"([A-Z])([1-9][0-9]*)([A-Z])", re.ASCII)
 
 
 class Written(NamedTuple):
-    """A mutation as a row writes it: two letters and a position that counts from 1.
-
-    Nothing is implied about which letter the sequence holds.
-    """
+    """A mutation as a row writes it: two letters, whichever the sequence holds, and a position."""
 
     first: str
     position: int
@@ -135,21 +132,16 @@ def _mutations(sequence: str, cells: Mapping[str, str]) -> tuple[Written, ...]:
         raise DataError("the row has no sequence", "fill it in", column="sequence")
     found = []
     for column, text in cells.items():
-        if not text:
-            continue
-        match = _WRITTEN.fullmatch(text)
-        if match is None:
-            raise DataError(
-                f"'{text}' is not a letter, a position and a letter", "correct it", column=column
-            )
-        written = Written(match[1], int(match[2]), match[3])
-        if written.position > len(sequence):
-            raise DataError(
-                f"position {written.position} lies outside the sequence ({len(sequence)} residues)",
-                "correct it",
-                column=column,
-            )
-        found.append(written)
+        if text:
+            match = _WRITTEN.fullmatch(text)
+            problem = "" if match else f"'{text}' is not a letter, a position and a letter"
+            if match and int(match[2]) > len(sequence):
+                problem = (
+                    f"position {match[2]} lies outside the sequence ({len(sequence)} residues)"
+                )
+            if problem:
+                raise DataError(problem, "correct it", column=column)
+            found.append(Written(match[1], int(match[2]), match[3]))
     if not found:
         raise DataError("the row has no mutation", "fill it in", column=NUMBERED[0])
     return tuple(found)
@@ -192,7 +184,6 @@ READ = 2
 FATES = ("in place", "astray", "skipped", "as words", "not read")
 
 Characters = list[tuple[str, int | None]]
-"""Characters of a text, each with the residue (from 0) that it stands for, if any."""
 
 
 class ReleaseText(NamedTuple):
@@ -208,11 +199,7 @@ class ReleaseText(NamedTuple):
 
 
 def release_text(
-    sequence: str,
-    mutations: Sequence[Written],
-    *,
-    spaced: bool = True,
-    max_length: int = MAX_LENGTH,
+    sequence: str, mutations: Sequence[Written], *, spaced: bool = True
 ) -> ReleaseText:
     """Write a row as the public code does, in an implementation of our own.
 
@@ -220,36 +207,29 @@ def release_text(
     ``_highlight_mutation_in_sequence``, ``_precompute_tokenization``) only the first two mutations
     of a row are read. Each in turn is looked up in the text *as it stands*, at the character that
     its position had in the sequence, and replaced by a marked pair of residues if the letter there
-    agrees. A text of more than ``max_length - 50`` characters is given up for the plain form: at
-    most ``max_length - 100`` residues, then the mutations as words. `spaced` is the form for
-    ProtBERT, with a blank between residues; ESM-2 and BERT get the sequence without.
+    agrees. A text of more than 974 characters is given up for the plain form: at most 924
+    residues, then the mutations as words. `spaced` is the form for ProtBERT, with a blank between
+    residues; ESM-2 and BERT get the sequence without.
 
     >>> release_text("MKTA", [Written("T", 3, "G")]).text
     'M K  [SEP] T [SEP] G [SEP] A'
     >>> release_text("MKTAYIAK", [Written("K", 2, "R"), Written("A", 4, "G")]).fates
     ('in place', 'skipped')
     """
-    characters = _letters(sequence, spaced)
+    # Each character with the residue (from 0) that it stands for, if any.
+    letters = [pair for i, letter in enumerate(sequence) for pair in ((" ", None), (letter, i))][1:]
+    characters = letters if spaced else letters[::2]
     fates = []
     for written in mutations[:READ]:
         characters, fate = _mark(characters, written)
         fates.append(fate)
     unread = ("not read",) * len(mutations[READ:])
     text = "".join(character for character, _ in characters)
-    if len(text) <= max_length - 50:
+    if len(text) <= MAX_LENGTH - 50:
         return ReleaseText(text, (*fates, *unread))
-    kept = "".join(c for c, _ in _letters(sequence[: max_length - 100], spaced))
+    kept = (" " if spaced else "").join(sequence[: MAX_LENGTH - 100])
     words = " ".join(map(str, mutations[:READ]))
     return ReleaseText(f"{kept} [SEP] {words}", ("as words",) * len(fates) + unread)
-
-
-def _letters(sequence: str, spaced: bool) -> Characters:
-    letters: Characters = []
-    for residue, letter in enumerate(sequence):
-        if spaced and residue:
-            letters.append((" ", None))
-        letters.append((letter, residue))
-    return letters
 
 
 def _mark(characters: Characters, written: Written) -> tuple[Characters, str]:
@@ -257,11 +237,9 @@ def _mark(characters: Characters, written: Written) -> tuple[Characters, str]:
     # Any blank counts as the spaced form, also one that an earlier mark has brought in.
     step = 2 if any(character == " " for character, _ in characters) else 1
     place = step * (written.position - 1)
-    if not {written.first, written.last} <= set(AMINO_ACIDS) or place >= len(characters):
+    letters = {written.first, written.last} <= set(AMINO_ACIDS)
+    if not letters or place >= len(characters) or characters[place][0] != written.first:
         return characters, "skipped"
-    letter, residue = characters[place]
-    if letter != written.first:
-        return characters, "skipped"
-    mark: Characters = [(c, None) for c in f" [SEP] {written.first} [SEP] {written.last} [SEP] "]
-    fate = "in place" if residue == written.position - 1 else "astray"
+    mark = [(c, None) for c in f" [SEP] {written.first} [SEP] {written.last} [SEP] "]
+    fate = "in place" if characters[place][1] == written.position - 1 else "astray"
     return characters[:place] + mark + characters[place + step :], fate
