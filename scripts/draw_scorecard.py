@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from mutmeta_lib.app.plots.style import style
 from mutmeta_lib.records.record import Record, read_record
-from mutmeta_lib.study.gains import verdict
+from mutmeta_lib.study.estimates import verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ("protocol", "speed", "transfer")

@@ -14,7 +14,7 @@ from mutmeta_lib.records.record import Record, number, recorded_parameters
 from mutmeta_lib.reproduction import counts
 from mutmeta_lib.reproduction.query_draws import error_histogram, label_histogram, query_error_table
 from mutmeta_lib.reproduction.released import LISTED, read_release
-from mutmeta_lib.study.setting import make_record
+from mutmeta_lib.study.run import make_record
 
 TARGETS = ("binding_affinity_test", "fireprot_dTm_test", "soluprotmut_solubility_test")
 """The test files that the repository's later README names."""

@@ -22,6 +22,7 @@ from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.models.predictor import Params
 from mutmeta_lib.records.record import Record, number, recorded_parameters
 from mutmeta_lib.reproduction.pairs import Pair, load_pairs, neighbours
+from mutmeta_lib.study.estimates import contrast, estimate, named
 from mutmeta_lib.study.evaluate import MIN_QUERY, evaluate
 from mutmeta_lib.study.frozen_heads import (
     descend,
@@ -30,14 +31,9 @@ from mutmeta_lib.study.frozen_heads import (
     rows_by_seed,
     tuned_starts,
 )
-from mutmeta_lib.study.gains import group_mean, paired_difference
-from mutmeta_lib.study.setting import (
-    DEMO,
-    describe_encoder,
-    finished_parts,
-    make_record,
-    outer_loop,
-)
+from mutmeta_lib.study.run import make_record
+from mutmeta_lib.study.setting import finished_parts, outer_loop
+from mutmeta_lib.study.study import DEMO, describe_encoder
 from mutmeta_lib.study.vectors import Vectors
 from mutmeta_lib.tasks.metrics import spearman
 from mutmeta_lib.tasks.tasks import Examples, make_task
@@ -45,18 +41,8 @@ from mutmeta_lib.tasks.tasks import Examples, make_task
 LEARNING_A = ("adam", 1e-3)
 """How a head is trained on all scores of A."""
 
-COMPARED = (
-    ("scores_a", "maml"),
-    ("scores_a", "ridge"),
-    ("ridge_a", "ridge"),
-    ("ridge_a", "scores_a"),
-    ("maml_a", "maml"),
-    ("finetune_a", "finetune"),
-    ("maml", "ridge"),
-    ("maml", "finetune"),
-    ("maml_a", "finetune_a"),
-)
-"""Pairs of methods whose paired difference is taken."""
+COMPARED = ("scores_a", "ridge_a", "maml_a", "finetune_a", "maml")
+"""Methods that are set against each other one, pair by pair."""
 
 
 def protocols_experiment(
@@ -144,11 +130,11 @@ def protocols_experiment(
         profile,
         parameters,
         assays=[*assays, *paired.values()],
-        encoder=describe_encoder(pool.predictor),
+        encoder=describe_encoder(loaded),
         device="cpu",
         seconds={"on vectors": spent},
         numbers=pair_numbers(results, tables),
-        tables={name: table.round(5) for name, table in tables.items()},
+        tables=tables,
     )
 
 
@@ -234,27 +220,20 @@ def pair_methods(
 def pair_tables(results: pd.DataFrame, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """``pairs``, ``results`` (means over seeds), ``summary`` and ``differences`` per kind.
 
-    Intervals resample protein clusters (``n_proteins``); ``all`` is all kinds together.
+    Each direction of a pair is one unit that all methods are tested on; intervals resample
+    protein clusters. The kind ``all`` is all of them together.
     """
     keys = ["kind", "a", "assay", "cluster", "method", "shots"]
     means = results.groupby(keys, as_index=False, sort=False)[["spearman", "n_query"]].mean()
-    # Each direction of a pair is one unit that all methods are tested on.
     ways = means.assign(assay=means["a"] + " to " + means["assay"])
-    summary, differences = [], []
-    for kind, table in [("all", ways), *ways.groupby("kind", sort=False)]:
-        for (method, k), own in table.groupby(["method", "shots"], sort=False):
-            where = {"kind": kind, "method": method, "shots": k}
-            summary.append(where | group_mean(own, "spearman"))
-        for k, own in table.groupby("shots"):
-            for one, other in COMPARED:
-                where = {"kind": kind, "method": one, "baseline": other, "shots": k}
-                differences.append(where | paired_difference(own, "spearman", one, other))
-    named = {"n_units": "n_proteins"}
+    ways = pd.concat([ways.assign(kind="all"), ways])
+    how = {"by": ("kind", "shots")}
+    differences = [contrast(ways, "spearman", "method", one, **how) for one in COMPARED]
     return {
         "pairs": known,
         "results": means,
-        "summary": pd.DataFrame(summary).rename(columns=named),
-        "differences": pd.DataFrame(differences).rename(columns=named),
+        "summary": estimate(ways, "spearman", by=("kind", "method", "shots")),
+        "differences": pd.concat(differences, ignore_index=True),
     }
 
 
@@ -265,14 +244,9 @@ def pair_numbers(results: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> d
     ``labels_worth_<method>``: the fewest labels of B at which the method without A is level with
     A's word alone (open when never); ``diverged``: adaptations that fell back to their start.
     """
-    made: dict[str, dict] = {}
-    for table in ("summary", "differences"):
-        for row in tables[table].query("kind == 'all'").to_dict("records"):
-            name = (
-                f"{row['method']}_minus_{row['baseline']}" if "baseline" in row else row["method"]
-            )
-            ends = (row["mean"], row["low"], row["high"], row["n_assays"])
-            made[f"{name}_{row['shots']}"] = number(*ends, "Spearman")
+    together = {name: tables[name].query("kind == 'all'") for name in ("summary", "differences")}
+    made = named(together["summary"], "{method}_{shots}")
+    made |= named(together["differences"], "{method}_minus_{baseline}_{shots}")
     # The same pairs at every number of labels, those that have the most.
     means = tables["results"]
     full = means.groupby(["a", "assay"])["shots"].transform("max") == means["shots"].max()

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from mutmeta_lib import __version__
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.models.predictor import Predictor
+from mutmeta_lib.records.pieces import Pieces
 from mutmeta_lib.records.record import Record, recorded_parameters
 from mutmeta_lib.reproduction.audit import rounded
 from mutmeta_lib.reproduction.protocol_data import (
@@ -35,7 +37,8 @@ from mutmeta_lib.reproduction.protocol_estimates import (
     shown,
 )
 from mutmeta_lib.reproduction.protocol_run import Protocol, Trial, run_seed, run_times
-from mutmeta_lib.study.setting import describe_encoder, finished_parts, make_record
+from mutmeta_lib.study.run import make_record
+from mutmeta_lib.study.study import describe_encoder
 from mutmeta_lib.tasks.batches import distinct_rows
 
 KINDS = ("scores", "seconds", "times")
@@ -118,7 +121,7 @@ def protocol_experiment(
         **mean_tables(scores, seconds),
         **contrast_tables(scores),
     }
-    described = describe_encoder(Predictor(runs[0].load(), POOLING))
+    described = describe_encoder(runs[0].load())
     if len(runs) > 1:
         described["provenance"] |= {"beside it": "tiny, trained"}
     made = make_record(
@@ -151,7 +154,8 @@ def tidy_rows(
     """
     label, data = f"{run.name}, {encoding}", cap_rows(whole, run.most_rows)
     folder = Path(checkpoint_dir) / f"{run.name}-{encoding}" if checkpoint_dir else None
-    kept = finished_parts(folder, asdict(run), data.sha256, run.load().sha256, encoding=encoding)
+    question = {"protocol": asdict(run), "data": data.sha256, "encoder": run.load().sha256}
+    kept = Pieces(folder, question | {"encoding": encoding, "version": __version__})
 
     @cache  # takes long, and is not needed if all parts were kept
     def encoded() -> dict[str, Rows]:

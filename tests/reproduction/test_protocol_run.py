@@ -17,7 +17,7 @@ from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.reproduction import protocol_data as protocol
 from mutmeta_lib.reproduction import protocol_run as run
 from mutmeta_lib.reproduction.released import find_table, read_release
-from mutmeta_lib.study.setting import load_assays
+from mutmeta_lib.study.study import load_assays
 
 ENCODER = tiny_encoder(width=16, layers=1, heads=2)
 PREDICTOR = Predictor(ENCODER, "cls", hidden=(8,))
