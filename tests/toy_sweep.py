@@ -28,11 +28,11 @@ if scratch:
     first = len(log.read_text().splitlines()) == 1
     if mood == "fails" or (mood == "fails once" and first):
         raise ValueError("first line\\nno luck")
-    if mood == "kills its process once" and first:
+    if mood == "kills its process" or (mood == "kills its process once" and first):
         os.kill(os.getppid(), signal.SIGKILL)
     if mood == "kills its kernel once" and first:
         os.kill(os.getpid(), signal.SIGKILL)
-    if mood == "slow" or (mood == "kills its process once" and first):
+    if mood == "slow" or mood.startswith("kills its process") and (first or "once" not in mood):
         time.sleep(120)
 """
 RECORD = """

@@ -93,21 +93,15 @@ def check_parameters(notebook: str | Path, parameters: Mapping[str, Any]) -> dic
     for name, value in parameters.items():
         if name not in defaults:
             raise unknown("parameter", name, defaults).at(file=file)
-        default = defaults[name]
-        wanted = TypeAdapter(type_of(default), config=ConfigDict(strict=True))
+        wanted = TypeAdapter(type_of(defaults[name]), config=ConfigDict(strict=True))
         try:
             checked[name] = wanted.validate_python(value)
         except ValidationError as error:
-            got = error.errors()[0]["input"]  # the first wrong item of a list
-            problem = f"parameter '{name}' got {got!r} ({kind(got)})"
-            mend = f"its default is {default!r} ({kind(default)})"
+            pair = (error.errors()[0]["input"], defaults[name])  # the first wrong item of a list
+            got, default = [f"{v!r} ({WORDS.get(type(v), type(v).__name__)})" for v in pair]
+            problem, mend = f"parameter '{name}' got {got}", f"its default is {default}"
             raise DataError(problem, mend, file=file) from None
     return checked
-
-
-def kind(value: Any) -> str:
-    """Name a value's type in plain words."""
-    return WORDS.get(type(value), type(value).__name__)
 
 
 def parse_value(text: str, default: Any) -> Any:
@@ -172,16 +166,12 @@ def profile_parameters(notebook: Path, profile: str) -> dict[str, Any]:
 
 
 def run_notebook(
-    notebook: str | Path,
-    output: str | Path,
-    parameters: Mapping[str, Any] | None = None,
-    *,
-    profile: str | None = None,
+    notebook: Path, output: Path, given: Mapping[str, Any] | None = None, profile: str | None = None
 ) -> Path:
     """Execute a notebook in its own folder and write the executed copy, which is returned.
 
-    ``parameters`` override the profile, which overrides the notebook's defaults. The copy is
-    written in one step, only when every cell succeeded, and holds no path of this machine.
+    The ``given`` parameters override the profile, which overrides the notebook's defaults. The
+    copy is written whole, only when every cell succeeded, and holds no path of this machine.
 
     Raises:
         DataError: a parameter, the profile or the output cannot be used; nothing has run then.
@@ -189,9 +179,8 @@ def run_notebook(
             cells, from 1.
 
     """
-    notebook, output = Path(notebook), Path(output)
     chosen = profile_parameters(notebook, profile) if profile else {}
-    chosen = check_parameters(notebook, chosen | dict(parameters or {}))
+    chosen = check_parameters(notebook, chosen | dict(given or {}))
     if output.suffix != ".ipynb":
         raise DataError("an executed copy is a notebook", "name it .ipynb", file=output)
     if output.exists() and output.samefile(notebook):
@@ -218,8 +207,8 @@ def run_notebook(
             # papermill counts from 0, and its cell of parameters as well, which stands before.
             error.cell_index += 1 - bool(chosen)
             raise
-        content = nbformat.read(executed, as_version=4)
-    clean = nbformat.from_dict(scrub(content, machine_paths(notebook, chosen)))
+        content = scrub(nbformat.read(executed, as_version=4), machine_paths(notebook, chosen))
+    clean = nbformat.from_dict(content)
     clean.metadata.papermill |= {"input_path": notebook.name, "output_path": output.name}
     for cell in clean.cells:  # when each cell began and ended would be most of a diff
         for timing in ("execution", "papermill"):
@@ -233,11 +222,10 @@ def machine_paths(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, st
     """Paths of this machine that must not stand in an executed copy, and what replaces them."""
     folder = notebook.resolve().parent
     given = [v for v in parameters.values() if isinstance(v, str) and os.path.isabs(v)]
-    replaced = {value: Path(value).name for value in given}
-    replaced |= {sys.prefix: "<python>", sys.base_prefix: "<python>", str(Path.home()): "~"}
-    replaced |= {tempfile.gettempdir(): "<tmp>", str(folder.parent): "..", str(folder): "."}
-    replaced.pop(os.sep, None)
-    return replaced
+    paths = {value: Path(value).name for value in given} | {sys.prefix: "<python>"}
+    paths |= {sys.base_prefix: "<python>", str(Path.home()): "~", tempfile.gettempdir(): "<tmp>"}
+    paths |= {str(folder.parent): "..", str(folder): "."}
+    return {path: shown for path, shown in paths.items() if path != os.sep}
 
 
 def scrub(content: Any, paths: Mapping[str, str]) -> Any:

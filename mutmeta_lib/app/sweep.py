@@ -32,12 +32,14 @@ from mutmeta_lib.records.record import NOT_PARAMETERS
 RECORDS = "records_dir"
 """The notebook's parameter that says where records go. Every run of a sweep gets a folder."""
 
+Values = Annotated[list, Len(1)]
 Seeds = Annotated[
     dict[str, Annotated[list[int], Len(1)]],
     Len(0, 1),
     BeforeValidator(lambda value: {"seed": value} if isinstance(value, list) else value),
 ]
 Share = Annotated[float, Field(lt=1)] | Annotated[float, Field(multiple_of=1)]
+Address = Annotated[str, Field(pattern=r"^(auto|local|.+:\d+)$")]
 
 
 class Sweep(BaseModel):
@@ -49,20 +51,12 @@ class Sweep(BaseModel):
     output: str = Field(description="write a folder, relative to this file")
     profile: str | None = Field(None, description="write its name: quick or full")
     parameters: dict[str, Any] = Field({}, description="write 'name: value' lines")
-    grid: dict[str, Annotated[list, Len(1)]] = Field(
-        {}, description="write 'name: [value, value]' lines"
-    )
-    seeds: Seeds = Field(
-        {}, description="write whole numbers, [0, 1], or the parameter's name and them"
-    )
+    grid: dict[str, Values] = Field({}, description="write 'name: [value, value]' lines")
+    seeds: Seeds = Field({}, description="write [0, 1], or the parameter's name and such a list")
     retries: int = Field(2, ge=0, description="write a whole number, 0 or more")
     cpus_per_run: Share = Field(1.0, gt=0, description="write a number above 0, whole above 1")
     gpus_per_run: Share = Field(0.0, ge=0, description="write a number, whole above 1")
-    address: str | None = Field(
-        None,
-        pattern=r"^(auto|local|.+:\d+)$",
-        description="write host:port, or null for this machine",
-    )
+    address: Address | None = Field(None, description="write host:port, or null for this machine")
     _file: Path = PrivateAttr()
 
     def model_post_init(self, context: Path) -> None:
@@ -128,30 +122,29 @@ def _parameter_problems(sweep: Sweep) -> Iterator[DataError]:
     single = {name: [value] for name, value in sweep.parameters.items()}
     for key, axis in (("parameters", single), ("grid", sweep.grid), ("seeds", sweep.seeds)):
         for name, values in axis.items():
-            if problem := _misfit(notebook, name, values):
+            try:
+                _check_values(notebook, name, values)
+            except DataError as error:
                 also = " ('seeds: {name: [0, 1]}' sets another)" if key == "seeds" else ""
-                yield DataError(f"{key}.{name}: {problem.problem}", problem.mend + also)
+                yield DataError(f"{key}.{name}: {error.problem}", error.mend + also)
             if name in set_by:
                 yield DataError(f"{key}.{name} is set by {set_by[name]}", "leave one of them out")
             set_by[name] = f"{key}.{name}"
 
 
-def _misfit(notebook: Path, name: str, values: list) -> DataError | None:
-    """The first problem of one parameter's values. Equal ones would be one run."""
+def _check_values(notebook: Path, name: str, values: list) -> None:
+    """Refuse values that the notebook or a record cannot take; equal ones would be one run."""
     seen = set()
     for value in values:
+        check_parameters(notebook, {name: value})
         try:
-            check_parameters(notebook, {name: value})
             json.dumps(value, allow_nan=False)
-        except DataError as error:
-            return error
         except (TypeError, ValueError):
             mend = "write numbers, text, lists, true or false"
-            return DataError(f"{value!r} is no value of a record", mend)
+            raise DataError(f"{value!r} is no value of a record", mend) from None
         if canonical(value) in seen:
-            return DataError(f"{value!r} is there twice", "leave one out")
+            raise DataError(f"{value!r} is there twice", "leave one out")
         seen.add(canonical(value))
-    return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,8 +24,7 @@ from mutmeta_lib.records.plain import canonical, layout
 from mutmeta_lib.records.progress import Report, silent
 from mutmeta_lib.records.record import Record, read_record, recorded_parameters
 
-PATIENCE_S = 10
-"""How long a cluster's address may take to answer, and cancelled runs to end."""
+PATIENCE_S = 10  # how long an address may take to answer, and cancelled runs to end
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,7 @@ def run_sweep(sweep: Sweep, report: Report = silent) -> Results:
     """Do all runs of a sweep that are not finished yet, and keep the index up to date.
 
     A run whose cell fails or whose process dies is tried again ``retries`` times; one that keeps
-    failing does not stop the others. Where Ray is already initialised in this process, it is used
-    as it is, and left running.
+    failing does not stop the others. A Ray that is initialised in this process is used as it is.
 
     Raises:
         DataError: Ray is missing, the cluster does not answer, no machine has what a run needs, or
@@ -132,26 +130,17 @@ def run_sweep(sweep: Sweep, report: Report = silent) -> Results:
 
     """
     results = planned(sweep)
-    if all(outcome.state == "finished" for outcome in results.values()):
-        write_index(sweep, results)
-        return results
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-    try:
-        import ray
-    except ImportError:
-        mend = 'pip install "mutmeta[sweep]"'
-        raise DataError("a sweep needs Ray, which is not installed", mend) from None
-    # Ray prints every attempt that fails, with its traceback; what fails for good we tell.
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), _ray_at(ray, sweep):
-        _check_resources(ray, sweep)
-        check_writable(sweep.index)
-        try:
-            _schedule(ray, sweep, results, report)
-        finally:
-            for run in results:
-                for left in run.folder.glob(f".{run.name}.*.part"):  # of attempts that were killed
-                    shutil.rmtree(left, ignore_errors=True)
-            write_index(sweep, results)
+    if any(outcome.state == "waiting" for outcome in results.values()):
+        with _ray_at(sweep) as ray:
+            check_writable(sweep.index)
+            try:
+                _schedule(ray, sweep, results, report)
+            finally:
+                write_index(sweep, results)
+                for run in results:  # what attempts left that were killed
+                    for left in run.folder.glob(f".{run.name}.*.part"):
+                        shutil.rmtree(left, ignore_errors=True)
+    write_index(sweep, results)
     return results
 
 
@@ -188,22 +177,25 @@ def _outcome(ray: ModuleType, task: Any, run: Run) -> Outcome:
     """What a task came to, when its process died or its kernel as well."""
     try:
         ray.get(task)
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        told = str(cause) if isinstance(cause, DataError) else repr(cause)
-        return Outcome("failed", error=_last_line(told))
     except ray.exceptions.RayError as error:
-        told = f"the process of the run died ({type(error).__name__})"
-        return Outcome("failed", error=told)
-    told = "its files were not found here; on a cluster, output must be a shared folder"
-    return finished(run) or Outcome("failed", error=told)
+        died = f"the process of the run died ({type(error).__name__})"
+        return Outcome("failed", error=_last_line(str(getattr(error, "cause", None) or died)))
+    lost = "its files were not found here; on a cluster, output must be a shared folder"
+    return finished(run) or Outcome("failed", error=lost)
 
 
 @contextmanager
-def _ray_at(ray: ModuleType, sweep: Sweep) -> Iterator[None]:
+def _ray_at(sweep: Sweep) -> Iterator[ModuleType]:
     """Ray on this machine or at the sweep's address, for the length of the block."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    try:
+        import ray
+    except ImportError:
+        mend = 'pip install "mutmeta[sweep]"'
+        raise DataError("a sweep needs Ray, which is not installed", mend) from None
     if ray.is_initialized():
-        yield
+        _check_resources(ray, sweep)
+        yield ray
         return
     # Sockets live here, and their paths must be short; on some machines $TMPDIR is not.
     folder = tempfile.mkdtemp(prefix="mutmeta-", dir="/tmp" if os.path.isdir("/tmp") else None)
@@ -219,17 +211,20 @@ def _ray_at(ray: ModuleType, sweep: Sweep) -> Iterator[None]:
     if sweep.address is not None:
         settings, where = {"address": sweep.address}, f"at '{sweep.address}'"
         mend = "give host:port of its head node, and start it with the same Python, Ray and tokens"
-    try:
+    # Ray prints every attempt that fails, with its traceback; what fails for good we tell.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
-            _knock(sweep.address)
-            ray.init(log_to_driver=False, logging_level="ERROR", **settings)
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            problem = f"Ray {where} cannot be used ({_last_line(str(error))})"
-            raise DataError(problem, mend) from None
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+            try:
+                _knock(sweep.address)
+                ray.init(log_to_driver=False, logging_level="ERROR", **settings)
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                problem = f"Ray {where} cannot be used ({_last_line(str(error))})"
+                raise DataError(problem, mend) from None
+            _check_resources(ray, sweep)
+            yield ray
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _knock(address: str | None) -> None:

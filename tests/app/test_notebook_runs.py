@@ -202,16 +202,6 @@ def test_profile_then_parameters_and_no_path_of_this_machine(notebook, tmp_path)
     nbformat.validate(copy)
 
 
-def test_a_failing_cell_leaves_the_older_copy_alone(tmp_path):
-    notebook = write(tmp_path / "n/02_b.ipynb", "n = 0", "1 / n")
-    output = tmp_path / "out.ipynb"
-    output.write_text("older")
-    with pytest.raises(papermill.PapermillExecutionError, match="ZeroDivisionError"):
-        run_notebook(notebook, output)
-    assert output.read_text() == "older"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["n", "out.ipynb"]
-
-
 def test_scrub_replaces_whole_components_only():
     paths = {"/home/ada": "~", "/home/ada/mutmeta": "..", "/usr": "<python>"}
     before = ["/home/ada/mutmeta/x.csv and /home/ada/y, not /home/adam", "https://a.org/home/ada"]

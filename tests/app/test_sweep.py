@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_sweep import MOODS, PARAMETERS, RECORD, write_notebook, write_sweep
 
-from mutmeta_lib.app.sweep import content_hash, expand, named_paths, read_sweep
+from mutmeta_lib.app.sweep import expand, named_paths, read_sweep
 from mutmeta_lib.data.assays import demo_dir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,57 +57,41 @@ def test_valid(tmp_path, content, varied):
     assert [run.varied for run in runs_of(write_sweep(tmp_path, **content))] == varied
 
 
-INVALID = [
-    ({"gird": {}}, "there is no key 'gird'; did you mean 'grid'?"),
-    ({"notebook": None}, "'notebook' is missing; write an .ipynb file, relative to this file"),
-    ({"output": None}, "'output' is missing; write a folder, relative to this file"),
-    ({"notebook": 3}, "'notebook' is 3; write an .ipynb file"),
-    (
-        {"notebook": "../notebooks/toi.ipynb"},
-        "notebook '../notebooks/toi.ipynb': there is no notebook 'toi.ipynb'; did you mean 'toy",
-    ),
-    ({"profile": "quik"}, "profile 'quik': there is no profile 'quik'; did you mean 'quick'?"),
-    ({"retries": -1}, "'retries' is -1; write a whole number, 0 or more"),
-    ({"retries": True}, "'retries' is True; write a whole number, 0 or more"),
-    ({"cpus_per_run": 0}, "'cpus_per_run' is 0; write a number above 0, whole above 1"),
-    ({"gpus_per_run": 1.5}, "'gpus_per_run' is 1.5; write a number, whole above 1"),
-    ({"address": "nowhere"}, "'address' is 'nowhere'; write host:port"),
-    ({"address": 6379}, "'address' is 6379; write host:port, or null for this machine"),
-    ({"parameters": [1]}, "'parameters' is [1]; write 'name: value' lines"),
-    ({"grid": {"rate": 1}}, "'grid' is {'rate': 1}; write 'name: [value, value]' lines"),
-    ({"grid": {"rate": []}}, "'grid' is {'rate': []}; write 'name: [value, value]' lines"),
-    ({"grid": {1: [2]}}, "'grid' is {1: [2]}; write 'name: [value, value]' lines"),
-    ({"seeds": 2}, "'seeds' is 2; write whole numbers, [0, 1], or the parameter's name and them"),
-    ({"seeds": []}, "'seeds' is []"),
-    ({"seeds": {"seed": [1], "steps": [2]}}, "'seeds' is {"),
-    (
-        {"seeds": {"repeat": [0]}},
-        "seeds.repeat: there is no parameter 'repeat'; did you mean 'rate'? "
-        "('seeds: {name: [0, 1]}' sets another)",
-    ),
-    (
-        {"parameters": {"step": 3}},
-        "parameters.step: there is no parameter 'step'; did you mean 'steps'?",
-    ),
-    (
-        {"grid": {"steps": [1, "two"]}},
-        "grid.steps: parameter 'steps' got 'two' (text); its default is 3 (whole number)",
-    ),
-    ({"grid": {"rate": [1, 0.5, 1.0]}}, "grid.rate: 1.0 is there twice; leave one out"),
-    ({"seeds": [3, 3]}, "seeds.seed: 3 is there twice"),
-    ({"grid": {"rate": [float("nan")]}}, "grid.rate: nan is no value of a record"),
-    (
-        {"parameters": {"rate": 1}, "grid": {"rate": [1]}},
-        "grid.rate is set by parameters.rate; leave one of them out",
-    ),
-    ({"grid": {"seed": [1]}, "seeds": [1]}, "seeds.seed is set by grid.seed"),
-    ({"parameters": {"records_dir": "x"}}, "parameters.records_dir is set by the sweep itself"),
-]
+INVALID = """
+gird: {}                     | there is no key 'gird'; did you mean 'grid'?
+notebook:                    | 'notebook' is missing; write an .ipynb file, relative to this file
+output:                      | 'output' is missing; write a folder, relative to this file
+notebook: 3                  | 'notebook' is 3; write an .ipynb file
+notebook: ../notebooks/toi.ipynb | notebook '../notebooks/toi.ipynb': there is no notebook
+profile: quik                | profile 'quik': there is no profile 'quik'; did you mean 'quick'?
+retries: -1                  | 'retries' is -1; write a whole number, 0 or more
+retries: yes                 | 'retries' is True; write a whole number, 0 or more
+cpus_per_run: 0              | 'cpus_per_run' is 0; write a number above 0, whole above 1
+gpus_per_run: 1.5            | 'gpus_per_run' is 1.5; write a number, whole above 1
+address: 6379                | 'address' is 6379; write host:port, or null for this machine
+address: nowhere             | 'address' is 'nowhere'; write host:port
+parameters: [1]              | 'parameters' is [1]; write 'name: value' lines
+grid: {rate: 1}              | 'grid' is {'rate': 1}; write 'name: [value, value]' lines
+grid: {rate: []}             | 'grid' is {'rate': []}; write 'name: [value, value]' lines
+grid: {1: [2]}               | 'grid' is {1: [2]}; write 'name: [value, value]' lines
+seeds: 2                     | 'seeds' is 2; write [0, 1], or the parameter's name and such a list
+seeds: []                    | 'seeds' is []
+seeds: {seed: [1], steps: [2]} | 'seeds' is {'seed': [1], 'steps': [2]}
+seeds: {sead: [0]}           | seeds.sead: there is no parameter 'sead'; did you mean 'seed'? (
+parameters: {step: 3}        | parameters.step: there is no parameter 'step'; did you mean 'steps'?
+grid: {steps: [1, two]}      | grid.steps: parameter 'steps' got 'two' (text); its default is 3
+grid: {rate: [1, 0.5, 1.0]}  | grid.rate: 1.0 is there twice; leave one out
+seeds: [3, 3]                | seeds.seed: 3 is there twice; leave one out
+grid: {rate: [.nan]}         | grid.rate: nan is no value of a record; write numbers, text
+grid: {seed: [1], rate: [2]}, seeds: [1] | seeds.seed is set by grid.seed; leave one of them out
+parameters: {records_dir: x} | parameters.records_dir is set by the sweep itself
+"""
 
 
-@pytest.mark.parametrize(("content", "sentence"), INVALID)
-def test_invalid(tmp_path, content, sentence):
-    (found,) = told(write_sweep(tmp_path, **content))
+@pytest.mark.parametrize("line", INVALID.strip().splitlines())
+def test_invalid(tmp_path, line):
+    content, sentence = line.split(" | ")
+    (found,) = told(write_sweep(tmp_path, **yaml.safe_load(f"{{{content}}}")))
     assert found.startswith(sentence)
 
 
@@ -246,7 +230,13 @@ def test_data_that_change_rename(tmp_path):
     (data / "fitness/a.csv").write_text("mutant,score\nA1G,1\n")
     second = name(tmp_path, **content)
     (data / "fitness/a.csv").rename(data / "fitness/b.csv")
-    assert len({first, second, name(tmp_path, **content)}) == 3
+    third = name(tmp_path, **content)
+    assert len({first, second, third}) == 3
+    file = tmp_path / "a.txt"
+    file.write_text("x")
+    fourth = name(tmp_path, parameters={"mood": str(file)})
+    file.write_text("y")
+    assert name(tmp_path, parameters={"mood": str(file)}) != fourth, "a file that is named counts"
 
 
 def test_named_paths(tmp_path):
@@ -259,15 +249,3 @@ def test_named_paths(tmp_path):
     assert named_paths("tables", ["a.csv", "b.csv"], tmp_path) == [tmp_path / "a.csv"]
     for value in ("tiny", "", ".", "/", 3, None, ["tiny"], "x" * 5000, "a\0b"):
         assert named_paths("mood", value, tmp_path) == []
-
-
-def test_content_hash_is_of_the_content_alone(tmp_path):
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "x").write_bytes(b"abc")
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert content_hash(one) == content_hash(two)
-    assert content_hash(one / "x") == content_hash(two / "x")
-    (two / "x").write_bytes(b"abd")
-    assert content_hash(one) != content_hash(two)
-    assert content_hash(one / "x") != content_hash(two / "x")

@@ -1,22 +1,22 @@
 """Sweeps on a real Ray: retries, killed processes, skipping, Ctrl-C, and no word too many."""
 
-import builtins
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
-from toy_sweep import MOODS, PARAMETERS, RECORD, write_notebook, write_sweep
+from toy_sweep import PARAMETERS, RECORD, write_notebook, write_sweep
 from typer.testing import CliRunner
 
+from mutmeta_lib.app import sweep_ray
 from mutmeta_lib.app.sweep import Run, expand, read_sweep
 from mutmeta_lib.app.sweep_ray import Outcome, execute_run, finished, planned, run_sweep
 from mutmeta_lib.cli import app
@@ -24,8 +24,10 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import read_record, write_record
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
-COMMAND = [sys.executable, "-m", "mutmeta_lib.cli", "sweep"]
-MOOD = ["fine", "fails", "fails once", "kills its process once", "kills its kernel once"]
+SWEEP = [sys.executable, "-m", "mutmeta_lib.cli", "sweep"]
+QUIET = {"include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1"}
+ONCE = ["fails once", "kills its process once", "kills its kernel once"]
+MOODS = ["fine", "fails", "kills its process", *ONCE]
 
 
 def run_of(path: Path) -> Run:
@@ -55,6 +57,10 @@ def test_a_run_leaves_a_record_and_an_executed_copy_and_nothing_else(executed, d
     nbformat.validate(nbformat.read(copy, as_version=4))
     assert "0.25 3 0" in copy.read_text()
     assert str(executed) not in copy.read_text()
+    # Another question is another run; this one stays where it is.
+    path = write_sweep(done.folder.parents[1], parameters={"rate": 0.5})
+    assert [*planned(read_sweep(path)[0]).values()] == [Outcome("waiting")]
+    assert finished(done) is not None
 
 
 def change_number(file: Path) -> None:
@@ -68,29 +74,10 @@ def other_question(file: Path) -> None:
 @pytest.mark.parametrize(
     "tamper", [Path.unlink, lambda file: os.truncate(file, 300), change_number, other_question]
 )
-def test_a_record_that_does_not_read_or_answer_is_not_finished(done, tamper: Callable):
+def test_a_record_that_does_not_read_or_answer_is_not_finished(done, tamper):
     assert finished(done) is not None
     tamper(done.file(".json"))
     assert finished(done) is None
-
-
-@pytest.mark.parametrize("change", ["code", "default", "parameter", "data"])
-def test_another_question_is_another_run(done, change):
-    """The finished one stays where it is."""
-    root = done.folder.parents[1]
-    parameters = {"rate": 0.5 if change == "parameter" else 0.25}
-    path = write_sweep(root, parameters=parameters)
-    if change == "code":
-        write_notebook(done.notebook, PARAMETERS, MOODS, RECORD + "print('changed')")
-    if change == "default":
-        write_notebook(done.notebook, PARAMETERS.replace("steps = 3", "steps = 4"), MOODS, RECORD)
-    if change == "data":
-        (root / "notebooks/demo").mkdir()
-        path = write_sweep(root, parameters=parameters | {"data_dir": "./demo"})
-    ((run, outcome),) = planned(read_sweep(path)[0]).items()
-    assert outcome == Outcome("waiting")
-    assert run.name != done.name
-    assert finished(done) is not None
 
 
 @pytest.mark.parametrize(
@@ -116,36 +103,21 @@ def test_a_run_that_fails_says_why_and_leaves_nothing(tmp_path, cells, told):
     assert list(run.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [(None, "changed after the sweep began; start the sweep again"), ("{", "not a Jupyter")],
-)
-def test_a_notebook_changed_meanwhile_is_not_run(tmp_path, text, told):
-    run = run_of(write_sweep(tmp_path))
-    write_notebook(run.notebook, PARAMETERS, RECORD)
-    if text:
-        run.notebook.write_text(text)
-    with pytest.raises(DataError, match=told):
-        execute_run(run)
+def test_a_notebook_changed_meanwhile_is_not_run(done):
+    write_notebook(done.notebook, PARAMETERS, RECORD)
+    with pytest.raises(DataError, match="changed after the sweep began; start the sweep again"):
+        execute_run(done)
+    done.notebook.write_text("{")
+    with pytest.raises(DataError, match="not a Jupyter"):
+        execute_run(done)
 
 
 @pytest.fixture(scope="module")
-def ray(tmp_path_factory) -> Iterator[None]:
+def ray():
     """One Ray for the tests that do not start their own."""
     ray = pytest.importorskip("ray")
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="mutmeta-", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=100 * 10**6,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
-        )
+        ray.init("local", num_cpus=2, logging_level="ERROR", _temp_dir=folder, **QUIET)
         yield
         ray.shutdown()
 
@@ -156,19 +128,20 @@ def tries(folder: Path, mood: str) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-def test_what_fails_is_tried_again_then_told_and_the_others_go_on(ray, tmp_path, capfd):
-    given = {"parameters": {"scratch": str(tmp_path)}, "grid": {"mood": MOOD}, "retries": 1}
+def test_what_fails_is_tried_again_then_told_and_the_others_go_on(ray, tmp_path):
+    given = {"parameters": {"scratch": str(tmp_path)}, "grid": {"mood": MOODS}, "retries": 1}
     sweep, _ = read_sweep(write_sweep(tmp_path, **given))
     reports: list[tuple] = []
     results = run_sweep(sweep, lambda *told: reports.append(told))
     outcomes = {run.varied["mood"]: outcome for run, outcome in results.items()}
-    states = dict.fromkeys(MOOD, "finished") | {"fails": "failed"}
+    states = dict.fromkeys(MOODS, "finished") | dict.fromkeys(MOODS[1:3], "failed")
     assert {mood: outcome.state for mood, outcome in outcomes.items()} == states
     assert outcomes["fails"].error == "cell 3: no luck"
-    once_more = dict.fromkeys(MOOD, 2) | {"fine": 1}
-    assert {mood: tries(tmp_path, mood) for mood in MOOD} == once_more
-    assert reports == [("runs", ended, 5) for ended in range(5)]
-    assert capfd.readouterr().out == "", "Ray's own words about retries are kept back"
+    told = "the process of the run died (WorkerCrashedError)"
+    assert outcomes["kills its process"].error == told
+    once_more = dict.fromkeys(MOODS, 2) | {"fine": 1}
+    assert {mood: tries(tmp_path, mood) for mood in MOODS} == once_more
+    assert reports == [("runs", ended, 6) for ended in range(6)]
     index = json.loads(sweep.index.read_text())
     assert [line["state"] for line in index["runs"]] == list(states.values())
     assert index["runs"][1]["parameters"] == {"scratch": str(tmp_path), "mood": "fails"}
@@ -182,18 +155,12 @@ def test_what_fails_is_tried_again_then_told_and_the_others_go_on(ray, tmp_path,
     first.write_text(first.read_text().replace("1.5", "9.9"))
     again = {run.varied["mood"]: outcome.state for run, outcome in run_sweep(sweep).items()}
     assert again == states
-    assert {m: tries(tmp_path, m) for m in MOOD} == once_more | {"fine": 2, "fails": 4}
+    assert {m: tries(tmp_path, m) for m in MOODS} == once_more | {
+        "fine": 2,
+        "fails": 4,
+        "kills its process": 4,
+    }
     assert "9.9" not in first.read_text()
-
-
-def test_a_process_that_keeps_dying_is_told(ray, tmp_path):
-    path = write_sweep(tmp_path, retries=1)
-    write_notebook(
-        tmp_path / "notebooks/toy.ipynb", PARAMETERS, "import os; os.kill(os.getppid(), 9)"
-    )
-    (outcome,) = run_sweep(read_sweep(path)[0]).values()
-    told = "the process of the run died (WorkerCrashedError)"
-    assert outcome == Outcome("failed", error=told)
 
 
 @pytest.mark.parametrize("key", ["cpus_per_run", "gpus_per_run"])
@@ -205,14 +172,15 @@ def test_what_no_machine_has_is_refused(ray, tmp_path, key):
 
 def test_the_command_is_quiet_and_skips_what_is_finished(tmp_path):
     pytest.importorskip("ray")
-    path = write_sweep(tmp_path, grid={"steps": [2, 3]})
-    done = subprocess.run(
-        [*COMMAND, str(path)], capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path
-    )
+    scratch = {"scratch": str(tmp_path)}
+    path = write_sweep(tmp_path, parameters=scratch, grid={"mood": ["fine", "fails once"]})
+    given = {"capture_output": True, "text": True, "env": ENVIRONMENT, "cwd": tmp_path}
+    done = subprocess.run([*SWEEP, str(path)], **given)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("finished") == 2
-    assert "index of the runs: sweeps/runs/sweep.index.json" in done.stdout
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["notebooks", "sweeps"]
+    table, told = done.stdout.splitlines()[:-1], done.stdout.splitlines()[-1]
+    assert {line[0] for line in table} == set("┏┃┡│└"), "Ray's words are kept back"
+    assert done.stdout.count("finished") == tries(tmp_path, "fails once") == 2
+    assert told == "index of the runs: sweeps/runs/sweep.index.json"
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "sweeps/runs").glob("toy-*")}
     assert len(before) == 4
 
@@ -221,9 +189,7 @@ def test_the_command_is_quiet_and_skips_what_is_finished(tmp_path):
         "import sys; from mutmeta_lib.cli import app; app(['sweep', sys.argv[1]], "
         "standalone_mode=False); print('ray' in sys.modules)"
     )
-    again = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, env=ENVIRONMENT
-    )
+    again = subprocess.run([sys.executable, "-c", code, str(path)], **given)
     assert again.stdout.splitlines()[-1] == "False", again.stderr
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
@@ -258,15 +224,10 @@ def test_ctrl_c_cancels_cleanly(tmp_path):
 def interrupted_sweep(folder: Path) -> tuple[int, str, Path]:
     """Press Ctrl-C when one run is finished and one under way: exit code, stderr and index."""
     grid = {"mood": ["fine", "slow", "fine too"]}
-    path = write_sweep(folder, parameters={"scratch": str(folder)}, grid=grid, cpus_per_run=1)
-    process = subprocess.Popen(
-        [*COMMAND, str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    )
+    path = write_sweep(folder, parameters={"scratch": str(folder)}, grid=grid)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes |= {"env": ENVIRONMENT, "start_new_session": True}
+    process = subprocess.Popen([*SWEEP, str(path)], **pipes)
     index = folder / "sweeps/runs/sweep.index.json"
     try:
         wait_for(
@@ -279,13 +240,14 @@ def interrupted_sweep(folder: Path) -> tuple[int, str, Path]:
     return process.returncode, told, index
 
 
-def kernels(folder: Path) -> list[str]:
+def kernels(folder: Path) -> list[Path]:
     """Processes that work in the toy's folder (its kernels), but for those that have ended."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if os.readlink(entry / "cwd") == str(folder / "notebooks"):
-                found += ["" for line in [entry / "status"] if "State:\tZ" not in line.read_text()]
+            working = os.readlink(process / "cwd") == str(folder / "notebooks")
+            if working and "State:\tZ" not in (process / "status").read_text():
+                found.append(process)
         except OSError:
             continue  # it ended, or belongs to somebody else
     return found
@@ -296,20 +258,8 @@ def command(*arguments: str):
     return CliRunner().invoke(app, ["sweep", *arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
 
 
-@pytest.fixture
-def without_ray(monkeypatch) -> None:
-    """Make Ray look as if it were not installed."""
-    real = builtins.__import__
-
-    def missing(name, *arguments, **keywords):
-        if name == "ray" or name.startswith("ray."):
-            raise ImportError(f"No module named '{name}'", name="ray")
-        return real(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-
-
-def test_a_missing_ray_is_one_sentence_and_a_dry_run_needs_none(without_ray, tmp_path):
+def test_a_missing_ray_is_one_sentence_and_a_dry_run_needs_none(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
     path = write_sweep(tmp_path, grid={"mood": ["fine", "slow"]}, seeds=[3, 4])
     done = command(str(path))
     told = 'a sweep needs Ray, which is not installed; pip install "mutmeta[sweep]"\n'
@@ -323,33 +273,30 @@ def test_a_missing_ray_is_one_sentence_and_a_dry_run_needs_none(without_ray, tmp
     assert not (tmp_path / "sweeps/runs").exists()
 
 
-def test_every_problem_of_the_file_is_told_and_nothing_starts(tmp_path):
+def test_the_command_tells_every_problem_and_every_failed_run(monkeypatch, tmp_path):
     path = write_sweep(tmp_path, retries=-1, grid={"step": [1]})
     done = command(str(path))
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.splitlines() == [
-        f"{path}: 'retries' is -1; write a whole number, 0 or more",
-        f"{path}: grid.step: there is no parameter 'step'; did you mean 'steps'?",
+    assert [line.removeprefix(f"{path}: ") for line in done.stderr.splitlines()] == [
+        "'retries' is -1; write a whole number, 0 or more",
+        "grid.step: there is no parameter 'step'; did you mean 'steps'?",
         "2 problems found",
     ]
-
-
-def test_a_failed_sweep_ends_with_exit_code_1(monkeypatch, tmp_path):
-    from mutmeta_lib.app import sweep_ray
-
     path = write_sweep(tmp_path, seeds=[0, 1])
     first, second = expand(read_sweep(path)[0])
-    ends = [Outcome("failed", error="cell 4: no luck"), Outcome("finished", 2.0, "abcdef")]
-    results = dict(zip((first, second), ends, strict=True))
+    results = {first: Outcome("failed", error="no luck"), second: Outcome("finished", 2.0, "abc")}
     monkeypatch.setattr(sweep_ray, "run_sweep", lambda sweep, report: results)
     done = command(str(path))
-    assert (done.exit_code, done.stderr) == (1, f"{first.name} failed; cell 4: no luck\n")
-    assert "abcdef" in done.stdout
+    assert (done.exit_code, done.stderr) == (1, f"{first.name} failed; no luck\n")
+    assert "abc" in done.stdout
 
 
-@pytest.fixture
-def fresh_ray(monkeypatch):
-    """Ray as if it were not started; what it is asked to start with, and an error when it is."""
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [(None, "no room"), ("auto", "no room"), ("[::1]:1", ""), ("ray://127.0.0.1:1", "")],
+)
+def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch, tmp_path, address, why):
+    """Here it is private: no dashboard, nothing reported, and no folder of its own is left."""
     ray = pytest.importorskip("ray")
     asked: dict = {}
 
@@ -361,38 +308,14 @@ def fresh_ray(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(ray, "init", init)
-    return asked
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1"])
-def test_a_cluster_that_does_not_answer_is_one_sentence(fresh_ray, tmp_path, address):
-    done = command(str(write_sweep(tmp_path, address=address)))
-    assert (done.exit_code, done.stderr.count("\n"), fresh_ray) == (2, 1, {})
-    assert done.stderr.startswith(f"Ray at '{address}' cannot be used (")
-    assert "; give host:port of its head node" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("address", "sentence"),
-    [
-        (None, "Ray on this machine cannot be used (no room); mend what it names\n"),
-        ("auto", "Ray at 'auto' cannot be used (no room); give host:port of its head node"),
-    ],
-)
-def test_a_ray_that_does_not_start_is_one_sentence(fresh_ray, tmp_path, address, sentence):
-    done = command(str(write_sweep(tmp_path, address=address)))
-    assert done.exit_code == 2
-    assert done.stderr.startswith(sentence)
-    assert done.stderr.count("\n") == 1
-
-
-def test_ray_here_is_private_and_quiet_and_cleans_up(fresh_ray, tmp_path):
-    """No dashboard, no address but this machine's own, nothing reported, no folder left."""
-    assert command(str(write_sweep(tmp_path, retries=3))).exit_code == 2
-    folder = Path(fresh_ray["_temp_dir"])
-    assert not folder.exists()
-    assert not folder.is_relative_to(Path(__file__).resolve().parents[2])
-    assert (fresh_ray["address"], fresh_ray["_node_ip_address"]) == ("local", "127.0.0.1")
-    assert fresh_ray["include_dashboard"] is fresh_ray["log_to_driver"] is False
-    assert fresh_ray["_system_config"] == {"task_oom_retries": 3}, "or it would try for ever"
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    done = command(str(write_sweep(tmp_path, address=address, retries=3)))
+    where = f"at '{address}'" if address else "on this machine"
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"Ray {where} cannot be used ({why}")
+    assert ("; give host:port of its head node" in done.stderr) == bool(address)
+    assert bool(asked) == bool(why), "an address that does not answer is not tried"
+    if address is None:
+        assert asked.items() >= (QUIET | {"address": "local"}).items()
+        assert asked["_system_config"] == {"task_oom_retries": 3}, "or it would try for ever"
+        assert not Path(asked["_temp_dir"]).exists()
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
