@@ -17,7 +17,7 @@ from mutmeta_lib.learn.inner import InnerLoop, Params, Update, inner_update
 from mutmeta_lib.learn.lowrank import lowrank_losses
 from mutmeta_lib.models.pooling import Inputs
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.tasks.batch import TokenBatch, concatenate
+from mutmeta_lib.tasks.batches import TokenBatch, concatenate
 from mutmeta_lib.tasks.losses import LOSSES
 from mutmeta_lib.tasks.tasks import Examples
 

@@ -1,6 +1,6 @@
 r"""Give predictions at zero and one label a sensible scale: a slope and an offset per shots.
 
-With a prior (``label_prior``) labels have a scale at any number of shots, but a meta-learned start
+With a prior (``tasks.labels``) labels have a scale at any number of shots, but a meta-learned start
 was trained to predict *after* adaptation: before it, predictions rank better than they measure.
 
 .. math:: \hat y = a_k \, f(x) + b_k
@@ -20,7 +20,7 @@ import torch
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.methods import Method
 from mutmeta_lib.seeds import stable_seed
-from mutmeta_lib.tasks.label_prior import Priors, prior_for
+from mutmeta_lib.tasks.labels import Priors, prior_for
 from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, draw_task, task_generator
 
 MIN_SLOPE = 1e-3

@@ -27,7 +27,7 @@ from torch.func import grad_and_value
 from mutmeta_lib.learn.inner import InnerLoop, Loss
 from mutmeta_lib.learn.meta import TaskGradient
 from mutmeta_lib.models.predictor import Params, Predictor
-from mutmeta_lib.tasks.encodings import TokenBatch
+from mutmeta_lib.tasks.batches import TokenBatch
 from mutmeta_lib.tasks.tasks import Examples
 
 START = {"mean": 0.0, "log_linear": 0.0, "log_rbf": 0.0, "log_length": 0.0, "log_noise": -1.2}

@@ -20,8 +20,7 @@ from torch.func import functional_call
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoders import Encoder
 from mutmeta_lib.models.pooling import inputs, weighted_sum
-from mutmeta_lib.tasks.batch import TokenBatch
-from mutmeta_lib.tasks.batches import distinct_rows, run_batches
+from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
 
 PRECISIONS = ("float32", "bfloat16")
 """How matrices are multiplied: see `embed`."""

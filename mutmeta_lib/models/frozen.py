@@ -24,8 +24,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.embeddings import cached_embeddings, content_key, embed
 from mutmeta_lib.models.encoders import Encoder
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.tasks.batch import TokenBatch
-from mutmeta_lib.tasks.batches import run_batches
+from mutmeta_lib.tasks.batches import TokenBatch, run_batches
 from mutmeta_lib.tasks.tasks import EncodedAssay
 
 

@@ -127,7 +127,7 @@ def log_odds(
     """Log-odds of all 20 letters against the wild type at some sites.
 
     A wild type longer than the context is read through a window around each site
-    (`tasks.window`), the same for both kinds of marginals; several sites that see the same
+    (`encodings.window`), the same for both kinds of marginals; several sites that see the same
     text share a pass.
 
     Args:

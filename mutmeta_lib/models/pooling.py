@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.tasks.batch import TokenBatch
+from mutmeta_lib.tasks.batches import TokenBatch
 
 POOLINGS = ("cls", "mean", "sites")
 """The ways of `pool`: the first token (the public code's choice), the mean over all real tokens,

@@ -16,8 +16,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoders import Encoder
 from mutmeta_lib.models.layers import layer_of
 from mutmeta_lib.models.pooling import Inputs, inputs, weighted_sum
-from mutmeta_lib.tasks.batches import distinct_rows, run_batches
-from mutmeta_lib.tasks.encodings import TokenBatch
+from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
 from mutmeta_lib.tasks.losses import LOSSES
 from mutmeta_lib.tasks.tasks import Examples
 

@@ -23,8 +23,7 @@ from mutmeta_lib.reproduction.counts import INITIAL
 from mutmeta_lib.reproduction.released import as_stated, find_table, read_release
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.study import DEMO, load_assays
-from mutmeta_lib.tasks.batch import TokenBatch, concatenate
-from mutmeta_lib.tasks.batches import distinct_rows
+from mutmeta_lib.tasks.batches import TokenBatch, concatenate, distinct_rows
 from mutmeta_lib.tasks.encodings import encode_variants
 
 TARGETS = ("binding_affinity", "fireprot_dTm", "soluprotmut_solubility")

@@ -30,7 +30,7 @@ from mutmeta_lib.models.encoders import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.reproduction.protocol_data import Rows
 from mutmeta_lib.seeds import stable_seed
-from mutmeta_lib.tasks.batch import concatenate
+from mutmeta_lib.tasks.batches import concatenate
 from mutmeta_lib.tasks.metrics import mse, spearman
 
 BATCH = {"initial": 32, "finetuned": 16, "finetuned_slow": 16}

@@ -16,7 +16,7 @@ import torch
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.methods import Method
 from mutmeta_lib.seeds import stable_seed
-from mutmeta_lib.tasks.label_prior import Priors, prior_for
+from mutmeta_lib.tasks.labels import Priors, prior_for
 from mutmeta_lib.tasks.metrics import METRICS
 from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, make_task, task_generator
 

@@ -14,8 +14,8 @@ from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.models.frozen import FrozenTokens, freeze
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.models.zero_shot import ZeroShot, zero_shot
-from mutmeta_lib.tasks.batch import TokenBatch
-from mutmeta_lib.tasks.normal_scores import with_normal_scores
+from mutmeta_lib.tasks.batches import TokenBatch
+from mutmeta_lib.tasks.labels import with_normal_scores
 from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay
 
 FEATURES = ("standardised", "raw")

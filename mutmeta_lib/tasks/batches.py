@@ -1,17 +1,17 @@
-"""Which rows an encoder reads together when many are run without gradients.
+"""Many token sequences as one padded block, and which rows an encoder reads together.
 
 Batches are small enough for a processor's cache, hold rows of similar length, and, where it pays,
 siblings: rows that differ in one column (`models.siblings`), such as the substitutions at one
 site of a protein.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-
-from mutmeta_lib.tasks.batch import TokenBatch
 
 MAX_TOKENS = 4_096
 """Tokens of a batch: above, hidden states leave the cache of one processor core."""
@@ -20,19 +20,73 @@ LEAST_SIBLINGS = 4
 """Fewer siblings are not worth a batch of their own."""
 
 
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """Variants as one padded block of tokens, one row each.
+
+    Attributes:
+        token_ids: Token ids, int64, shape ``(n, length)``.
+        mask: True at real tokens, False at padding, shape ``(n, length)``.
+        sites: True at the tokens of mutated sites, shape ``(n, length)``.
+        hidden: Where a part of the encoder has been run already (`models.frozen`), the hidden
+            states that enter the next layer, ``(n, length, width)``, or after the last one the
+            pooled vectors, ``(n, width)``.
+        varying: The only column in which the rows differ, where that is known and no row is padded.
+
+    """
+
+    token_ids: torch.Tensor
+    mask: torch.Tensor
+    sites: torch.Tensor
+    hidden: torch.Tensor | None = None
+    varying: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def rows(self, index: Sequence[int] | np.ndarray | torch.Tensor) -> TokenBatch:
+        """The rows at `index` (row numbers, or one boolean per row), without needless padding."""
+        index = np.asarray(index)
+        chosen = torch.from_numpy(index if index.size else index.astype(int)).to(self.mask.device)
+        # At least one column is kept, so that no row at all is still a batch an encoder can read.
+        length = max([1, *self.mask[chosen].sum(dim=1).tolist()])
+        blocks = (self.token_ids, self.mask, self.sites)
+        hidden = None if self.hidden is None else self.hidden[chosen]
+        if hidden is not None and hidden.dim() == 3:
+            hidden = hidden[:, :length]
+        return TokenBatch(*(part[chosen][:, :length] for part in blocks), hidden, self.varying)
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """The same batch on another device."""
+        hidden = None if self.hidden is None else self.hidden.to(device)
+        moved = (part.to(device) for part in (self.token_ids, self.mask, self.sites))
+        return TokenBatch(*moved, hidden, self.varying)
+
+
+def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:
+    """One batch of the rows of several, padded to the longest."""
+    length = max(batch.mask.shape[1] for batch in batches)
+
+    def joined(name: str) -> torch.Tensor:
+        parts = [getattr(batch, name) for batch in batches]
+        if name == "hidden" and parts[0].dim() == 2:
+            return torch.cat(parts)
+        padded = [part.new_zeros(len(part), length, *part.shape[2:]) for part in parts]
+        for whole, part in zip(padded, parts, strict=True):
+            whole[:, : part.shape[1]] = part
+        return torch.cat(padded)
+
+    hidden = None if batches[0].hidden is None else joined("hidden")
+    return TokenBatch(joined("token_ids"), joined("mask"), joined("sites"), hidden)
+
+
 def run_batches(
     tokens: TokenBatch, rows: int = 64, *, layered: bool = True
 ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
-    """Cut a batch into those in which it is run.
+    """Cut a batch into those in which it is run: row numbers and rows, every row once.
 
-    Args:
-        tokens: All rows; with or without hidden states.
-        rows: Rows of a batch at most (not where pooled vectors are given).
-        layered: Whether the encoder makes use of siblings (`mutmeta_lib.models.layers`).
-
-    Yields:
-        Row numbers and the rows; every row once.
-
+    Batches have `rows` rows at most (all, where pooled vectors are given). `layered` says whether
+    the encoder makes use of siblings (`models.layers`).
     """
     if tokens.hidden is not None and tokens.hidden.dim() == 2:
         yield np.arange(len(tokens)), tokens
@@ -74,12 +128,17 @@ def distinct_rows(tokens: TokenBatch, pooling: str) -> tuple[np.ndarray, np.ndar
     >>> [part.tolist() for part in distinct_rows(batch, "sites")]
     [[0, 1, 3], [0, 1, 0, 2]]
     """
-    read = np.where(tokens.mask.cpu().numpy(), tokens.token_ids.cpu().numpy(), -1)
+    read = _read(tokens)
     if pooling == "sites":
         read = np.hstack([read, tokens.sites.cpu().numpy()])
     place: dict[bytes, int] = {}
     which = np.array([place.setdefault(row.tobytes(), len(place)) for row in read], dtype=int)
     return np.unique(which, return_index=True)[1], which
+
+
+def _read(tokens: TokenBatch) -> np.ndarray:
+    """What an encoder reads: token ids, and -1 at padding, ``(n, length)``."""
+    return np.where(tokens.mask.cpu().numpy(), tokens.token_ids.cpu().numpy(), -1)
 
 
 def sibling_rows(tokens: TokenBatch) -> list[tuple[int, np.ndarray]]:
@@ -88,16 +147,9 @@ def sibling_rows(tokens: TokenBatch) -> list[tuple[int, np.ndarray]]:
     Returns:
         The site's column and the row numbers; rows without a site are in no group.
 
-    >>> from mutmeta_lib.tasks.encodings import encode_variants
-    >>> from mutmeta_lib.data.variants import parse_variant
-    >>> from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
-    >>> variants = [parse_variant(text) for text in ("K2A", "K2C", "T3A", "WT")]
-    >>> batch = encode_variants("separator", "MKTA", variants, TINY_VOCABULARY, 256)
-    >>> [(column, rows.tolist()) for column, rows in sibling_rows(batch)]
-    [(5, [0, 1]), (6, [2])]
     """
     sites = tokens.sites.cpu().numpy()
-    blanked = np.where(tokens.mask.cpu().numpy(), tokens.token_ids.cpu().numpy(), -1)
+    blanked = _read(tokens)
     columns = sites.shape[1] - 1 - sites[:, ::-1].argmax(axis=1)
     mutated = np.flatnonzero(sites.any(axis=1))
     blanked[mutated, columns[mutated]] = -2
@@ -112,10 +164,8 @@ def length_buckets(
 ) -> Iterator[torch.Tensor]:
     """Row numbers in batches of similar length, so that little is padding.
 
-    Args:
-        lengths: Tokens of each row, ``(n,)``.
-        rows: Rows of a batch at most.
-        tokens: Tokens of a batch at most, padding included, unless one row alone has more.
+    A batch has `rows` rows at most, and `tokens` tokens, padding included, unless one row alone
+    has more. `lengths` are the tokens of each row, ``(n,)``.
 
     >>> list(length_buckets(torch.tensor([5, 2, 5, 2]), rows=2))
     [tensor([1, 3]), tensor([0, 2])]

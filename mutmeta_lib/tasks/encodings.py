@@ -2,8 +2,8 @@
 
 The paper's proposal is about this step: instead of naming a mutation by a word that the model does
 not know, write it into the sequence at its place, between separator tokens (arXiv 2510.20943). Five
-ways stand side by side, one function each, all with the same arguments and result (`ENCODINGS`).
-For the wild type ``MKTA``, the variant ``T3G`` and ProtBERT's tokens they are::
+ways stand side by side, one function each (`ENCODINGS`). For the wild type ``MKTA``, the variant
+``T3G`` and ProtBERT's tokens they are::
 
     separator       [CLS] M K [SEP] T [SEP] G [SEP] A [SEP]     the paper's
     unknown_text    [CLS] M K T A [SEP] [UNK] [SEP]             what the paper improves on
@@ -14,6 +14,7 @@ For the wild type ``MKTA``, the variant ``T3G`` and ProtBERT's tokens they are::
 A text longer than the encoder's context keeps the residues around the mutated sites (`window`).
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -23,223 +24,144 @@ import torch
 
 from mutmeta_lib.data.variants import Variant, check_sequence, check_variant
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.tasks.batch import TokenBatch
+from mutmeta_lib.tasks.batches import TokenBatch
 from mutmeta_lib.tasks.vocabulary import Vocabulary
-from mutmeta_lib.tasks.window import cost, pieces_around, window
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """One variant as tokens.
+class Writing:
+    """What an encoding makes of a variant, whatever of the sequence is shown.
 
-    Attributes:
-        token_ids: What the model reads, start and end tokens included.
-        sites: Indices into `token_ids` of the mutated sites, one per substitution, in order of
-            position; empty for the wild type. Which token stands for a site is up to the
-            encoding and said there.
-
+    ``tokens`` stand in the place of the residues with these indices (from 0, ascending); the one at
+    index ``site`` of them is the mutated site. ``wild_type_first`` writes the wild type as it is
+    and a separator before it all; the tokens ``last`` come behind.
     """
 
-    token_ids: tuple[int, ...]
-    sites: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.token_ids)
-
-    @property
-    def attention_mask(self) -> tuple[int, ...]:
-        """One 1 per token: a single text has no padding."""
-        return (1,) * len(self.token_ids)
+    tokens: dict[int, tuple[int, ...]]
+    site: int = 0
+    wild_type_first: bool = False
+    last: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """The tokens of one copy of a sequence, without start and end, and where its sites are."""
-
-    token_ids: list[int]
-    sites: list[int]
-
-
-def _kept(
-    wild_type: str,
-    variant: Variant,
-    vocabulary: Vocabulary,
-    max_tokens: int,
-    *,
-    extra: int = 0,
-    copies: int = 1,
-) -> list[range]:
-    """The window of an encoding that spends `extra` tokens beside its copies of the sequence."""
-    frame = len(vocabulary.start_ids) + len(vocabulary.end_ids)
-    budget = (max_tokens - frame - extra) // copies
-    sites = [substitution.position - 1 for substitution in variant]
-    pieces = window(len(wild_type), sites, budget)
-    if not pieces:
-        least = frame + extra + copies * max(1, cost(pieces_around(len(wild_type), sites, 0)))
-        raise DataError(
-            f"a variant with {len(sites)} mutated sites takes at least {least} tokens in this "
-            f"encoding, more than max_tokens = {max_tokens}",
-            "raise max_tokens or use an encoder with a longer context",
-        )
-    return pieces
-
-
-def _write(
-    wild_type: str,
-    pieces: Sequence[range],
-    at_site: dict[int, tuple[list[int], int]],
-    vocabulary: Vocabulary,
-) -> _Draft:
-    """Write residues piece by piece; `at_site` replaces a residue by tokens, one of them marked."""
-    residues = vocabulary.residue_ids(wild_type)
-    draft = _Draft([], [])
-    for piece in pieces:
-        if draft.token_ids:
-            draft.token_ids.append(vocabulary.id(vocabulary.separator))
-        written = piece.start
-        for index in sorted(site for site in at_site if site in piece):
-            tokens, marked = at_site[index]
-            draft.token_ids.extend(residues[written:index])
-            draft.sites.append(len(draft.token_ids) + marked)
-            draft.token_ids.extend(tokens)
-            written = index + 1
-        draft.token_ids.extend(residues[written : piece.stop])
-    return draft
-
-
-def _finish(draft: _Draft, vocabulary: Vocabulary) -> Encoded:
-    """Add the start and end tokens."""
-    start = vocabulary.start_ids
-    return Encoded(
-        token_ids=(*start, *draft.token_ids, *vocabulary.end_ids),
-        sites=tuple(site + len(start) for site in draft.sites),
-    )
-
-
-def _mutated(variant: Variant, vocabulary: Vocabulary) -> dict[int, tuple[list[int], int]]:
-    """At every site the mutant residue in place of the wild-type one."""
-    return {s.position - 1: (list(vocabulary.residue_ids(s.mutant)), 0) for s in variant}
-
-
-def encode_separator(
-    wild_type: str, variant: Variant, vocabulary: Vocabulary, max_tokens: int
-) -> Encoded:
+def separator(variant: Variant, vocabulary: Vocabulary) -> Writing:
     """The paper's encoding: ``[SEP] wild-type [SEP] mutant [SEP]`` replaces each mutated residue.
 
-    Works for any number of substitutions (each costs four tokens more than the residue it
-    replaces; two adjacent ones have two separators between them). A site is the mutant residue.
+    Each substitution costs four tokens more than the residue it replaces; two adjacent ones have
+    two separators between them. A site is the mutant residue.
     """
-    separator = vocabulary.id(vocabulary.separator)
-    at_site = {}
-    for substitution in variant:
-        (before,) = vocabulary.residue_ids(substitution.wild_type)
-        (after,) = vocabulary.residue_ids(substitution.mutant)
-        tokens = [separator, before, separator, after, separator]
-        at_site[substitution.position - 1] = (tokens, 3)
-    pieces = _kept(wild_type, variant, vocabulary, max_tokens, extra=4 * len(variant))
-    return _finish(_write(wild_type, pieces, at_site, vocabulary), vocabulary)
+    mark, tokens = vocabulary.id(vocabulary.separator), {}
+    for s in variant:
+        before, after = vocabulary.residue_ids(s.wild_type + s.mutant)
+        tokens[s.position - 1] = (mark, before, mark, after, mark)
+    return Writing(tokens, site=3)
 
 
-def encode_unknown_text(
-    wild_type: str, variant: Variant, vocabulary: Vocabulary, max_tokens: int
-) -> Encoded:
+def unknown_text(variant: Variant, vocabulary: Vocabulary) -> Writing:
     """The wild type, a separator, and each mutation as a word that the vocabulary does not know.
 
     This is what becomes of the text ``M K T A [SEP] T3G`` in ProtBERT: a vocabulary of single
     letters holds no ``T3G``, so the word is one unknown token. As long as the wild type fits the
     context, **all variants with the same number of substitutions are the same tokens**: the model
-    cannot tell them apart, and only `sites` does. (Beyond the context the window moves with the
+    cannot tell them apart, and only the sites do. (Beyond the context the window moves with the
     site.) A site is the wild-type residue at the mutated position. The wild type has no word and
     no separator.
     """
-    residues = vocabulary.residue_ids(wild_type)
-    at_site = {s.position - 1: ([residues[s.position - 1]], 0) for s in variant}
-    extra = 1 + len(variant) if variant else 0
-    pieces = _kept(wild_type, variant, vocabulary, max_tokens, extra=extra)
-    draft = _write(wild_type, pieces, at_site, vocabulary)
-    if variant:
-        words = [vocabulary.id(vocabulary.unknown)] * len(variant)
-        draft = _Draft([*draft.token_ids, vocabulary.id(vocabulary.separator), *words], draft.sites)
-    return _finish(draft, vocabulary)
+    words = [vocabulary.separator] * bool(variant) + [vocabulary.unknown] * len(variant)
+    tokens = {s.position - 1: vocabulary.residue_ids(s.wild_type) for s in variant}
+    return Writing(tokens, last=tuple(map(vocabulary.id, words)))
 
 
-def encode_unknown_site(
-    wild_type: str, variant: Variant, vocabulary: Vocabulary, max_tokens: int
-) -> Encoded:
+def unknown_site(variant: Variant, vocabulary: Vocabulary) -> Writing:
     """The sequence with each mutated residue replaced by the unknown token, which is the site.
 
     The model sees where a mutation is but not what it is: all 19 substitutions at a position are
     the same tokens.
     """
-    unknown = vocabulary.id(vocabulary.unknown)
-    at_site = {substitution.position - 1: ([unknown], 0) for substitution in variant}
-    pieces = _kept(wild_type, variant, vocabulary, max_tokens)
-    return _finish(_write(wild_type, pieces, at_site, vocabulary), vocabulary)
+    return Writing({s.position - 1: (vocabulary.id(vocabulary.unknown),) for s in variant})
 
 
-def encode_mutant(
-    wild_type: str, variant: Variant, vocabulary: Vocabulary, max_tokens: int
-) -> Encoded:
-    """The mutated sequence itself, as the model met sequences in pretraining.
-
-    A site is the mutant residue.
-    """
-    pieces = _kept(wild_type, variant, vocabulary, max_tokens)
-    draft = _write(wild_type, pieces, _mutated(variant, vocabulary), vocabulary)
-    return _finish(draft, vocabulary)
+def mutant(variant: Variant, vocabulary: Vocabulary) -> Writing:
+    """The mutated sequence, as the model met them in pretraining; a site is the mutant residue."""
+    return Writing({s.position - 1: vocabulary.residue_ids(s.mutant) for s in variant})
 
 
-def encode_wt_mutant_pair(
-    wild_type: str, variant: Variant, vocabulary: Vocabulary, max_tokens: int
-) -> Encoded:
+def wt_mutant_pair(variant: Variant, vocabulary: Vocabulary) -> Writing:
     """The wild type, a separator, and the mutated sequence; both show the same window.
 
     A site is the mutant residue in the second copy. The wild type is paired with itself.
     """
-    pieces = _kept(wild_type, variant, vocabulary, max_tokens, extra=1, copies=2)
-    first = _write(wild_type, pieces, {}, vocabulary).token_ids
-    second = _write(wild_type, pieces, _mutated(variant, vocabulary), vocabulary)
-    offset = len(first) + 1
-    draft = _Draft(
-        token_ids=[*first, vocabulary.id(vocabulary.separator), *second.token_ids],
-        sites=[site + offset for site in second.sites],
-    )
-    return _finish(draft, vocabulary)
+    return Writing(mutant(variant, vocabulary).tokens, wild_type_first=True)
 
 
-EncodeFunction = Callable[[str, Variant, Vocabulary, int], Encoded]
-"""The shape of every encoding: ``(wild_type, variant, vocabulary, max_tokens) -> Encoded``."""
-
-ENCODINGS: dict[str, EncodeFunction] = {
-    "separator": encode_separator,
-    "unknown_text": encode_unknown_text,
-    "unknown_site": encode_unknown_site,
-    "mutant": encode_mutant,
-    "wt_mutant_pair": encode_wt_mutant_pair,
+ENCODINGS: dict[str, Callable[[Variant, Vocabulary], Writing]] = {
+    "separator": separator,
+    "unknown_text": unknown_text,
+    "unknown_site": unknown_site,
+    "mutant": mutant,
+    "wt_mutant_pair": wt_mutant_pair,
 }
 """The encodings by name."""
 
 
-def _named(encoding: str) -> EncodeFunction:
-    if encoding not in ENCODINGS:
-        raise DataError(f"there is no encoding '{encoding}'", f"use one of {', '.join(ENCODINGS)}")
-    return ENCODINGS[encoding]
+def around(length: int, sites: Sequence[int], radius: int) -> list[range]:
+    """The union of ``[site - radius, site + radius]`` within ``[0, length)``, as sorted ranges."""
+    kept: list[range] = []
+    for site in sites:
+        start, stop = max(0, site - radius), min(length, site + radius + 1)
+        if kept and start <= kept[-1].stop:
+            start = kept.pop().start
+        kept.append(range(start, stop))
+    return kept
+
+
+def cost(kept: Sequence[range]) -> int:
+    """Tokens that ranges of residues take: one a residue, and a separator at every joint."""
+    return sum(map(len, kept)) + len(kept) - 1
+
+
+def window(length: int, sites: Sequence[int], budget: int) -> list[range]:
+    """The residues to keep of a sequence that may be longer than the context.
+
+    A sequence of at most `budget` residues is kept entire. Otherwise those within a radius of any
+    of the `sites` (indices from 0, ascending) are kept, with the largest radius whose `cost` is
+    within the budget. Without a site the first residues are kept.
+
+    Returns:
+        Ascending, disjoint ranges of residue indices that hold all sites; empty if even the sites
+        alone do not fit.
+
+    >>> window(10, [2], 10), window(100, [2, 60], 9)
+    ([range(0, 10)], [range(1, 4), range(59, 62)])
+    >>> window(100, [], 9), window(100, [2, 60], 2)
+    ([range(0, 9)], [])
+    """
+    if length <= budget:
+        return [range(length)]
+    if not sites:
+        return [range(budget)] if budget > 0 else []
+    # The cost never falls as the radius grows: a joint vanishes only where residues fill it.
+    fitting = bisect_right(range(length), budget, key=lambda r: cost(around(length, sites, r)))
+    return around(length, sites, fitting - 1) if fitting else []
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One variant as tokens, start and end tokens included.
+
+    ``sites`` are the indices into ``token_ids`` of the mutated sites, one per substitution, in
+    order of position; empty for the wild type. Each encoding says which token stands for a site.
+    """
+
+    token_ids: tuple[int, ...]
+    sites: tuple[int, ...]
 
 
 def encode(
     encoding: str, wild_type: str, variant: Variant, vocabulary: Vocabulary, max_tokens: int
 ) -> Encoded:
-    """Write one variant as tokens.
+    """Write one variant (sorted by position; ``()`` is the wild type) in one of `ENCODINGS`.
 
-    Args:
-        encoding: A name in `ENCODINGS`.
-        wild_type: The wild-type sequence, one letter per residue.
-        variant: Substitutions on it, sorted by position; ``()`` is the wild type.
-        vocabulary: The encoder's tokens.
-        max_tokens: The encoder's context, start and end tokens included.
-
-    Returns:
-        At most `max_tokens` token ids, and the index of every mutated site among them.
+    `max_tokens` is the encoder's context, start and end tokens included.
 
     Raises:
         DataError: The encoding is unknown, the variant does not belong to the wild type, a letter
@@ -248,15 +170,10 @@ def encode(
     >>> from mutmeta_lib.data.variants import parse_variant
     >>> from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
     >>> encoded = encode("separator", "MKTA", parse_variant("T3G"), TINY_VOCABULARY, 256)
-    >>> " ".join(TINY_VOCABULARY.show(encoded.token_ids))
-    '[CLS] M K [SEP] T [SEP] G [SEP] A'
-    >>> encoded.sites
-    (6,)
-
+    >>> " ".join(TINY_VOCABULARY.show(encoded.token_ids)), encoded.sites
+    ('[CLS] M K [SEP] T [SEP] G [SEP] A', (6,))
     """
-    check_sequence(wild_type)
-    check_variant(variant, wild_type)
-    return _named(encoding)(wild_type, variant, vocabulary, max_tokens)
+    return _encode_all(encoding, wild_type, [variant], vocabulary, max_tokens)[0]
 
 
 def encode_variants(
@@ -266,32 +183,63 @@ def encode_variants(
     vocabulary: Vocabulary,
     max_tokens: int,
 ) -> TokenBatch:
-    """Write many variants of one wild type as a padded batch, in their order.
-
-    Arguments and errors are those of `encode`.
+    """Write many variants of one wild type as a padded batch, in their order; as `encode`.
 
     >>> from mutmeta_lib.data.variants import parse_variant
     >>> from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
-    >>> batch = encode_variants(
-    ...     "mutant", "MKTA", [parse_variant("T3G"), ()], TINY_VOCABULARY, 256)
-    >>> batch.token_ids.tolist()
+    >>> variants = [parse_variant("T3G"), ()]
+    >>> encode_variants("mutant", "MKTA", variants, TINY_VOCABULARY, 256).token_ids.tolist()
     [[2, 14, 12, 9, 4], [2, 14, 12, 20, 4]]
-    >>> batch.sites.int().tolist()
-    [[0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]
-
     """
-    write = _named(encoding)
+    texts = _encode_all(encoding, wild_type, variants, vocabulary, max_tokens)
+    lengths = np.array([len(text.token_ids) for text in texts], dtype=np.int64)
+    mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
+    ids = np.full(mask.shape, vocabulary.id(vocabulary.pad), dtype=np.int64)
+    ids[mask] = np.fromiter(chain.from_iterable(text.token_ids for text in texts), dtype=np.int64)
+    sites = np.zeros(mask.shape, dtype=bool)
+    for row, text in zip(sites, texts, strict=True):
+        row[list(text.sites)] = True
+    return TokenBatch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(sites))
+
+
+def _encode_all(encoding, wild_type, variants, vocabulary, max_tokens) -> list[Encoded]:
+    if encoding not in ENCODINGS:
+        raise DataError(f"there is no encoding '{encoding}'", f"use one of {', '.join(ENCODINGS)}")
     check_sequence(wild_type)
     for variant in variants:
         check_variant(variant, wild_type)
-    texts = [write(wild_type, variant, vocabulary, max_tokens) for variant in variants]
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    width = max(1, lengths.max(initial=1))
-    mask = np.arange(width) < lengths[:, None]
-    token_ids = np.full(mask.shape, vocabulary.id(vocabulary.pad), dtype=np.int64)
-    token_ids[mask] = np.fromiter(chain.from_iterable(t.token_ids for t in texts), dtype=np.int64)
-    sites = np.zeros(mask.shape, dtype=bool)
-    rows = np.repeat(np.arange(len(texts)), [len(text.sites) for text in texts])
-    columns = np.fromiter(chain.from_iterable(text.sites for text in texts), dtype=np.int64)
-    sites[rows, columns] = True
-    return TokenBatch(torch.from_numpy(token_ids), torch.from_numpy(mask), torch.from_numpy(sites))
+    residues = vocabulary.residue_ids(wild_type)
+    writings = (ENCODINGS[encoding](variant, vocabulary) for variant in variants)
+    return [_place(residues, writing, vocabulary, max_tokens) for writing in writings]
+
+
+def _place(
+    residues: tuple[int, ...], writing: Writing, vocabulary: Vocabulary, max_tokens: int
+) -> Encoded:
+    """Put a writing into the window of its sequence that the context has room for."""
+    start, end, sites = vocabulary.start_ids, vocabulary.end_ids, list(writing.tokens)
+    copies = 1 + writing.wild_type_first
+    beside = len(start) + len(end) + len(writing.last) + writing.wild_type_first
+    beside += sum(len(tokens) - 1 for tokens in writing.tokens.values())
+    kept = window(len(residues), sites, (max_tokens - beside) // copies)
+    if not kept:
+        least = beside + copies * max(1, cost(around(len(residues), sites, 0)))
+        raise DataError(
+            f"a variant with {len(sites)} mutated sites takes at least {least} tokens in this "
+            f"encoding, more than max_tokens = {max_tokens}",
+            "raise max_tokens or use an encoder with a longer context",
+        )
+    joint = vocabulary.id(vocabulary.separator)
+    ids, marked = list(start), []
+    for part in kept if writing.wild_type_first else ():
+        ids += [*residues[part.start : part.stop], joint]
+    for number, part in enumerate(kept):
+        ids += [joint] if number else []
+        done = part.start
+        for index in filter(part.__contains__, sites):
+            ids += residues[done:index]
+            marked.append(len(ids) + writing.site)
+            ids += writing.tokens[index]
+            done = index + 1
+        ids += residues[done : part.stop]
+    return Encoded((*ids, *writing.last, *end), tuple(marked))

@@ -2,12 +2,13 @@ r"""Task losses: what a predictor is asked for, as functions of predicted and me
 
 ``mse`` asks for the values. ``list_mle`` and ``bradley_terry`` ask for the order alone: adding a
 constant to all predictions changes nothing, and nothing fixes their scale. A predictor trained on
-one of them ranks; *errors in measured units* (MSE, MAE, relative MSE) *of its predictions mean
-nothing*, and ``evaluate.few_shot`` reports them as NaN.
+one of them ranks; *errors in measured units of its predictions mean nothing*, and
+``study.evaluate`` reports them as NaN.
 
-All are means, so that a learning rate means the same at any number of labels; all are twice
-differentiable and free of branches on values, so that ``torch.func.grad`` and ``torch.func.vmap``
-nest around them. None depends on the order of the examples.
+Each takes two vectors ``(n,)`` and returns a scalar. All are means, so that a learning rate means
+the same at any number of labels; all are twice differentiable and free of branches on values, so
+that ``torch.func.grad`` and ``torch.func.vmap`` nest around them. None depends on the order of the
+examples.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from torch.nn.functional import logsigmoid
 
 
 def mse(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Mean squared error, the paper's task loss; ``(n,)`` and ``(n,)`` to a scalar.
+    """Mean squared error, the paper's task loss.
 
     >>> mse(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
     tensor(2.)
@@ -38,13 +39,8 @@ def list_mle(predicted: Tensor, labels: Tensor) -> Tensor:
     order is left open and their predictions are pulled together. Fewer than two examples have no
     order: the loss and its gradient are 0.
 
-    Args:
-        predicted: Predictions ``(n,)``, higher is better, on any scale.
-        labels: Measured labels ``(n,)``; only their order is used.
-
     >>> list_mle(torch.zeros(2), torch.tensor([3.0, 1.0]))  # (log 2 + log 1) / 2
     tensor(0.3466)
-
     """
     no_better = labels[None, :] <= labels[:, None]
     rest = torch.where(no_better, predicted[None, :], -torch.inf).logsumexp(dim=1)
@@ -57,22 +53,20 @@ def bradley_terry(predicted: Tensor, labels: Tensor) -> Tensor:
     .. math:: \frac{1}{|P|} \sum_{(i, j) \in P} \log\bigl(1 + e^{-(s_i - s_j)}\bigr),
        \qquad P = \{(i, j): y_i > y_j\}
 
-    the chance that the better of two wins is a logistic function of the difference of their
+    The chance that the better of two wins is a logistic function of the difference of their
     predictions (Biometrika 39, 324-345). Pairs with *equal labels* are left out. Without any
     pair the loss and its gradient are 0.
 
-    Args:
-        predicted: Predictions ``(n,)``, higher is better, on any scale.
-        labels: Measured labels ``(n,)``; only their order is used.
-
     >>> bradley_terry(torch.zeros(3), torch.tensor([3.0, 1.0, 1.0]))  # two pairs, log 2 each
     tensor(0.6931)
-
     """
     better = (labels[:, None] > labels[None, :]).to(predicted.dtype)
     margin = predicted[:, None] - predicted[None, :]
     return -(better * logsigmoid(margin)).sum() / better.sum().clamp(min=1)
 
+
+RANKING = ("list_mle", "bradley_terry")
+"""The losses that leave location and scale of the predictions free."""
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mse,
@@ -80,6 +74,3 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bradley_terry": bradley_terry,
 }
 """Name -> loss; the names of ``Predictor.objective``."""
-
-RANKING = ("list_mle", "bradley_terry")
-"""The losses that leave location and scale of the predictions free."""

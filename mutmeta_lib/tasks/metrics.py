@@ -1,6 +1,7 @@
 """How good a prediction is: errors in score units, and ranks that need no common unit.
 
 Every function takes ``(predicted, measured)``, two arrays of shape ``(n,)``, and returns a float.
+Where measured scores are all equal there is nothing to rank and no variance: NaN.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ def mse(predicted: np.ndarray, measured: np.ndarray) -> float:
     >>> mse([1.0, 2.0], [1.0, 4.0])
     2.0
     """
-    predicted, measured = _pair(predicted, measured, at_least=1)
+    predicted, measured = _pair(predicted, measured)
     return float(np.mean((predicted - measured) ** 2))
 
 
@@ -30,22 +31,21 @@ def mae(predicted: np.ndarray, measured: np.ndarray) -> float:
     >>> mae([1.0, 2.0], [1.0, 4.0])
     1.0
     """
-    predicted, measured = _pair(predicted, measured, at_least=1)
+    predicted, measured = _pair(predicted, measured)
     return float(np.mean(np.abs(predicted - measured)))
 
 
 def relative_mse(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Mean squared error over the variance (ddof 0) of the measured scores; no unit.
 
-    1 is what predicting the mean of the measured scores gives; 1 minus this is R². Measured
-    scores that are all equal have no variance to compare with: NaN. It means nothing for
-    predictions without a scale, such as those of a model trained on a ranking loss (``losses``).
+    1 is what predicting the mean of the measured scores gives; 1 minus this is R². It means nothing
+    for predictions without a scale, such as those of a model trained on a ranking loss.
 
     >>> relative_mse([2.0, 2.0], [1.0, 3.0])
     1.0
     """
     predicted, measured = _pair(predicted, measured, at_least=2)
-    if _constant(measured):
+    if np.ptp(measured) == 0:
         return float("nan")
     return mse(predicted, measured) / float(np.var(measured))
 
@@ -55,17 +55,14 @@ def spearman(predicted: np.ndarray, measured: np.ndarray) -> float:
 
     A constant prediction ranks nothing and scores 0 by our convention (the correlation itself is
     undefined), so that a method that predicts the support mean is not left out of an average.
-    Measured scores that are all equal leave nothing to rank: NaN.
 
-    >>> spearman([1.0, 2.0, 3.0], [10.0, 20.0, 90.0])
-    1.0
-    >>> spearman([5.0, 5.0, 5.0], [10.0, 20.0, 90.0])
-    0.0
+    >>> spearman([1.0, 2.0, 3.0], [10.0, 20.0, 90.0]), spearman([5.0, 5.0], [10.0, 20.0])
+    (1.0, 0.0)
     """
     predicted, measured = _pair(predicted, measured, at_least=2)
-    if _constant(measured):
+    if np.ptp(measured) == 0:
         return float("nan")
-    if _constant(predicted):
+    if np.ptp(predicted) == 0:
         return 0.0
     return float(np.clip(spearmanr(predicted, measured).statistic, -1.0, 1.0))
 
@@ -79,15 +76,14 @@ def ndcg(predicted: np.ndarray, measured: np.ndarray) -> float:
     ``performance_DMS_benchmarks.py``; Notin et al., NeurIPS 2023). Two cases that definition
     leaves open: at fewer than 10 variants k is 1, and variants with equal predictions share their
     gains (the expectation over their orders), where ProteinGym takes the order of the file.
-    Measured scores that are all equal leave nothing to rank: NaN.
 
     >>> ndcg([3.0, 2.0, 1.0], [0.5, 1.0, 0.0])
     0.5
     """
     predicted, measured = _pair(predicted, measured, at_least=2)
-    if _constant(measured):
+    if np.ptp(measured) == 0:
         return float("nan")
-    gains = (measured - measured.min()) / (measured.max() - measured.min())
+    gains = (measured - measured.min()) / np.ptp(measured)
     top = max(1, int(np.floor(TOP_FRACTION * len(measured))))
     return float(ndcg_score([gains], [predicted], k=top))
 
@@ -115,7 +111,7 @@ METRICS: dict[str, Metric] = {
 
 
 def _pair(
-    predicted: np.ndarray, measured: np.ndarray, *, at_least: int
+    predicted: np.ndarray, measured: np.ndarray, *, at_least: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     predicted, measured = np.asarray(predicted, dtype=float), np.asarray(measured, dtype=float)
     if predicted.ndim != 1 or predicted.shape != measured.shape:
@@ -125,10 +121,6 @@ def _pair(
         )
     if len(predicted) < at_least:
         raise ValueError(f"{len(predicted)} values given, at least {at_least} are needed")
-    if not (np.isfinite(predicted).all() and np.isfinite(measured).all()):
+    if not np.isfinite([predicted, measured]).all():
         raise ValueError("predicted and measured must be finite numbers")
     return predicted, measured
-
-
-def _constant(values: np.ndarray) -> bool:
-    return bool(values.max() == values.min())

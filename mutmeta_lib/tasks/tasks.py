@@ -15,8 +15,9 @@ from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import Variant
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.seeds import stable_seed
-from mutmeta_lib.tasks.encodings import TokenBatch, encode_variants
-from mutmeta_lib.tasks.label_prior import LabelPrior
+from mutmeta_lib.tasks.batches import TokenBatch
+from mutmeta_lib.tasks.encodings import encode_variants
+from mutmeta_lib.tasks.labels import LabelPrior, LabelScale
 from mutmeta_lib.tasks.vocabulary import Vocabulary
 
 
@@ -38,46 +39,6 @@ def encode_assay(
     """Write every variant of an assay as tokens, once; tasks then only index rows."""
     tokens = encode_variants(encoding, assay.wild_type, assay.variants, vocabulary, max_tokens)
     return EncodedAssay(assay, encoding, tokens)
-
-
-@dataclass(frozen=True)
-class LabelScale:
-    """The affine map between measured scores and the labels a predictor is trained on.
-
-    It is fitted on the support set alone: location = mean, scale = standard deviation (ddof 1).
-    Fewer than two labels (or equal ones) identify no scale; it is then 1, and errors in measured
-    units are not defined because assays have different units. No label at all leaves the location
-    at 0. A prior learned from meta-training assays (``label_prior``) identifies a scale at any
-    number of labels.
-    """
-
-    location: float
-    scale: float
-    identified: bool
-
-    @classmethod
-    def fit(cls, scores: np.ndarray, prior: LabelPrior | None = None) -> "LabelScale":
-        """Fit on the support scores, shape ``(k,)``; with a prior, shrink towards it.
-
-        >>> LabelScale.fit(np.array([1.0, 3.0]))
-        LabelScale(location=2.0, scale=1.4142135623730951, identified=True)
-        >>> LabelScale.fit(np.array([5.0])).identified
-        False
-        """
-        if prior is not None:
-            return cls(*prior.shrink(scores), identified=True)
-        location = float(np.mean(scores)) if len(scores) else 0.0
-        spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
-        identified = spread > 1e-12 * max(1.0, abs(location))
-        return cls(location, spread if identified else 1.0, identified)
-
-    def to_labels(self, scores: np.ndarray) -> torch.Tensor:
-        """Measured scores -> labels, ``(n,)`` float32."""
-        return torch.tensor((scores - self.location) / self.scale, dtype=torch.float32)
-
-    def to_scores(self, labels: np.ndarray) -> np.ndarray:
-        """Predicted labels -> the assay's own units, ``(n,)``."""
-        return np.asarray(labels, dtype=float) * self.scale + self.location
 
 
 @dataclass(frozen=True, eq=False)

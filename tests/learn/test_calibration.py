@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_label_prior import encoded_population
+from test_labels import encoded_population
 from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.errors import DataError
@@ -16,7 +16,7 @@ from mutmeta_lib.learn.calibration import MIN_SLOPE, Affine, Calibrated, calibra
 from mutmeta_lib.learn.methods import GradientMethod
 from mutmeta_lib.learn.training import MetaTraining, meta_train
 from mutmeta_lib.study.evaluate import evaluate
-from mutmeta_lib.tasks.label_prior import learn_label_priors
+from mutmeta_lib.tasks.labels import learn_label_priors
 from mutmeta_lib.tasks.tasks import Examples
 
 TRAIN, TEST = encoded_population()

@@ -15,7 +15,7 @@ from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.models.encoders import tiny_encoder
 from mutmeta_lib.models.frozen import freeze
 from mutmeta_lib.models.predictor import Predictor, predict
-from mutmeta_lib.tasks.encodings import TokenBatch
+from mutmeta_lib.tasks.batches import TokenBatch
 from mutmeta_lib.tasks.tasks import Examples, sample_tasks
 
 PREDICTOR = Predictor(tiny_encoder(width=8, layers=1, heads=2), hidden=(6,))

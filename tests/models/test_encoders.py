@@ -8,7 +8,8 @@ from mutmeta_lib.data.variants import parse_variant
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoders import fingerprint, load_encoder, tiny_encoder
 from mutmeta_lib.models.pooling import POOLINGS, pool
-from mutmeta_lib.tasks.encodings import TokenBatch, encode_variants
+from mutmeta_lib.tasks.batches import TokenBatch
+from mutmeta_lib.tasks.encodings import encode_variants
 
 WILD_TYPE = "MKTAYIAKQR"
 VARIANTS = [parse_variant(text) for text in ("WT", "T3G", "M1A:K2L", "R10W")]

@@ -50,7 +50,6 @@ def test_a_protbert_directory(originals):
     assert load_encoder(str(originals["protbert"])).max_tokens == 48
     assert encoder.vocabulary.tokens == tuple(PROTBERT_TOKENS)
     assert encoder.vocabulary.separator == "[SEP]"
-    assert encoder.vocabulary.spaced
 
 
 @pytest.mark.parametrize("name", ["esm", "protbert"])

@@ -13,7 +13,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.study import evaluate as module
 from mutmeta_lib.study.estimates import contrast, estimate
 from mutmeta_lib.study.evaluate import evaluate, hold_out_task
-from mutmeta_lib.tasks.batch import TokenBatch
+from mutmeta_lib.tasks.batches import TokenBatch
 from mutmeta_lib.tasks.metrics import METRICS
 from mutmeta_lib.tasks.tasks import EncodedAssay
 

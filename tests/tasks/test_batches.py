@@ -1,4 +1,4 @@
-"""Batches that are run without gradients: every row once, and the same numbers in any batch."""
+"""Batches of tokens: rows without needless padding, every row run once, equal numbers anywhere."""
 
 from dataclasses import replace
 
@@ -9,20 +9,24 @@ from hf_directories import write_esm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
+from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution, parse_variant
 from mutmeta_lib.learn.lora import with_lora
 from mutmeta_lib.models.embeddings import embed
 from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
 from mutmeta_lib.models.pooling import POOLINGS
 from mutmeta_lib.models.predictor import Predictor, predict
-from mutmeta_lib.models.pretrained import HiddenStates
 from mutmeta_lib.tasks import batches
-from mutmeta_lib.tasks.batch import concatenate
+from mutmeta_lib.tasks.batches import TokenBatch, concatenate, run_batches
 from mutmeta_lib.tasks.encodings import ENCODINGS, encode_variants
 from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
 
 WILD_TYPE = "MKTAYIAKQR"
-VOCABULARY = TINY_VOCABULARY
+BLOCKS = ("token_ids", "mask", "sites")
+VARIANTS = [(), parse_variant("K2R"), parse_variant("M1A:T3G")]
+
+
+def encoded(variants, encoding="separator", wild_type=WILD_TYPE):
+    return encode_variants(encoding, wild_type, variants, TINY_VOCABULARY, 48)
 
 
 @st.composite
@@ -40,19 +44,50 @@ def variants(draw):
     ]
 
 
-@pytest.fixture(scope="module")
-def encoders(tmp_path_factory):
-    esm = load_encoder(str(write_esm(tmp_path_factory.mktemp("esm") / "esm")))
-    tiny = tiny_encoder(width=16, heads=2)
-    return {"tiny": tiny, "esm": esm, "lora": with_lora(tiny, rank=2)}
+@pytest.mark.parametrize(
+    "index",
+    [[1, 0], np.array([1, 0]), torch.tensor([1, 0]), range(1, -1, -1)],
+    ids=lambda index: type(index).__name__,
+)
+def test_rows_are_those_asked_for_without_needless_padding(index):
+    batch, fresh = encoded(VARIANTS), encoded([VARIANTS[1], VARIANTS[0]])
+    part = batch.rows(index)
+    assert all(torch.equal(getattr(part, name), getattr(fresh, name)) for name in BLOCKS)
+    assert part.mask.shape[1] < batch.mask.shape[1]
+    assert torch.equal(batch.rows([True, False, True]).token_ids, batch.token_ids[[0, 2]])
+
+
+@pytest.mark.parametrize("index", [[], np.array([], dtype=int), range(0)])
+def test_no_rows_are_a_batch_too(index):
+    assert encoded(VARIANTS).rows(index).token_ids.shape == (0, 1)
+    assert len(encoded([])) == 0
+
+
+@pytest.mark.parametrize("shape", [(16, 4), (3,)], ids=["states", "pooled"])
+def test_what_has_been_run_goes_with_its_row(shape):
+    batch = encoded(VARIANTS)
+    length = batch.mask.shape[1]
+    hidden = torch.randn(len(batch), *((length, 4) if len(shape) > 1 else shape))
+    batch = replace(batch, hidden=hidden)
+    part = batch.rows([1])
+    kept = part.mask.shape[1] if hidden.dim() == 3 else hidden.shape[1]
+    assert torch.equal(part.hidden, hidden[[1], :kept])
+    back = concatenate([part, batch.rows([2])])
+    again = batch.rows([1, 2])
+    for row, n in enumerate(again.mask.sum(dim=1).tolist()):
+        kept = n if hidden.dim() == 3 else hidden.shape[1]
+        assert torch.equal(back.hidden[row, :kept], again.hidden[row, :kept])
+    assert torch.equal(back.mask, again.mask)
+    assert torch.equal(back.sites, again.sites)
+    assert batch.to("meta").hidden.device.type == batch.to("meta").mask.device.type == "meta"
 
 
 @given(variants(), st.sampled_from(sorted(ENCODINGS)), st.integers(1, 9), st.integers(10, 30))
 def test_every_row_is_run_once(chosen, encoding, rows, limit):
-    tokens = encode_variants(encoding, WILD_TYPE, chosen, VOCABULARY, 48)
+    tokens = encoded(chosen, encoding)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "MAX_TOKENS", limit)
-        parts = list(batches.run_batches(tokens, rows))
+        parts = list(run_batches(tokens, rows))
     assert sorted(np.concatenate([index for index, _ in parts])) == list(range(len(tokens)))
     for index, part in parts:
         assert 1 <= len(index) <= rows
@@ -65,11 +100,18 @@ def test_every_row_is_run_once(chosen, encoding, rows, limit):
             assert not differing.any()
 
 
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    esm = load_encoder(str(write_esm(tmp_path_factory.mktemp("esm") / "esm")))
+    tiny = tiny_encoder(width=16, heads=2)
+    return {"tiny": tiny, "esm": esm, "lora": with_lora(tiny, rank=2)}
+
+
 @pytest.mark.parametrize("name", ["tiny", "esm", "lora"])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(variants(), st.sampled_from(sorted(ENCODINGS)))
-def test_siblings_change_no_number(encoders, name, pooling, chosen, encoding):
+def test_no_number_depends_on_the_rows_beside_it(encoders, name, pooling, chosen, encoding):
     encoder = encoders[name]
     tokens = encode_variants(encoding, WILD_TYPE, chosen, encoder.vocabulary, 48)
     predictor = Predictor(encoder, pooling=pooling, hidden=(8,))
@@ -83,9 +125,15 @@ def test_siblings_change_no_number(encoders, name, pooling, chosen, encoding):
         predicted = predict(predictor, params, tokens)
     torch.testing.assert_close(found, pooled, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(predicted, expected, rtol=1e-5, atol=1e-5)
+    # What an encoding cannot tell apart ties to the last bit.
+    for first, second in zip(*np.triu_indices(len(tokens), 1), strict=True):
+        if torch.equal(tokens.token_ids[first], tokens.token_ids[second]) and (
+            pooling != "sites" or torch.equal(tokens.sites[first], tokens.sites[second])
+        ):
+            assert predicted[first] == predicted[second]
 
 
-def test_all_substitutions_at_a_site_are_one_batch():
+def test_all_substitutions_at_a_site_are_one_batch_and_few_are_none():
     chosen = [
         (Substitution(place + 1, residue, mutant),)
         for mutant in AMINO_ACIDS
@@ -93,32 +141,18 @@ def test_all_substitutions_at_a_site_are_one_batch():
         if mutant != residue
     ]
     for encoding in ("separator", "mutant", "wt_mutant_pair"):
-        tokens = encode_variants(encoding, WILD_TYPE, [*chosen, ()], VOCABULARY, 48)
-        parts = [(len(index), part.varying) for index, part in batches.run_batches(tokens)]
+        tokens = encoded([*chosen, ()], encoding)
+        parts = [(len(index), part.varying) for index, part in run_batches(tokens)]
         assert sorted(n for n, varying in parts if varying is not None) == [19] * 10
         assert [n for n, varying in parts if varying is None] == [1]
-        plain = batches.run_batches(tokens, layered=False)
-        assert {part.varying for _, part in plain} == {None}
-
-
-def test_few_siblings_are_run_among_the_others():
-    chosen = [(Substitution(2, "K", mutant),) for mutant in "ACD"]
-    tokens = encode_variants("mutant", WILD_TYPE, chosen, VOCABULARY, 48)
-    assert [part.varying for _, part in batches.run_batches(tokens)] == [None]
+        apart = run_batches(tokens, layered=False)
+        assert {part.varying for _, part in apart} == {None}
+    few = encoded([(Substitution(2, "K", mutant),) for mutant in "ACD"])
+    assert [part.varying for _, part in run_batches(few)] == [None]
 
 
 def test_proteins_together_are_not_taken_for_one():
     chosen = [(Substitution(2, "K", mutant),) for mutant in "ACDEF"]
-    both = [encode_variants("mutant", w, chosen, VOCABULARY, 48) for w in (WILD_TYPE, "MKTAYI")]
-    groups = batches.sibling_rows(concatenate(both))
+    both: TokenBatch = concatenate([encoded(chosen, "mutant", w) for w in (WILD_TYPE, "MKTAYI")])
+    groups = batches.sibling_rows(both)
     assert [rows.tolist() for _, rows in groups] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
-
-
-def test_an_encoder_without_layers_is_run_as_it_is(encoders):
-    esm = encoders["esm"]
-    chosen = [(Substitution(2, "K", mutant),) for mutant in "ACDEF"]
-    tokens = encode_variants("mutant", WILD_TYPE, chosen, esm.vocabulary, 48)
-    whole = HiddenStates(esm.module.model)
-
-    found = embed(replace(esm, module=whole), tokens, "mean")
-    np.testing.assert_allclose(found, embed(esm, tokens, "mean"), rtol=1e-4, atol=1e-5)

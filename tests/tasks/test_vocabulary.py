@@ -1,3 +1,7 @@
+"""Vocabularies: built in, read out of tokenizers, and refused where they cannot serve."""
+
+from dataclasses import replace
+
 import pytest
 from hf_directories import ESM_TOKENS, PROTBERT_TOKENS
 from transformers import BertTokenizer, EsmTokenizer
@@ -6,59 +10,47 @@ from mutmeta_lib.data.variants import AMINO_ACIDS
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY, Vocabulary
 
+FILES = {
+    "protbert": PROTBERT_TOKENS,
+    "esm": ESM_TOKENS,
+    "uncased": [t if t.startswith("[") else t.lower() for t in PROTBERT_TOKENS],
+    "words": [*PROTBERT_TOKENS[:5], "protein"],
+}
+
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("vocabularies")
-    files = {}
-    for name, tokens in (
-        ("protbert", PROTBERT_TOKENS),
-        ("esm", ESM_TOKENS),
-        ("uncased", [t if t.startswith("[") else t.lower() for t in PROTBERT_TOKENS]),
-        ("words", [*PROTBERT_TOKENS[:5], "protein"]),
-    ):
-        files[name] = directory / f"{name}.txt"
-        files[name].write_text("\n".join(tokens) + "\n")
-    return {
-        "protbert": BertTokenizer(str(files["protbert"]), do_lower_case=False),
-        "esm": EsmTokenizer(str(files["esm"])),
-        "uncased": BertTokenizer(str(files["uncased"]), do_lower_case=True),
-        "words": BertTokenizer(str(files["words"]), do_lower_case=False),
-    }
+    folder, made = tmp_path_factory.mktemp("vocabularies"), {}
+    for name, tokens in FILES.items():
+        file = folder / f"{name}.txt"
+        file.write_text("\n".join(tokens) + "\n")
+        lower = {} if name == "esm" else {"do_lower_case": name == "uncased"}
+        made[name] = (EsmTokenizer if name == "esm" else BertTokenizer)(str(file), **lower)
+    return made
 
 
-def test_protbert(tokenizers):
-    vocabulary = Vocabulary.from_tokenizer(tokenizers["protbert"], name="ProtBERT")
-    assert vocabulary.tokens == tuple(PROTBERT_TOKENS)
-    assert (vocabulary.pad, vocabulary.unknown) == ("[PAD]", "[UNK]")
-    assert (vocabulary.start, vocabulary.end, vocabulary.separator) == ("[CLS]", "[SEP]", "[SEP]")
-    assert vocabulary.spaced
-    assert vocabulary.residue_ids("MKX") == (21, 12, 25)
-
-
-def test_esm(tokenizers):
-    vocabulary = Vocabulary.from_tokenizer(tokenizers["esm"])
-    assert vocabulary.tokens == tuple(ESM_TOKENS)
-    assert (vocabulary.pad, vocabulary.unknown) == ("<pad>", "<unk>")
-    assert (vocabulary.start, vocabulary.end, vocabulary.separator) == ("<cls>", "<eos>", "<eos>")
-    assert not vocabulary.spaced
-
-
-def test_the_esm_separator_is_what_its_tokenizer_puts_between_two_sequences(tokenizers):
-    esm = tokenizers["esm"]
-    shown = Vocabulary.from_tokenizer(esm).show(esm("MK", "TA")["input_ids"])
-    assert shown == ["<cls>", "M", "K", "<eos>", "T", "A", "<eos>"]
+@pytest.mark.parametrize(
+    ("name", "roles", "shown"),
+    [
+        ("protbert", ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[SEP]"), "[CLS] M K [SEP] T [SEP]"),
+        ("uncased", ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[SEP]"), "[CLS] m k [SEP] t [SEP]"),
+        ("esm", ("<pad>", "<unk>", "<cls>", "<eos>", "<eos>"), "<cls> M K <eos> T <eos>"),
+    ],
+)
+def test_a_tokenizer_is_read_as_it_writes(tokenizers, name, roles, shown):
+    tokenizer, vocabulary = tokenizers[name], Vocabulary.from_tokenizer(tokenizers[name])
+    assert vocabulary.tokens == tuple(FILES[name])
+    found = ("pad", "unknown", "start", "end", "separator")
+    assert tuple(getattr(vocabulary, role) for role in found) == roles
+    ids = tokenizer(" ".join(AMINO_ACIDS + "X"), add_special_tokens=False)["input_ids"]
+    assert list(vocabulary.residue_ids(AMINO_ACIDS + "X")) == ids
+    # The separator is the token that the tokenizer itself puts between two sequences.
+    assert " ".join(vocabulary.show(tokenizer("M K", "T")["input_ids"])) == shown
 
 
 def test_the_separator_can_be_another_token_of_the_vocabulary(tokenizers):
     vocabulary = Vocabulary.from_tokenizer(tokenizers["esm"], separator="<null_1>")
     assert vocabulary.id(vocabulary.separator) == ESM_TOKENS.index("<null_1>")
-
-
-def test_an_uncased_vocabulary_reads_residues_as_its_tokenizer_does(tokenizers):
-    vocabulary = Vocabulary.from_tokenizer(tokenizers["uncased"])
-    ids = tokenizers["uncased"](" ".join(AMINO_ACIDS), add_special_tokens=False)["input_ids"]
-    assert list(vocabulary.residue_ids(AMINO_ACIDS)) == ids
 
 
 @pytest.mark.parametrize(
@@ -68,13 +60,6 @@ def test_an_uncased_vocabulary_reads_residues_as_its_tokenizer_does(tokenizers):
 def test_tokenizers_that_cannot_serve_are_refused(tokenizers, kind, separator, says):
     with pytest.raises(DataError, match=says):
         Vocabulary.from_tokenizer(tokenizers[kind], separator=separator)
-
-
-def test_nothing_becomes_unknown_silently():
-    with pytest.raises(DataError, match="no token 'B'"):
-        TINY_VOCABULARY.residue_ids("MB")
-    with pytest.raises(DataError, match="no token 'm'"):
-        TINY_VOCABULARY.residue_ids("m")
 
 
 @pytest.mark.parametrize(
@@ -88,12 +73,14 @@ def test_nothing_becomes_unknown_silently():
     ],
 )
 def test_an_inconsistent_vocabulary_cannot_be_built(change, says):
-    fields = {name: getattr(TINY_VOCABULARY, name) for name in Vocabulary.__dataclass_fields__}
     with pytest.raises(DataError, match=says):
-        Vocabulary(**{**fields, **change})
+        replace(TINY_VOCABULARY, **change)
 
 
-def test_show_undoes_the_lookup():
+def test_show_undoes_the_lookup_and_nothing_becomes_unknown_silently():
     ids = [TINY_VOCABULARY.id(token) for token in TINY_VOCABULARY.tokens]
     assert ids == list(range(len(TINY_VOCABULARY)))
     assert tuple(TINY_VOCABULARY.show(ids)) == TINY_VOCABULARY.tokens
+    for sequence, letter in (("MB", "B"), ("m", "m")):
+        with pytest.raises(DataError, match=f"no token '{letter}'"):
+            TINY_VOCABULARY.residue_ids(sequence)
