@@ -1,0 +1,425 @@
+"""Figures from tidy tables: what is drawn comes as names of columns, what is said as words.
+
+Intervals are the columns mean, low and high; where low or high is NaN, the point stands alone.
+``panels`` names up to two columns: values of the first stand below one another, of the second side
+by side. The words are title, subtitle, xlabel and ylabel (a text, or one for each panel); without a
+subtitle the columns n_assays and n_clusters, n_proteins or n_units say what the means are of.
+Every function returns a ``Figure`` that pyplot knows: end a notebook's cell with ``plt.show()``.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.container import Container
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Patch
+
+from mutmeta_lib.app.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PALETTE,
+    PURPLE,
+    SMALLEST,
+    WIDTH,
+    Look,
+    count,
+    label,
+    looks,
+    style,
+)
+from mutmeta_lib.errors import DataError
+
+ENDS = ["mean", "low", "high"]
+DARK = "#444444"
+ROLES = {"train": BLUE, "validation": ORANGE, "test": GREEN}
+TOKEN_KINDS = {
+    "residue": "#F2F2F2",
+    "mutated site": ORANGE,
+    "separator": "#8CC5EA",
+    "unknown": PURPLE,
+    "special": "#C9C9C9",
+}
+"""Kind of token -> the colour of its box."""
+
+
+def curve(
+    table: pd.DataFrame,
+    x: str,
+    by: str = "method",
+    *,
+    panels: Sequence[str] = (),
+    reference: tuple[float, str] | None = None,
+    band: bool = False,
+    log: bool = False,
+    **words,
+) -> Figure:
+    """Means with intervals against labels, steps or sizes, one line per value of ``by``.
+
+    Places are spaced evenly, so that 0 and 1 stay apart, and lines are set side by side so that no
+    interval hides another. With ``band`` places are many: they stand where their numbers are, and
+    intervals are bands. ``reference`` is a value to be marked, with its name.
+    """
+    table = _checked(table, [x, by, *panels], ENDS)
+    places = list(pd.unique(table[x]))
+    places = sorted(places) if pd.api.types.is_numeric_dtype(table[x]) else places
+    series = looks(pd.unique(table[by]))
+    with _drawn(table, panels, 2.3 if panels else 2.9, **words) as (figure, parts):
+        for axis, rows in parts:
+            for shift, (name, look) in zip(_spread(len(series), 0.1), series.items(), strict=True):
+                own = rows[rows[by] == name].set_index(x)[ENDS].astype(float)
+                if band:
+                    own = own.sort_index().dropna(subset="mean")
+                    shown = {"color": look.colour, "lw": 1.5, "label": look.label}
+                    axis.plot(own.index, own["mean"], look.line, marker=look.marker, **shown)
+                    axis.fill_between(own.index, own["low"], own["high"], alpha=0.15, lw=0,
+                                      color=look.colour)  # fmt: skip
+                else:
+                    at = np.arange(len(places)) + shift
+                    _intervals(axis, at, own.reindex(places), look, line=look.line)
+            if reference:
+                at, named = reference
+                axis.axhline(at, label=named, color=DARK, lw=1, linestyle=(0, (1, 2)))
+            if log:
+                axis.set_yscale("log")
+            if not band:
+                axis.set_xticks(range(len(places)), [_written(place) for place in places])
+                axis.set_xlim(-0.5, len(places) - 0.5)
+                axis.grid(visible=False, axis="x")
+    return figure
+
+
+def forest(
+    table: pd.DataFrame,
+    rows: str,
+    by: str | None = None,
+    *,
+    panels: Sequence[str] = (),
+    reference: float | None = 0.0,
+    marks: tuple[str, Mapping] | None = None,
+    **words,
+) -> Figure:
+    """Means with intervals: a line of the figure per value of ``rows``, a marker per one of ``by``.
+
+    With a ``reference`` a point is hollow whose interval holds it. ``marks`` is a name and values
+    to be crossed in rows, such as claims. Columns least and most are drawn as a thin line behind.
+    """
+    kind = by or rows
+    table = _checked(table, [*dict.fromkeys([rows, kind]), *panels], ENDS)
+    names, series = list(pd.unique(table[rows])), looks(pd.unique(table[kind]))
+    height = len(names) * max(0.36, 0.19 * len(series) * bool(by))
+    wide = {"least", "most"} <= set(table)
+    with _drawn(table, panels, height + 0.4, legend=bool(by), **words) as (figure, parts):
+        for axis, part in parts:
+            if reference is not None:
+                axis.axvline(reference, color=DARK, lw=1)
+            shifts = _spread(len(series), 0.2) if by else np.zeros(len(series))
+            for shift, (name, look) in zip(shifts, series.items(), strict=True):
+                own = part[part[kind] == name].set_index(rows)
+                own = own[ENDS + ["least", "most"] * wide].astype(float).reindex(names)
+                at = np.arange(len(names)) + shift
+                if wide:
+                    axis.hlines(at, own["least"], own["most"], color=look.colour, lw=1, alpha=0.5)
+                _intervals(axis, at, own, look, horizontal=True, hollow=reference)
+            if marks:
+                claimed, values = marks
+                at = [place for place, name in enumerate(names) if name in values]
+                cross = {"color": "black", "ms": 9, "mew": 2, "label": claimed}
+                axis.plot([values[names[place]] for place in at], at, "x", **cross)
+            _name_rows(axis, names)
+    return figure
+
+
+def strip(
+    table: pd.DataFrame, x: str, rows: str, by: str, *, reference: float = 0.0, **words
+) -> Figure:
+    """One mark per row of the table, their mean as a bar; the jitter is always the same."""
+    table = _checked(table, [], [x, rows, by])
+    names, series = list(pd.unique(table[rows])), looks(pd.unique(table[by]))
+    jitter = np.random.default_rng(0)
+    height = 0.4 + len(names) * max(0.36, 0.21 * len(series))
+    with _drawn(table, (), height, **words) as (figure, [(axis, _)]):
+        axis.axvline(reference, color=DARK, lw=1)
+        for shift, (name, look) in zip(_spread(len(series), 0.27), series.items(), strict=True):
+            own = table[table[by] == name]
+            at = own[rows].map(names.index) + shift
+            shown = {"color": look.colour, "ms": 4, "alpha": 0.6, "mew": 0, "label": look.label}
+            axis.plot(own[x], at + jitter.uniform(-0.07, 0.07, len(own)), look.marker, **shown)
+            mean = own[x].groupby(at).mean()
+            axis.vlines(mean, mean.index - 0.12, mean.index + 0.12, color=look.colour, lw=2.5)
+        _name_rows(axis, names)
+    return figure
+
+
+def scatter(
+    table: pd.DataFrame, x: str, y: str, by: str, *, reference: float = 0.0, **words
+) -> Figure:
+    """One mark per row of the table, coloured by ``by``, whose counts stand in the legend."""
+    table = _checked(table, [], [x, y, by])
+    with _drawn(table, (), 2.7, **words) as (figure, [(axis, _)]):
+        axis.axhline(reference, color=DARK, lw=1)
+        for name, look in looks(pd.unique(table[by])).items():
+            own = table[table[by] == name]
+            shown = {"color": look.colour, "ms": 5, "alpha": 0.75, "mew": 0}
+            axis.plot(own[x], own[y], look.marker, label=f"{look.label} ({len(own)})", **shown)
+    return figure
+
+
+def histogram(
+    table: pd.DataFrame,
+    height: str,
+    by: str,
+    *,
+    panels: Sequence[str] = (),
+    log: bool = False,
+    **words,
+) -> Figure:
+    """Bins from low to high: those of the first value of ``by`` filled, of the others outlined.
+
+    If ``by`` is also the column of panels, each panel has a colour of its own.
+    """
+    table = _checked(table, [], ["low", "high", height, by, *panels])
+    series, alone = looks(pd.unique(table[by])), by in panels
+    with _drawn(table, panels, 1.35, legend=not alone, **words) as (figure, parts):
+        for axis, rows in parts:
+            for nth, (name, look) in enumerate(series.items()):
+                own = rows[rows[by] == name]
+                filled = {"fill": True, "alpha": 1 if alone else 0.35}
+                how = filled if alone or not nth else {"lw": 1.8}
+                if len(own):
+                    edges = np.unique(own[["low", "high"]])
+                    bins = own.set_index("low")[height].reindex(edges[:-1], fill_value=0)
+                    axis.stairs(bins, edges, color=look.colour, label=look.label, **how)
+            if log:
+                axis.set_yscale("log")
+                axis.set_ylim(bottom=0.6 * table.loc[table[height] > 0, height].min())
+    return figure
+
+
+def distribution(
+    table: pd.DataFrame, x: str, rows: str, by: str, *, panels: Sequence[str], **words
+) -> Figure:
+    """How values spread in each row: median, middle half (box) and middle 90 % (whiskers).
+
+    Rows are sorted by median, and coloured by ``by`` if that has few values; panels share no axis.
+    """
+    table = _checked(table, [], [x, rows, by, *panels])
+    colours = {name: look.colour for name, look in looks(pd.unique(table[by])).items()}
+    few = len(colours) <= len(PALETTE)
+    handles = [Patch(color=colour, label=label(name)) for name, colour in colours.items() if few]
+    colours = colours if few else dict.fromkeys(colours, BLUE)
+    sizes = table.groupby([*panels], sort=False)[rows].nunique().clip(lower=3).to_numpy()
+    height = 0.75 + min(0.2, 7 / sizes.sum()) * sizes.mean()
+    shape = {"height_ratios": sizes, "sharex": False, "sharey": False}
+    with _drawn(table, panels, height, handles=handles, shape=shape, **words) as (figure, parts):
+        for axis, part in parts:
+            order = part.groupby(rows)[x].median().sort_values(kind="stable").index
+            boxes = {"whis": (5, 95), "showfliers": False, "width": 0.6, "linewidth": 0.9}
+            sns.boxplot(part, x=x, y=rows, order=order, orient="h", hue=by, palette=colours,
+                        saturation=1, legend=False, ax=axis, **boxes)  # fmt: skip
+            axis.set_yticks([])
+            axis.set(ylim=(len(order) - 0.4, -0.6), ylabel=f"{rows}s")
+            counted = f"{count([len(order)], rows)}, {count([len(part)], 'variant')}"
+            axis.set_title(f"{axis.get_title('left')}: {counted}", fontsize=10)
+    return figure
+
+
+def split_overview(split: pd.DataFrame, *, most: int = 30, **words) -> Figure:
+    """Which proteins each fold trains on, validates on and tests on, with numbers of assays.
+
+    ``split`` has one row per fold and assay with columns fold, role (train, validation, test),
+    assay, protein. More than ``most`` proteins are counted by role.
+    """
+    split = _checked(split, [], ["fold", "role", "assay", "protein"])
+    _known("role", split["role"], ROLES)
+    row = "protein" if split["protein"].nunique() <= most else "role"
+    cells = split.groupby([row, "fold"]).agg({"role": "first", "assay": "nunique"}).unstack()
+    tested = split[split["role"] == "test"].groupby("protein")["fold"].first()
+    order = sorted(cells.index, key=lambda name: (tested.get(name, np.inf), name))
+    cells = cells.loc[order if row == "protein" else [r for r in ROLES if r in cells.index]]
+    numbers = cells["assay"].map(lambda n: count([n], "assay"), na_action="ignore").fillna("")
+    told = f"{count([split['assay'].nunique()], 'assay')} of "
+    told += f"{count([split['protein'].nunique()], 'protein')}, "
+    told += count([split["fold"].nunique()], "fold")
+    words = {"subtitle": told, "xlabel": "fold", "ylabel": row, **words}
+    handles = [
+        Patch(color=colour, alpha=0.75, label=f"meta-{role}") for role, colour in ROLES.items()
+    ]
+    with _drawn(split, (), 0.6 + 0.3 * len(cells), handles=handles, **words) as (
+        figure,
+        [(axis, _)],
+    ):
+        kinds = cells["role"].apply(
+            lambda column: column.map(list(ROLES).index, na_action="ignore")
+        )
+        how = {
+            "cmap": ListedColormap(list(ROLES.values())),
+            "vmin": 0,
+            "vmax": len(ROLES) - 1,
+            "alpha": 0.75,
+        }
+        sns.heatmap(kinds.astype(float), annot=numbers, fmt="", linewidths=2, cbar=False, ax=axis,
+                    annot_kws={"size": 10, "color": "black"}, **how)  # fmt: skip
+        axis.set_yticks(axis.get_yticks(), [label(name) for name in cells.index], rotation=0)
+    return figure
+
+
+def tokens(table: pd.DataFrame, **words) -> Figure:
+    """Tokens as boxes, one block of lines per encoding, wrapped at 12 tokens.
+
+    ``table`` has one row per token, in order, with columns encoding, token, kind (one of
+    residue, mutated site, separator, unknown, special).
+    """
+    table = _checked(table, [], ["encoding", "token", "kind"])
+    _known("kind of token", table["kind"], TOKEN_KINDS)
+    groups = list(table.groupby("encoding", sort=False))
+    height = sum(-(-len(group) // 12) + 1.1 for _, group in groups)
+    edge = {"edgecolor": "#888888", "lw": 0.6}
+    used = [kind for kind in TOKEN_KINDS if kind in set(table["kind"])]
+    handles = [Patch(facecolor=TOKEN_KINDS[kind], label=kind, **edge) for kind in used]
+    words = {"subtitle": "", **words}
+    with _drawn(table, (), 0.36 * height, handles=handles, **words) as (figure, [(axis, _)]):
+        line = 0.0
+        for encoding, group in groups:
+            named = f"{encoding} ({count([len(group)], 'token')})"
+            axis.text(0, line, named, va="center", fontweight="bold", fontsize=10)
+            for nth, (token, kind) in enumerate(zip(group["token"], group["kind"], strict=True)):
+                x, y = nth % 12, line + 1 + nth // 12
+                box = {"facecolor": TOKEN_KINDS[kind], "boxstyle": "round,pad=0,rounding_size=0.12"}
+                axis.add_patch(FancyBboxPatch((x + 0.04, y - 0.34), 0.92, 0.68, **box, **edge))
+                size = SMALLEST if len(token) > 1 else 10
+                axis.text(x + 0.5, y, token, ha="center", va="center", fontsize=size)
+            line += -(-len(group) // 12) + 1.1
+        axis.set(xlim=(0, 12), ylim=(line - 0.4, -0.6))
+        axis.set_axis_off()
+    return figure
+
+
+@contextmanager
+def _drawn(
+    table: pd.DataFrame,
+    panels: Sequence[str],
+    height: float,
+    *,
+    title: str,
+    subtitle: str | None = None,
+    xlabel: str | Mapping = "",
+    ylabel: str | Mapping = "",
+    legend: bool = True,
+    handles: Sequence[Patch] = (),
+    shape: Mapping = {"sharex": "col", "sharey": "row"},
+) -> Iterator[tuple[Figure, list[tuple[Axes, pd.DataFrame]]]]:
+    """A figure and its axes, each with its rows; titles and a legend below once these are drawn.
+
+    The height is one panel's, in inches.
+    """
+    of = [list(pd.unique(table[name])) for name in panels] + [[""]] * (2 - len(panels))
+    with style():
+        figure, axes = plt.subplots(len(of[0]), len(of[1]), squeeze=False, **shape)
+        parts, told = [], {}
+        for axis, names in zip(axes.flat, ((a, b) for a in of[0] for b in of[1]), strict=True):
+            rows = table
+            for column, name in zip(panels, names, strict=False):
+                rows = rows[rows[column] == name]
+            axis.set_title("\n".join(label(name) for name in names if name != ""), fontsize=10.5)
+            parts.append((axis, rows))
+            told[axis] = names
+        yield figure, parts
+        for axis, names in told.items():
+            where, words = axis.get_subplotspec(), (xlabel, ylabel)
+            x, y = (w if isinstance(w, str) else next(w[n] for n in names if n in w) for w in words)
+            axis.set_xlabel(x if where.is_last_row() or not shape["sharex"] else "")
+            axis.set_ylabel(y if where.is_first_col() else "")
+        found = {handle.get_label(): handle for handle in handles}
+        for axis in () if handles or not legend else axes.flat:
+            drawn, names = axis.get_legend_handles_labels()
+            found = dict(zip(names, drawn, strict=True)) | found
+        # Lines without data, such as a reference, come last.
+        names = sorted(found, key=lambda name: not isinstance(found[name], Container))
+        columns = next(n for n in (3, 2, 1) if n == 1 or _wide(names, n) <= 72)
+        if names:
+            how = {"ncols": columns, "columnspacing": 1.0, "handletextpad": 0.5}
+            entries = [found[name] for name in names]
+            figure.legend(entries, names, loc="outside lower center", **how)
+        lines = -(-len(names) // columns)
+        figure.set_size_inches(WIDTH, 1.15 + 0.22 * lines + height * len(of[0]))
+        subtitle = _averaged(table) if subtitle is None else subtitle
+        # The empty second line makes the layout keep room for the subtitle.
+        head = f"{title}\n" if subtitle else title
+        figure.suptitle(head, x=0.01, ha="left", size=12.5, weight="bold")
+        below = 1 - 20 / (72 * figure.get_figheight())
+        figure.text(0.01, below, subtitle, size=10, color=DARK, va="top")
+
+
+def _checked(table: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """The table, if it has rows, the columns that are to be drawn, and its keys only once."""
+    if missing := [name for name in (*keys, *columns) if name not in table]:
+        raise DataError(f"the table has no column {missing}", f"it has {list(table)}")
+    if table.empty:
+        raise DataError("the table to be drawn has no row", "choose rows that it has")
+    if keys and table.duplicated([*keys]).any():
+        raise DataError(f"several rows share their {[*keys]}", "choose one row of each")
+    return table
+
+
+def _known(what: str, found: pd.Series, known: Mapping) -> None:
+    if unknown := sorted(set(found) - set(known)):
+        raise DataError(f"unknown {what} {unknown}", f"use {list(known)}")
+
+
+def _spread(n: int, step: float) -> np.ndarray:
+    """Offsets that keep ``n`` markers at one place from covering one another, centred on 0."""
+    return (np.arange(n) - (n - 1) / 2) * min(step, 0.7 / n)
+
+
+def _intervals(
+    axis: Axes, at: np.ndarray, own: pd.DataFrame, look: Look, *, line: str = "none",
+    horizontal: bool = False, hollow: float | None = None,
+) -> None:  # fmt: skip
+    """Points with their intervals, hollow where an interval holds a value."""
+    bars = np.nan_to_num(np.abs([own["mean"] - own["low"], own["high"] - own["mean"]]))
+    how = {"xerr" if horizontal else "yerr": bars, "elinewidth": 1.6, "lw": 1.3, "linestyle": line}
+    place = (own["mean"], at) if horizontal else (at, own["mean"])
+    axis.errorbar(*place, color=look.colour, marker=look.marker, label=look.label, **how)
+    if hollow is not None:
+        holds = ~((own["low"] > hollow) | (own["high"] < hollow)).to_numpy()
+        axis.plot(
+            own["mean"][holds], at[holds], look.marker, color=look.colour, mfc="white", zorder=3
+        )
+
+
+def _name_rows(axis: Axes, names: Sequence) -> None:
+    """Name the rows of a forest, the first at the top."""
+    axis.set_yticks(range(len(names)), [label(name) for name in names])
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.grid(visible=False, axis="y")
+
+
+def _written(place: object) -> str:
+    return f"{place:,g}" if isinstance(place, int | float | np.number) else str(place)
+
+
+def _wide(names: Sequence[str], columns: int) -> int:
+    """How wide a legend is, in letters; it is filled column by column."""
+    each = max(1, -(-len(names) // columns))
+    tops = [max(map(len, names[at : at + each]), default=0) for at in range(0, len(names), each)]
+    return sum(tops) + 7 * len(tops)
+
+
+def _averaged(table: pd.DataFrame) -> str:
+    """What was averaged, and what the bars are."""
+    if "n_assays" not in table:
+        return ""
+    some = table[table["n_assays"] > 0]
+    counted = count(some["n_assays"], "assay") if len(some) else "no assay"
+    nouns = {"n_clusters": "cluster", "n_proteins": "protein", "n_units": "cluster"}
+    for column in [name for name in nouns if some.get(name, pd.Series(0)).max() > 0][:1]:
+        counted += f" of {count(some.loc[some[column] > 0, column], nouns[column])}"
+    bars = "95 % interval" if table["low"].notna().any() else "no interval"
+    return f"mean of {counted}, {bars}"

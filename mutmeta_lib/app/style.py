@@ -1,0 +1,159 @@
+"""One look for all figures, and one vocabulary of what readers call things."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+
+from mutmeta_lib.tasks.metrics import METRICS
+
+WIDTH = 5.5
+"""Width of a figure in inches. Shown 375 pixels wide, 9 points are then 8.5 pixels."""
+SMALLEST = 9
+"""Points; no text of a figure is smaller."""
+
+BLACK, GREY, DARK = "#000000", "#7F7F7F", "#444444"
+ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK, GREY)
+"""Okabe and Ito's colours, told apart by colour-blind readers; grey for their faint yellow."""
+MARKERS, LINES = "osD^PvXhd*p<>8H", ("-", "--", ":", "-.")
+
+
+class Look(NamedTuple):
+    """How a method is drawn and named."""
+
+    label: str
+    colour: str
+    marker: str
+    line: str
+
+
+METHODS = {
+    BLUE: {
+        "maml": "MAML",
+        "maml_fixed": "MAML, fixed labels",
+        "maml_steps": "MAML, all labels",
+        "maml_epochs": "MAML, epochs",
+        "maml_1": "MAML, one step",
+    },
+    ORANGE: {
+        "multitask": "Fine-tuning from multi-task start",
+        "maml_rank": "MAML, trained to rank",
+        "finetune_a": "Fine-tuning, via A",
+    },
+    GREEN: {"ridge": "Ridge on embeddings", "anil": "ANIL (head adapts)"},
+    VERMILLION: {
+        "finetune": "Fine-tuning",
+        "finetune_epochs": "Fine-tuning, epochs",
+        "finetune_fixed": "Fine-tuning, fixed labels",
+        "finetune_steps": "Fine-tuning, all labels",
+        "deepkernel": "Deep kernel (GP head)",
+    },
+    PURPLE: {
+        "onehot": "Ridge on one-hot",
+        "metasgd": "Meta-SGD",
+        "ridge_a": "Ridge with A's score",
+        "mlp": "MLP on embeddings",
+    },
+    SKY: {
+        "gp": "GP on embeddings",
+        "fomaml": "MAML, first order",
+        "boil": "BOIL (encoder adapts)",
+        "maml_a": "MAML, via A",
+    },
+    BLACK: {
+        "blosum": "BLOSUM62 (zero-shot)",
+        "zero_shot": "Masked marginals (zero-shot)",
+        "r2d2": "R2-D2 (ridge head)",
+        "scores_a": "Scores of A alone",
+    },
+    GREY: {
+        "mean": "Support mean",
+        "zero_shot_wt": "Wild-type marginals (zero-shot)",
+        "reptile": "Reptile",
+    },
+}
+"""Colour -> its methods in every figure, told apart by marker and line; the first is solid.
+
+A new method needs one line here, or none: without one it takes what is free in its figure.
+"""
+LOOKS = {
+    name: Look(called, colour, MARKERS[(place + 7 * nth) % len(MARKERS)], LINES[nth % len(LINES)])
+    for place, (colour, methods) in enumerate(METHODS.items())
+    for nth, (name, called) in enumerate(methods.items())
+}
+
+
+def looks(names: Sequence) -> dict[object, Look]:
+    """The look of every series of a figure; others than methods take free ones, in order.
+
+    >>> [look.label for look in looks(["maml", "my_method"]).values()]
+    ['MAML', 'my method']
+    """
+    taken = {LOOKS[name][1] for name in names if name in LOOKS}
+    free = [colour for colour in PALETTE if colour not in taken] or [*PALETTE]
+    found, others = {}, 0
+    for name in names:
+        if name in LOOKS:
+            found[name] = LOOKS[name]
+            continue
+        turn, nth = divmod(others, len(free))
+        colour = free[nth]
+        turn += colour in taken
+        marker = MARKERS[(PALETTE.index(colour) + 4 * turn) % len(MARKERS)]
+        found[name] = Look(label(name), colour, marker, LINES[turn % len(LINES)])
+        others += 1
+    return found
+
+
+def label(name: object) -> str:
+    """What readers call a method, a metric, an encoding or a value of some column.
+
+    >>> label("gp"), label("spearman"), label("unknown_text")
+    ('GP on embeddings', 'Spearman correlation', 'unknown text')
+    """
+    if name in LOOKS:
+        return LOOKS[name].label
+    return METRICS[name].label if name in METRICS else str(name).replace("_", " ")
+
+
+def count(values: Sequence[int], noun: str) -> str:
+    """A count, or the range of counts, with its noun.
+
+    >>> count([24, 24], "assay"), count([1], "protein"), count([18, 24], "assay")
+    ('24 assays', '1 protein', '18 to 24 assays')
+    """
+    low, high = int(min(values)), int(max(values))
+    number = f"{high:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{number} {noun}{'' if high == 1 else 's'}"
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in our style inside a ``with`` block; settings outside are left alone."""
+    with plt.rc_context(
+        {
+            "font.size": 11,
+            "axes.titlesize": 12,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#E3E3E3",
+            "legend.frameon": False,
+            "legend.fontsize": 10,
+            "legend.handlelength": 2.2,
+            "lines.markersize": 6,
+            "errorbar.capsize": 0,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.dpi": 120,
+            "savefig.dpi": 200,
+            "figure.constrained_layout.use": True,
+            "svg.fonttype": "none",
+        }
+    ):
+        yield
