@@ -6,6 +6,7 @@ record.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -65,17 +66,14 @@ def audit_experiment(
         "reference": counts.against_reference(rows, assays),
     }
     say("rows: counted")
-    labels = {id: rows.loc[rows["table"] == id, "label"].to_numpy() for id in targets}
-    drawn = {"draws": draws, "seed": seed}
-    made = {"queries": [], "errors": [], "labels": []}
-    for id, own in labels.items():
-        if len(own):
-            found = query_error_table(own, sizes=sizes, correlation=correlation, **drawn)
-            made["queries"].append(found.assign(table=id))
-            size = min(SHOWN, len(own))
-            found = error_histogram(own, size=size, **drawn)
-            made["errors"].append(found.assign(table=id, query_rows=size))
-            made["labels"].append(label_histogram(own).assign(table=id))
+    drawn, made = {"draws": draws, "seed": seed}, {"queries": [], "errors": [], "labels": []}
+    for id, own in rows[rows["table"].isin(targets)].groupby("table")["label"]:
+        labels, size = own.to_numpy(), min(SHOWN, len(own))
+        found = query_error_table(labels, sizes=sizes, correlation=correlation, **drawn)
+        made["queries"].append(found.assign(table=id))
+        found = error_histogram(labels, size=size, **drawn)
+        made["errors"].append(found.assign(table=id, query_rows=size))
+        made["labels"].append(label_histogram(labels).assign(table=id))
     tables |= {name: pd.concat([pd.DataFrame(), *parts]) for name, parts in made.items()}
     say("query rows: drawn")
     record = make_record(
@@ -87,10 +85,10 @@ def audit_experiment(
         device="cpu",
         seconds={"total": time.perf_counter() - began},
         numbers=audit_numbers(rows, tables, draws) | {"skilled_correlation": number(correlation)},
-        tables={name: rounded(table) for name, table in tables.items()},
+        tables={},
     )
-    record.data.update(hashes)
-    return record
+    tables = {name: rounded(table) for name, table in tables.items()}
+    return replace(record, data=record.data | hashes, tables=tables)
 
 
 def _reference(reference_dir: str, rows: pd.DataFrame) -> list[Assay]:
@@ -109,20 +107,17 @@ def audit_numbers(
     ``rows`` are `described`, ``tables`` those of the record before rounding, and ``draws`` is how
     many the table ``queries`` rests on.
     """
-    named = {}
     sizes = rows.groupby("table").size()
-    for id, count in rows[rows["part"] != "raw"].groupby("table")["backwards"].sum().items():
-        named[f"{id}_backwards"] = number(count, n=sizes[id], unit="rows")
+    turned = rows[rows["part"] != "raw"].groupby("table")["backwards"].sum()
+    named = {f"{id}_backwards": number(n, n=sizes[id], unit="rows") for id, n in turned.items()}
     for row in tables["shared"].to_dict("records"):
-        n, name = row["test_rows"], f"{row['data set']}_wild_type_rows"
-        named[name] = number(100 * row["wild_type_rows"] / n, n=n, unit="%")
+        shared = _percent(row["wild_type_rows"], row["test_rows"])
+        named[f"{row['data set']}_wild_type_rows"] = shared
     for id, own in tables["agreement"].groupby("table"):
-        share = 100 * own["rows"].sum() / sizes[id]
-        named[f"{id}_in_initial"] = number(share, n=sizes[id], unit="%")
+        named[f"{id}_in_initial"] = _percent(own["rows"].sum(), sizes[id])
         named[f"{id}_agreement"] = number(own["spearman"].median(), n=len(own), unit="Spearman")
     for row in tables["texts"].query("form == 'spaced'").to_dict("records"):
-        share = 100 * row["rows_as_words"] / row["rows"]
-        named[f"{row['table']}_as_words"] = number(share, n=row["rows"], unit="%")
+        named[f"{row['table']}_as_words"] = _percent(row["rows_as_words"], row["rows"])
     for row in tables["queries"].to_dict("records"):
         for what in ("over_50", "over_94", "worse_same", "worse_whole", "has_largest"):
             name = f"{row['table']}_{row['query_rows']}_{what}"
@@ -132,15 +127,19 @@ def audit_numbers(
         named["clash_rows"] = number(found["rows"].sum(), unit="rows")
         named["clash_sources"] = number(found["source"].nunique())
         named["clash_length"] = number(found["length"].max(), unit="residues")
-    if len(tables["reference"]):
+    if len(reference := tables["reference"]):
         backwards = tables["directions"].query("backwards")[["table", "source"]]
-        own = backwards.merge(tables["reference"])
+        own = backwards.merge(reference)
         named["reference_backwards_rows"] = number(own["backwards"].sum(), n=own["rows"].sum())
-        for row in tables["reference"].sort_values("rows").to_dict("records"):
+        for row in reference.sort_values("rows").to_dict("records"):
             n = row["forwards"] + row["backwards"]
             named[f"{row['source']}_reference"] = number(row["spearman"], n=n, unit="Spearman")
     solubility = rows[rows["table"] == TARGETS[2]]
     return named | (_solubility(solubility) if len(solubility) else {})
+
+
+def _percent(part: float, whole: int) -> dict:
+    return number(100 * part / whole, n=whole, unit="%")
 
 
 def _solubility(rows: pd.DataFrame) -> dict[str, dict]:
@@ -151,7 +150,7 @@ def _solubility(rows: pd.DataFrame) -> dict[str, dict]:
     spread = labels.quantile(0.75) - labels.quantile(0.25)
     top = rows["sequence"].value_counts().head(3).sum()
     return {
-        "solubility_top_three": number(100 * top / n, n=n, unit="%"),
+        "solubility_top_three": _percent(top, n),
         "solubility_largest": number(labels.max(), n=n, unit="sd"),
         "solubility_far_rows": number(far.sum(), n=n, unit="rows"),
         "solubility_far_share": number(100 * squared[far].sum() / squared.sum(), n=n, unit="%"),

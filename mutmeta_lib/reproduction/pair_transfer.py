@@ -143,16 +143,9 @@ def overlap(pair: Pair, cluster: int) -> dict:
     rows = sorted(pair.shared)
     scores = pair.a.scores[rows], pair.b.scores[[pair.shared[row] for row in rows]]
     defined = len(rows) > 2 and np.ptp(scores[0]) > 0 and np.ptp(scores[1]) > 0
-    return {
-        "kind": pair.kind,
-        "a": pair.a.id,
-        "b": pair.b.id,
-        "cluster": cluster,
-        "n_a": len(pair.a),
-        "n_b": len(pair.b),
-        "shared": len(rows),
-        "spearman": spearman(*scores) if defined else float("nan"),
-    }
+    row = {"kind": pair.kind, "a": pair.a.id, "b": pair.b.id, "cluster": cluster}
+    row |= {"n_a": len(pair.a), "n_b": len(pair.b), "shared": len(rows)}
+    return row | {"spearman": spearman(*scores) if defined else float("nan")}
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ seeds, scored as there and scored fairly.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -19,23 +19,9 @@ from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.pieces import Pieces
 from mutmeta_lib.records.record import Record, recorded_parameters
-from mutmeta_lib.reproduction.audit import rounded
-from mutmeta_lib.reproduction.protocol_data import (
-    POOLING,
-    ProtocolData,
-    Rows,
-    cap_rows,
-    encode_protocol,
-    encode_rows,
-    read_protocol,
-)
-from mutmeta_lib.reproduction.protocol_estimates import (
-    contrast_tables,
-    gain_tables,
-    mean_tables,
-    protocol_numbers,
-    shown,
-)
+from mutmeta_lib.reproduction import protocol_data as files
+from mutmeta_lib.reproduction import protocol_estimates as estimates
+from mutmeta_lib.reproduction.protocol_data import ProtocolData, Rows, cap_rows
 from mutmeta_lib.reproduction.protocol_run import Protocol, Trial, run_seed, run_times
 from mutmeta_lib.study.run import make_record
 from mutmeta_lib.study.study import describe_encoder
@@ -84,7 +70,7 @@ def protocol_experiment(
     """
     parameters = recorded_parameters(locals())
     say = progress or (lambda line: None)
-    data = read_protocol(release_dir)
+    data = files.read_protocol(release_dir)
     own = ("encodings", "max_tokens", "sizes", "draws", "initial_epochs")
     same = ("finetune_epochs", "maml_epochs", "inner_steps", "seeds", "time_rows", "time_seeds")
     shared, runs = {name: parameters[name] for name in same}, []
@@ -117,9 +103,9 @@ def protocol_experiment(
         "rows": row_table(data, runs),
         "texts": text_table(data, runs),
         "times": times.assign(target=data.targets[0]),
-        **gain_tables(scores),
-        **mean_tables(scores, seconds),
-        **contrast_tables(scores),
+        **estimates.gain_tables(scores),
+        **estimates.mean_tables(scores, seconds),
+        **estimates.contrast_tables(scores),
     }
     described = describe_encoder(runs[0].load())
     if len(runs) > 1:
@@ -132,11 +118,10 @@ def protocol_experiment(
         encoder=described,
         device="cpu",
         seconds={", ".join(which): sum(tidy["spent"]) for which, tidy in found.items()},
-        numbers=protocol_numbers(tables),
-        tables={name: rounded(table) for name, table in tables.items()},
+        numbers=estimates.protocol_numbers(tables),
+        tables=tables,
     )
-    made.data.update(data.sha256)
-    return made
+    return replace(made, data=data.sha256)
 
 
 def tidy_rows(
@@ -161,14 +146,14 @@ def tidy_rows(
     def encoded() -> dict[str, Rows]:
         how = {"frozen": run.frozen, "cache_dir": cache_dir}
         how["progress"] = lambda done, total: say(f"{label}: {done} of {total} rows run")
-        return encode_protocol(data, encoding, run.load(), **how)
+        return files.encode_protocol(data, encoding, run.load(), **how)
 
     def one(seed: int) -> dict:
-        predictor = Predictor(run.load(seed), POOLING, start=None if run.frozen else 0)
+        predictor = Predictor(run.load(seed), files.POOLING, start=None if run.frozen else 0)
         trial = Trial(predictor, encoded(), run, seed)
         began = time.process_time()
         made = run_seed(trial)
-        made["times"] = run_times(trial, shown(run.sizes)) if seed < run.time_seeds else []
+        made["times"] = run_times(trial) if seed < run.time_seeds else []
         return made | {"spent": time.process_time() - began}
 
     found: dict[str, list] = {kind: [] for kind in (*KINDS, "spent")}
@@ -198,7 +183,7 @@ def text_table(data: ProtocolData, runs: Sequence[Protocol]) -> pd.DataFrame:
     for run, target in product(runs, data.targets):
         part = data.parts[f"{target} test"]
         for encoding in run.encodings:
-            texts, _ = distinct_rows(encode_rows(part, encoding, run.load()), POOLING)
+            texts, _ = distinct_rows(files.encode_rows(part, encoding, run.load()), files.POOLING)
             row = {"target": target, "encoding": encoding, "rows": len(part)}
             row |= {"sequences": part["wild_type"].nunique(), "texts": len(texts)}
             found.append(row | {"encoder": run.name})

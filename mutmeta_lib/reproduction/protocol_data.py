@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -32,8 +33,6 @@ TARGETS = ("binding_affinity", "fireprot_dTm", "soluprotmut_solubility")
 POOLING = "cls"
 """The head reads the hidden state of the first token, as in the public code."""
 
-SPLIT_SEED = 42
-TEST_SHARE = 0.2
 CHUNK = 1000
 """Rows whose vectors are kept in one cache file."""
 
@@ -53,32 +52,26 @@ class ProtocolData:
     sha256: dict[str, str]
 
 
-def read_protocol(
-    release_dir: str | os.PathLike[str], targets: Sequence[str] = TARGETS
-) -> ProtocolData:
+def read_protocol(release_dir: str | os.PathLike[str]) -> ProtocolData:
     """Read a copy of the public repository, or ``demo``, a miniature of bundled assays.
 
-    Raises:
-        DataError: A table that is needed is missing or holds a row that cannot be taken at its
-            word.
-
+    Raises `DataError` where a table is missing, or a row cannot be taken at its word.
     """
     if release_dir == DEMO:
         return _miniature()
-    resplit = [name for name in targets if find_table(release_dir, f"{name}_train") is None]
-    trained = [name for name in (INITIAL, *targets) if name not in resplit]
-    ids = [f"{name}_train" for name in trained] + [f"{name}_test" for name in (INITIAL, *targets)]
+    resplit = [name for name in TARGETS if find_table(release_dir, f"{name}_train") is None]
+    names = [(name, part) for part in ("train", "test") for name in (INITIAL, *TARGETS)]
+    ids = [f"{n}_{part}" for n, part in names if part == "test" or n not in resplit]
     rows, hashes = read_release(release_dir, ids)
     rows = rows.rename(columns={"sequence": "wild_type"})
     rows = rows.assign(variant=rows["mutations"].map(as_stated))
     parts = {"initial": rows[rows["name"] == INITIAL]}
-    for name in targets:
-        train, test = (rows[rows["table"] == f"{name}_{part}"] for part in ("train", "test"))
-        if name in resplit:
-            train, test = split_rows(test)
-        parts |= {f"{name} train": train, f"{name} test": test}
-    parts = {name: _columns(part) for name, part in parts.items()}
-    return ProtocolData(parts, tuple(targets), tuple(resplit), hashes)
+    for name in TARGETS:
+        split = [rows[rows["table"] == f"{name}_{part}"] for part in ("train", "test")]
+        split = split_rows(split[1]) if name in resplit else split
+        parts |= dict(zip((f"{name} train", f"{name} test"), split, strict=True))
+    parts = {name: part[["wild_type", "variant", "label"]] for name, part in parts.items()}
+    return ProtocolData(parts, TARGETS, tuple(resplit), hashes)
 
 
 def protocol_of_assays(initial: Assay, targets: Mapping[str, Sequence[Assay]]) -> ProtocolData:
@@ -108,15 +101,16 @@ def _miniature() -> ProtocolData:
 
 def split_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A random fifth as test part, behind the rest, which is the training part."""
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(rows))
-    cut = round(TEST_SHARE * len(rows))
+    order = np.random.default_rng(42).permutation(len(rows))
+    cut = round(0.2 * len(rows))
     return rows.iloc[np.sort(order[cut:])], rows.iloc[np.sort(order[:cut])]
 
 
 def cap_rows(data: ProtocolData, most: int) -> ProtocolData:
     """At most so many rows for the initial fit and per training part (0: all), drawn once."""
-    parts = dict(data.parts)
-    for name, rows in parts.items():
+    parts = {}
+    for name, rows in data.parts.items():
+        parts[name] = rows
         if most and len(rows) > most and not name.endswith(" test"):
             drawn = INITIAL if name == "initial" else name.removesuffix(" train")
             rng = np.random.default_rng(stable_seed("protocol rows", drawn))
@@ -155,46 +149,29 @@ def encode_protocol(
     *,
     frozen: bool,
     cache_dir: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Rows]:
     """The parts as tokens, by name; with ``frozen`` also run the encoder, once per text.
 
-    ``progress`` is called with rows done and rows in all while the encoder runs.
+    ``progress`` is called with texts done and texts in all while the encoder runs.
     """
     everything = pd.concat(data.parts.values())
     tokens = encode_rows(everything, encoding, encoder)
-    read = _run(tokens, encoder, cache_dir, progress) if frozen else tokens
-    labels = torch.tensor(everything["label"].to_numpy(), dtype=torch.float32)
-    ends = np.cumsum([len(rows) for rows in data.parts.values()])
-    made = {}
-    for (name, rows), end in zip(data.parts.items(), ends, strict=True):
-        place = np.arange(end - len(rows), end)
-        made[name] = Rows(read.rows(place), labels[place])
-    return made
-
-
-def _run(
-    tokens: TokenBatch,
-    encoder: Encoder,
-    cache_dir: str | None,
-    progress: Callable[[int, int], None] | None,
-) -> TokenBatch:
-    """What a frozen encoder makes of the rows; equal texts, which tables share, are run once."""
-    texts, place = distinct_rows(tokens, POOLING)
-    found = []
-    for start in range(0, len(texts), CHUNK):
-        part = tokens.rows(texts[start : start + CHUNK])
-        kept = {"cache_dir": cache_dir} if cache_dir else {}
-        found.append((cached_embeddings if cache_dir else embed)(encoder, part, POOLING, **kept))
-        if progress is not None:
+    if frozen:
+        texts, place = distinct_rows(tokens, POOLING)
+        run = partial(cached_embeddings, cache_dir=cache_dir) if cache_dir else embed
+        found = []
+        for start in range(0, len(texts), CHUNK):
+            found.append(run(encoder, tokens.rows(texts[start : start + CHUNK]), POOLING))
             progress(min(start + CHUNK, len(texts)), len(texts))
-    vectors = torch.from_numpy(np.concatenate(found)[place])
-    nothing = torch.empty(len(tokens), 0, dtype=torch.bool)  # tokens are not read any more
-    return TokenBatch(nothing.long(), nothing, nothing, vectors)
-
-
-def _columns(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[["wild_type", "variant", "label"]].reset_index(drop=True)
+        vectors = torch.from_numpy(np.concatenate(found)[place])
+        nothing = torch.empty(len(tokens), 0, dtype=torch.bool)  # tokens are not read any more
+        tokens = TokenBatch(nothing.long(), nothing, nothing, vectors)
+    labels = torch.tensor(everything["label"].to_numpy(), dtype=torch.float32)
+    ends = np.cumsum([len(rows) for rows in data.parts.values()])[:-1]
+    places = np.split(np.arange(len(labels)), ends)
+    whole = Rows(tokens, labels)
+    return {name: whole.take(place) for name, place in zip(data.parts, places, strict=True)}
 
 
 def _standardised(assay: Assay) -> pd.DataFrame:

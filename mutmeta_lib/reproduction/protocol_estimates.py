@@ -5,14 +5,15 @@ them). Intervals resample seeds and draws at once: they say how far the outcome 
 stray. The proteins are always the same, so they say nothing about other ones.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from mutmeta_lib.records.record import number
-from mutmeta_lib.reproduction.protocol_run import ARMS
+from mutmeta_lib.reproduction.protocol_run import ARMS, shown
+from mutmeta_lib.reproduction.query_draws import QUANTILES
 
 AGAINST = {
     "reported": ("finetuned", True),
@@ -53,13 +54,9 @@ SHORT = {
 }
 """Target -> its name in numbers."""
 
-SHOWN = 16
-"""Support and query rows of numbers and histograms: the public function's default."""
-
 EDGES = np.logspace(-2, 2, 41)
 """Bins of error ratios; what lies beyond goes into the outermost."""
 
-QUANTILES = {"q2_5": 0.025, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q97_5": 0.975}
 RANK = ("spearman", "spearman_low", "spearman_high")
 WHERE = ["encoder", "encoding", "target"]
 N_BOOT = 2000
@@ -117,11 +114,6 @@ def grids(scores: pd.DataFrame) -> Grids:
     wide = scores.pivot(index="seed", columns=["method", "draw"], values=["mse", "spearman"])
     methods = list(pd.unique(scores["method"]))
     return {what: {m: wide[what][m].to_numpy() for m in methods} for what in ("mse", "spearman")}
-
-
-def shown(sizes: Collection[int]) -> int:
-    """The size of numbers and histograms, of those that were run."""
-    return SHOWN if SHOWN in sizes else max(sizes)
 
 
 def gain_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:

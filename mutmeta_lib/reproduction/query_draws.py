@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+QUANTILES = {"q2_5": 0.025, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q97_5": 0.975}
+
 
 def draw_errors(
     squared: np.ndarray, size: int, draws: int, rng: np.random.Generator
@@ -19,10 +21,8 @@ def draw_errors(
     all see the same rows. Returns means, ``(draws,)`` or ``(k, draws)``, and the drawn rows,
     ``(draws, size)``. Raises `ValueError` where there are fewer rows than `size`.
     """
-    n = squared.shape[-1]
-    if not 0 < size <= n:
-        raise ValueError(f"cannot draw {size} of {n} rows")
-    rows = np.stack([rng.choice(n, size, replace=False, shuffle=False) for _ in range(draws)])
+    how = {"size": size, "replace": False, "shuffle": False}
+    rows = np.stack([rng.choice(squared.shape[-1], **how) for _ in range(draws)])
     return squared[..., rows].mean(axis=-1), rows
 
 
@@ -33,10 +33,8 @@ def skilled(labels: np.ndarray, correlation: float, rng: np.random.Generator) ->
     random other row, so that they spread like labels do, tail included. Their expected error is
     ``1 - r²`` of what always saying m reaches.
     """
-    centred = labels - labels.mean()
-    noise = rng.permutation(centred)
-    r = correlation
-    return labels.mean() + r**2 * centred + r * np.sqrt(1 - r**2) * noise
+    r, centred = correlation, labels - labels.mean()
+    return labels.mean() + r**2 * centred + r * np.sqrt(1 - r**2) * rng.permutation(centred)
 
 
 def query_error_table(
@@ -55,26 +53,24 @@ def query_error_table(
     - ``has_largest``: the row of the largest deviation is among those drawn.
     """
     rng = np.random.default_rng(seed)
-    plain = (labels - labels.mean()) ** 2
+    without = (labels - labels.mean()) ** 2
     better = (labels - skilled(labels, correlation, rng)) ** 2
-    whole, skilled_whole = plain.mean(), better.mean()
+    whole, skilled_whole = without.mean(), better.mean()
     rows = []
     for size in sizes:
-        (a, b), drawn = draw_errors(np.stack([plain, better]), size, draws, rng)
+        (a, b), drawn = draw_errors(np.stack([without, better]), size, draws, rng)
         apart, _ = draw_errors(better, size, draws, rng)
-        q = np.quantile(a / whole, [0.025, 0.25, 0.5, 0.75, 0.975])
-        rows.append(
-            {
-                "query_rows": size,
-                **dict(zip(("q2_5", "q25", "q50", "q75", "q97_5"), q, strict=True)),
-                "over_50": np.mean(a < 0.5 * whole),
-                "over_94": np.mean(a < 0.06 * whole),
-                "worse_same": np.mean(b > a),
-                "worse_apart": np.mean(apart > a),
-                "worse_whole": np.mean(a < skilled_whole),
-                "has_largest": np.mean((drawn == plain.argmax()).any(axis=1)),
-            }
-        )
+        shares = {
+            "over_50": a < 0.5 * whole,
+            "over_94": a < 0.06 * whole,
+            "worse_same": b > a,
+            "worse_apart": apart > a,
+            "worse_whole": a < skilled_whole,
+            "has_largest": (drawn == without.argmax()).any(axis=1),
+        }
+        errors = {name: np.quantile(a / whole, q) for name, q in QUANTILES.items()}
+        counted = {name: np.mean(share) for name, share in shares.items()}
+        rows.append({"query_rows": size, **errors, **counted})
     return pd.DataFrame(rows).assign(skilled_relative=skilled_whole / whole)
 
 

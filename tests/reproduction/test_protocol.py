@@ -147,7 +147,7 @@ def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch
         raise AssertionError("kept parts are not computed again")
 
     monkeypatch.setattr("mutmeta_lib.reproduction.protocol.run_seed", broken)
-    monkeypatch.setattr("mutmeta_lib.reproduction.protocol.encode_protocol", broken)
+    monkeypatch.setattr("mutmeta_lib.reproduction.protocol_data.encode_protocol", broken)
     again = protocol_experiment(release_dir=str(copy), **asked)
     assert again.tables == record.tables
 

@@ -217,7 +217,7 @@ def test_a_seed_scores_every_method_on_the_same_draws(trial):
 
 
 def test_equal_steps_are_as_many_gradients_as_meta_training_takes(trial):
-    rows = run.run_times(trial, 3)
+    rows = run.run_times(trial)
     taken = {(row["rows"], row["method"]): row["gradients"] for row in rows}
     assert taken[20, "steps"] == taken[20, "meta"] == taken[40, "meta"] == 1 * 2 * 2
     assert taken[40, "epochs"] == 2 * taken[20, "epochs"] == 2
