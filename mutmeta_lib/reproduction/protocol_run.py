@@ -299,7 +299,7 @@ def _scores(trial: Trial, target: str, start: Params, phases: dict[str, float]) 
 
 
 def shown(sizes: Collection[int]) -> int:
-    """The size of times, histograms and numbers: the public function's default, where it was run."""
+    """The size of times, histograms and numbers: the public code's default, where it was run."""
     return 16 if 16 in sizes else max(sizes)
 
 
