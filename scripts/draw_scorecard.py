@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mutmeta_lib.app.plots.style import style
+from mutmeta_lib.app.style import style
 from mutmeta_lib.records.record import Record, read_record
 from mutmeta_lib.study.estimates import verdict
 
