@@ -51,6 +51,16 @@ def test_a_difference_is_seen(scripts):
     assert case.largest_difference() > 1e-3
 
 
+@pytest.mark.learn2learn
+def test_the_ratio_says_how_many_times_we_are_faster(scripts, monkeypatch):
+    case = scripts[0].head_case(2, False, (8,), width=16)
+    monkeypatch.setattr(scripts[1], "seconds", lambda run: 3.0 if run == case.theirs else 0.5)
+    row = scripts[1].time_case(case, rounds=2, rate=1e9)
+    speeds = (row["meta_steps_per_s"], row["learn2learn_meta_steps_per_s"])
+    assert speeds == pytest.approx((2, 1 / 3))
+    assert (row["ratio_low"], row["ratio"], row["ratio_high"], row["rounds"]) == (6, 6, 6, 2)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "holds"),
     [

@@ -120,11 +120,7 @@ def whole_numbers(text: str, name: str) -> list[int]:
 
 
 def unknown(what: str, name: Any, known: Iterable[str]) -> DataError:
-    """The error of a name that is none of the known ones, with the nearest of them.
-
-    >>> print(unknown("method", "rigde", ["ridge", "gp"]))
-    there is no method 'rigde'; did you mean 'ridge'?
-    """
+    """The error of a name that is none of the known ones, with the nearest of them."""
     known = list(known)
     mend = f"use one of {', '.join(known)}" if known else f"there are no {what}s"
     for near in difflib.get_close_matches(str(name), known, n=1):

@@ -40,9 +40,6 @@ class Outcome:
     error: str | None = None
 
 
-Results = dict[Run, Outcome]
-
-
 def check_answer(run: Run, record: Record) -> None:
     """Refuse a record of other parameters than the run's.
 
@@ -56,7 +53,7 @@ def check_answer(run: Run, record: Record) -> None:
             raise DataError(problem, "hand the notebook's parameters on to the experiment")
 
 
-def planned(sweep: Sweep) -> Results:
+def planned(sweep: Sweep) -> dict[Run, Outcome]:
     """All runs of a sweep, finished or waiting; nothing runs and nothing is written."""
     return {run: finished(run) or Outcome("waiting") for run in expand(sweep)}
 
@@ -106,7 +103,7 @@ def _last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2].strip()
 
 
-def write_index(sweep: Sweep, results: Results) -> None:
+def write_index(sweep: Sweep, results: dict[Run, Outcome]) -> None:
     """Write one line per run (name, state, seconds, …, what the sweep sets), all or nothing."""
     lines = [
         {"run": run.name, **asdict(outcome), "profile": sweep.profile}
@@ -117,7 +114,7 @@ def write_index(sweep: Sweep, results: Results) -> None:
         draft.write_text(layout({"notebook": sweep.notebook, "runs": lines}) + "\n", "utf-8")
 
 
-def run_sweep(sweep: Sweep, report: Report = silent) -> Results:
+def run_sweep(sweep: Sweep, report: Report = silent) -> dict[Run, Outcome]:
     """Do all runs of a sweep that are not finished yet, and keep the index up to date.
 
     A run whose cell fails or whose process dies is tried again ``retries`` times; one that keeps
@@ -144,7 +141,7 @@ def run_sweep(sweep: Sweep, report: Report = silent) -> Results:
     return results
 
 
-def _schedule(ray: ModuleType, sweep: Sweep, results: Results, report: Report) -> None:
+def _schedule(ray: ModuleType, sweep: Sweep, results: dict[Run, Outcome], report: Report) -> None:
     """Hand the waiting runs to Ray and take what comes back, until none is left."""
     task = ray.remote(execute_run).options(
         num_cpus=sweep.cpus_per_run,
@@ -215,7 +212,10 @@ def _ray_at(sweep: Sweep) -> Iterator[ModuleType]:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
             try:
-                _knock(sweep.address)
+                if sweep.address not in (None, "auto", "local"):  # Ray would wait for many minutes
+                    host, _, port = sweep.address.removeprefix("ray://").rpartition(":")
+                    there = (host.strip("[]"), int(port))
+                    socket.create_connection(there, timeout=PATIENCE_S).close()
                 ray.init(log_to_driver=False, logging_level="ERROR", **settings)
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 problem = f"Ray {where} cannot be used ({_last_line(str(error))})"
@@ -225,13 +225,6 @@ def _ray_at(sweep: Sweep) -> Iterator[ModuleType]:
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _knock(address: str | None) -> None:
-    """See whether host:port answers; Ray itself would wait for many minutes."""
-    if address not in (None, "auto", "local"):
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
 
 
 def _check_resources(ray: ModuleType, sweep: Sweep) -> None:

@@ -221,6 +221,20 @@ def test_ctrl_c_cancels_cleanly(tmp_path):
     wait_for(lambda: not kernels(folder), 20)
 
 
+def test_ctrl_c_cancels_what_runs_on_a_ray_that_goes_on(ray, tmp_path):
+    grid = {"mood": ["fine", "slow"]}
+    sweep, _ = read_sweep(write_sweep(tmp_path, parameters={"scratch": str(tmp_path)}, grid=grid))
+
+    def report(what, done, total):
+        if done:
+            wait_for(lambda: tries(tmp_path, "slow"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="1 of 2 runs are finished"):
+        run_sweep(sweep, report)
+    wait_for(lambda: not kernels(tmp_path), 20)
+
+
 def interrupted_sweep(folder: Path) -> tuple[int, str, Path]:
     """Press Ctrl-C when one run is finished and one under way: exit code, stderr and index."""
     grid = {"mood": ["fine", "slow", "fine too"]}
