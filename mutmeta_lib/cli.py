@@ -154,7 +154,7 @@ def encode_command(
                 for index, token in enumerate(vocabulary.show(written.token_ids))
             )
             sites = ", ".join(map(str, written.sites)) or "none"
-            table.add_row(name, str(len(written)), sites, shown)
+            table.add_row(name, str(len(written.token_ids)), sites, shown)
         title = f"{variants.format_variant(variant)} on {len(wild_type)} residues, encoder "
         console.out().print(Text(title + loaded.name, style="bold"))
         console.out().print(table)
