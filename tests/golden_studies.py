@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mutmeta_lib.app import experiments
+from mutmeta_lib.reproduction.pair_transfer import pair_transfer
+from mutmeta_lib.reproduction.protocol import protocol_experiment
+from mutmeta_lib.reproduction.speed import Question, speed
 from mutmeta_lib.study.run import run as run_studies
 from mutmeta_lib.study.study import Study, grid
 
@@ -47,7 +49,9 @@ STUDIES = {
         )
     ],
     "transfer": [
-        Study(**TRANSFER, regime=regime, held_out=("solubility",), methods=CORE, by_error=CORE[:3])
+        Study(
+            **TRANSFER, regime=regime, properties=("solubility",), methods=CORE, by_error=CORE[:3]
+        )
         for regime in ("proteins", "properties", "related")
     ],
     "transfer_encodings": [
@@ -98,23 +102,52 @@ STUDIES = {
         )
         for regime in ("variants", "sites")
     ],
+    "encodings": [
+        Study(
+            ids=IDS[:3],
+            regime=regime,
+            seeds=1,
+            methods=("joint",),
+            labels="measured",
+            reads=grid(encoding=["separator", "mutant"], depth="all"),
+            meta_steps=2,
+            tasks_per_step=4,
+            support=4,
+            meta_lr=1e-3,
+            max_query=15,
+        )
+        for regime in ("variants", "sites")
+    ],
     "meta_training": [
         Study(**WHOLE, shots=(), folds=(0,), methods=("maml", "fomaml", "multitask"))
     ],
 }
+PAIRS = Study(**OUTER, per_protein=4, shots=(0, 10), seeds=1, adapt_steps=2, share=0.25)
+SPEED = Study(**OUTER, per_protein=1, n_folds=3, folds=(0,), seeds=1, max_query=20, epochs=1)
 EXPERIMENTS = {
-    "encodings": {"ids": IDS[:3], "encodings": ("separator", "mutant"), "poolings": ("sites",),
-                  "seeds": 1, "steps": 2, "batch_size": 4, "max_test": 15},
-    "speed": {**OUTER, "per_protein": 1, "labels": (5, 10), "horizon": 3, "n_folds": 3,
-              "folds": (0,), "seeds": 1, "tuning_tasks": 2, "max_query": 20,
-              "size_ids": ("GB1_NISTHAL2019_on_WT",), "sizes": (5, 20), "epochs": 1},
-    "protocols": {**OUTER, "per_protein": 4, "pair_cap": 40, "shots": (0, 10), "seeds": 1,
-                  "adapt_steps": 2, "source_steps": 3, "tuning_tasks": 2},
-    "protocol": {"release_dir": "demo", "encoder": "tiny", "encodings": ("separator",),
-                 "tiny_encodings": (), "max_tokens": 120, "sizes": (4,), "draws": 2, "seeds": 1,
-                 "initial_epochs": 1, "finetune_epochs": 1, "maml_epochs": 1, "inner_steps": 1,
-                 "time_rows": ()},
-}  # fmt: skip
+    "speed": lambda: speed(
+        SPEED,
+        Question((5, 10), 3, size_ids=("GB1_NISTHAL2019_on_WT",), sizes=(5, 20)),
+        progress=len,
+    ),
+    "protocols": lambda: pair_transfer(PAIRS, pair_cap=40, source_steps=3, progress=len),
+    "protocol": lambda: protocol_experiment(
+        release_dir="demo",
+        encoder="tiny",
+        encodings=("separator",),
+        tiny_encodings=(),
+        max_tokens=120,
+        sizes=(4,),
+        draws=2,
+        seeds=1,
+        initial_epochs=1,
+        finetune_epochs=1,
+        maml_epochs=1,
+        inner_steps=1,
+        time_rows=(),
+        profile="quick",
+    ),
+}
 
 
 def run(name: str) -> dict[str, pd.DataFrame]:
@@ -123,7 +156,7 @@ def run(name: str) -> dict[str, pd.DataFrame]:
         found = run_studies(*STUDIES[name], progress=len)
         tables = {"results": found.rows, "choices": found.choices, "history": found.history}
         return {key: varied(table).round(5) for key, table in tables.items() if len(table)}
-    record = experiments.EXPERIMENTS[name](**EXPERIMENTS[name], profile="quick")
+    record = EXPERIMENTS[name]()
     return {table: record.table(table) for table in record.tables}
 
 

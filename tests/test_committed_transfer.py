@@ -8,7 +8,7 @@ import pytest
 from mutmeta_lib.app.notebooks import default_parameters, profile_parameters
 from mutmeta_lib.data.selections import read_selection
 from mutmeta_lib.records.record import read_record
-from mutmeta_lib.study.gains import verdict
+from mutmeta_lib.study.estimates import verdict
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "09_transfer.ipynb"

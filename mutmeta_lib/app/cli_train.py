@@ -76,12 +76,8 @@ def train_command(
     from mutmeta_lib.records.checkpoints import save_checkpoint
     from mutmeta_lib.records.drafts import check_writable
     from mutmeta_lib.records.progress import shown_progress
-    from mutmeta_lib.study.setting import (
-        encode_fold,
-        initial_params,
-        load_assays,
-        make_predictor,
-    )
+    from mutmeta_lib.study.run import encode_fold, initial_params, make_predictor
+    from mutmeta_lib.study.study import load_assays
     from mutmeta_lib.tasks.encodings import ENCODINGS
 
     check_known([algorithm], list(ALGORITHMS), "algorithm")

@@ -234,8 +234,10 @@ STARTS: dict[str, Start] = {
     "metasgd": Start("metasgd"),
     "r2d2": Start("r2d2", solved=True),
     "deepkernel": Start("deepkernel", solved=True),
+    "joint": Start("joint"),
 }
-"""Name -> how it is made. Over a frozen encoder MAML adapts the head alone: it is ANIL as well."""
+"""Name -> how it is made. Over a frozen encoder MAML adapts the head alone: it is ANIL as well.
+``joint`` is trained on the labels of all test assays, where a study holds out variants of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,6 +305,7 @@ METHODS: dict[str, Entry] = {
         lambda name, given: EpochFineTuning(name, given.predictor, given.start, given.epochs),
         "fresh",
     ),
+    "joint": Entry(partial(_gradient, rate=("sgd", 0.0), steps=0), "joint"),
     "mlp": Entry(partial(_gradient, rate=("adam", 1e-3)), "fresh"),
     "ridge": Entry(lambda name, given: Ridge(name, given.features)),
     "gp": Entry(lambda name, given: GaussianProcess(name, given.features)),

@@ -5,8 +5,11 @@ scores are known. What A gives is compared with what other proteins give (a meta
 with nothing (the labels of B alone).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,27 +17,28 @@ import pandas as pd
 import torch
 from sklearn.linear_model import RidgeCV
 
+from mutmeta_lib import __version__
 from mutmeta_lib.data.splits import cluster_proteins
 from mutmeta_lib.learn.baselines import RIDGE_PENALTIES, Ridge
-from mutmeta_lib.learn.methods import GradientMethod, Method, divergences
-from mutmeta_lib.learn.tuning import Rate
-from mutmeta_lib.models.encoders import load_encoder
-from mutmeta_lib.models.predictor import Params
-from mutmeta_lib.records.record import Record, number, recorded_parameters
+from mutmeta_lib.learn.methods import GradientMethod, Method, Rate, divergences
+from mutmeta_lib.models.predictor import Params, Predictor
+from mutmeta_lib.records.pieces import Pieces
+from mutmeta_lib.records.progress import silent
+from mutmeta_lib.records.record import Record, number
 from mutmeta_lib.reproduction.pairs import Pair, load_pairs, neighbours
+from mutmeta_lib.reproduction.speed import descend, tuned
 from mutmeta_lib.study.estimates import contrast, estimate, named
 from mutmeta_lib.study.evaluate import MIN_QUERY, evaluate
-from mutmeta_lib.study.frozen_heads import (
-    descend,
-    freeze_assays,
+from mutmeta_lib.study.run import Run, Where, initial_params, make_record, prepare
+from mutmeta_lib.study.study import (
+    DEMO,
+    Case,
+    Study,
+    describe_encoder,
     read_assays,
-    rows_by_seed,
-    tuned_starts,
+    split_around,
 )
-from mutmeta_lib.study.run import make_record
-from mutmeta_lib.study.setting import finished_parts, outer_loop
-from mutmeta_lib.study.study import DEMO, describe_encoder
-from mutmeta_lib.study.vectors import Vectors
+from mutmeta_lib.study.vectors import Vectors, embed_assays
 from mutmeta_lib.tasks.metrics import spearman
 from mutmeta_lib.tasks.tasks import Examples, make_task
 
@@ -45,74 +49,62 @@ COMPARED = ("scores_a", "ridge_a", "maml_a", "finetune_a", "maml")
 """Methods that are set against each other one, pair by pair."""
 
 
-def protocols_experiment(
+def pair_transfer(
+    study: Study,
     *,
-    data_dir: str = "demo",
-    selection: str = "sound",
-    roles: Sequence[str] | None = None,
-    per_protein: int = 0,
     pair_cap: int = 160,
-    max_length: int = 0,
-    encoder: str = "tiny",
-    encoding: str = "separator",
-    pooling: str = "sites",
-    shots: Sequence[int] = (0, 5, 10, 20, 40),
-    seeds: int = 5,
-    meta_steps: int = 300,
-    tasks_per_step: int = 16,
-    support: int = 10,
-    query: int = 16,
-    inner_steps: int = 5,
-    inner_lr: float = 0.03,
-    meta_lr: float = 1e-3,
-    adapt_steps: int = 10,
+    longest: int = 0,
     source_steps: int = 100,
-    tuning_tasks: int = 24,
+    where: Where | None = None,
     profile: str = "full",
     progress: Callable[[str], None] | None = None,
-    checkpoint_dir: str | None = None,
-    cache_dir: str | None = None,
 ) -> Record:
     """Predict assay B of a protein from assay A of it, with few or no labels of B.
 
-    The encoder is frozen. Starts are meta-trained on the assays of the selection that lie outside
-    the pairs' clusters; each assay of a pair is cut to ``pair_cap`` variants, and pairs with a
-    protein above ``max_length`` (0: none) are left out. Bundled data (``demo``) hold neighbouring
-    backgrounds of one protein, which stand in for pairs. ``shots`` are labels of B;
-    ``adapt_steps`` gradient steps are taken on them, and ``source_steps`` on the scores of A.
-    The record has `pair_tables` and `pair_numbers`.
+    The encoder is frozen. Starts are meta-trained on the assays of the study that lie outside the
+    pairs' clusters; each assay of a pair is cut to ``pair_cap`` variants, and pairs with a protein
+    above ``longest`` (0: none) are left out. Bundled data (``demo``) hold neighbouring backgrounds
+    of one protein, which stand in for pairs. The study's ``shots`` are labels of B; its
+    ``adapt_steps`` gradient steps are taken on them, and ``source_steps`` on the scores of A. The
+    record has `pair_tables` and `pair_numbers`.
     """
-    parameters = recorded_parameters(locals())
-    say = progress or (lambda line: None)
-    assays = read_assays(data_dir, selection, None, per_protein, roles)
-    if data_dir == DEMO:
-        pairs = neighbours(assays, pair_cap)
-        # One protein is for the pairs, the others are learned from.
-        assays = [a for a in assays if a.protein != pairs[0].a.protein]
-    else:
-        pairs = load_pairs(data_dir, pair_cap)
-    longest = max_length or float("inf")
-    pairs = [p for p in pairs if max(len(p.a.wild_type), len(p.b.wild_type)) <= longest]
+    where = replace(where or Where(), device="cpu")
+    assays, _ = read_assays(study)
+    demo = study.data_dir == DEMO
+    pairs = neighbours(assays, pair_cap) if demo else load_pairs(study.data_dir, pair_cap)
+    limit = longest or float("inf")
+    pairs = [p for p in pairs if max(len(p.a.wild_type), len(p.b.wild_type)) <= limit]
     paired = {assay.sha256: assay for pair in pairs for assay in (pair.a, pair.b)}
-    loaded = load_encoder(encoder)
-    how = {"encoding": encoding, "pooling": pooling, "cache_dir": cache_dir}
-    settings = outer_loop(parameters, validate_every=max(5, meta_steps // 15), validation_tasks=32)
     clusters = cluster_proteins([*assays, *paired.values()])
-    hashes = sorted([assay.sha256 for assay in assays] + list(paired))
-    kept = finished_parts(checkpoint_dir, parameters, hashes, loaded.sha256)
-    pool = freeze_assays(loaded, assays, **how)
-    vectors = [freeze_assays(loaded, [pair.a, pair.b], **how) for pair in pairs]
+    read = study.reads[0]
+    predictor = prepare(study, read, "cpu", where.cache_dir).vectors.predictor
+    how = (read.encoding, "standardised", study.labels)
+    original = Predictor(predictor.encoder, read.pooling)
+    vectors = [
+        embed_assays(original, [pair.a, pair.b], *how, cache_dir=where.cache_dir) for pair in pairs
+    ]
+    asked = {"study": study.parameters(), "source_steps": source_steps, "version": __version__}
+    asked |= {"data": sorted([a.sha256 for a in assays] + list(paired))}
+    asked |= {"encoder": predictor.encoder.sha256}
+    kept = Pieces(Path(where.store) if where.store else None, asked)
 
     def one_seed(seed: int) -> list[dict]:
-        asked = {"steps": adapt_steps, "n_tasks": tuning_tasks, "seed": seed}
-        tuned = tuned_starts(pool, list(paired.values()), settings, **asked)
+        split = split_around(assays, list(paired.values()), share=study.share, seed=seed)
+        run = Run(study, read, Case("around", "pairs", seed, split), where, kept, silent)
+        starts = {"maml": run.train("maml")[0].params, "finetune": initial_params(predictor, seed)}
+        rated = {
+            name: (start, tuned(run, start, study.decided_at, study.adapt_steps))
+            for name, start in starts.items()
+        }
         parts = []
         for pair, frozen in zip(pairs, vectors, strict=True):
             about = {"kind": pair.kind, "cluster": clusters[pair.b.wild_type]}
             for way in (pair, pair.turned()):
-                usable = [k for k in shots if len(way.b) >= k + MIN_QUERY]
+                usable = [k for k in study.shots if len(way.b) >= k + MIN_QUERY]
                 if usable:
-                    methods = pair_methods(way, frozen, pool, tuned, adapt_steps, source_steps)
+                    methods = pair_methods(
+                        way, frozen, predictor, rated, study.adapt_steps, source_steps
+                    )
                     with divergences() as diverged:
                         made = evaluate(
                             methods, [frozen.assays[way.b.id]], shots=usable, seeds=[seed]
@@ -122,17 +114,23 @@ def protocols_experiment(
                     parts.append(made.assign(a=way.a.id, **about, diverged=fell))
         return pd.concat(parts).to_dict("records")
 
-    results, spent = rows_by_seed(kept, seeds, one_seed, say)
+    rows, began = [], time.perf_counter()
+    for seed in range(study.seed, study.seed + study.seeds):
+        rows += kept.get(f"seed {seed}", partial(one_seed, seed))
+        if progress:
+            progress(f"seed {seed}: done")
+    results = pd.DataFrame(rows)
     known = pd.DataFrame([overlap(pair, clusters[pair.b.wild_type]) for pair in pairs])
     tables = pair_tables(results, known)
     return make_record(
         "protocols",
         profile,
-        parameters,
+        study.parameters()
+        | {"pair_cap": pair_cap, "longest": longest, "source_steps": source_steps},
         assays=[*assays, *paired.values()],
-        encoder=describe_encoder(loaded),
+        encoder=describe_encoder(predictor.encoder),
         device="cpu",
-        seconds={"on vectors": spent},
+        seconds={"on vectors": time.perf_counter() - began},
         numbers=pair_numbers(results, tables),
         tables=tables,
     )
@@ -177,8 +175,8 @@ class RidgeWithA(Ridge):
 def pair_methods(
     pair: Pair,
     frozen: Vectors,
-    pool: Vectors,
-    tuned: Mapping[str, tuple[Params, Rate]],
+    predictor: Predictor,
+    rated: Mapping[str, tuple[Params, Rate]],
     steps: int,
     source_steps: int,
 ) -> dict[str, Method]:
@@ -196,12 +194,12 @@ def pair_methods(
         vectors = frozen.features(examples)
         return np.column_stack([vectors, word[examples.rows] * vectors.shape[1] ** 0.5])
 
-    starts = dict(tuned)
-    for name, (start, rate) in tuned.items():
-        moved = descend(pool.predictor, start, of_a, LEARNING_A, source_steps)
+    starts = dict(rated)
+    for name, (start, rate) in rated.items():
+        moved = descend(predictor, start, of_a, LEARNING_A, source_steps)
         starts[f"{name}_a"] = moved, rate
     made = [
-        GradientMethod(name, pool.predictor, start, rate, steps)
+        GradientMethod(name, predictor, start, rate, steps)
         for name, (start, rate) in starts.items()
     ]
     made.append(Ridge("ridge", frozen.features))

@@ -44,6 +44,16 @@ def by_scan(found: Result) -> Tables:
     return tables
 
 
+def by_hold_out(found: Result, first: str) -> Tables:
+    """Means per encoding, and the first minus each other one; intervals over assays."""
+    rows, by = found.rows.rename(columns={"regime": "hold_out"}), ("pooling", "hold_out")
+    tables = {"summary": estimate(rows, "spearman", by=("encoding", *by), over="assay")}
+    if first in set(rows["encoding"]):
+        paired = contrast(rows, "spearman", "encoding", first, by=by, over="assay")
+        tables["differences"] = paired.assign(encoding=paired["baseline"])
+    return tables
+
+
 def transfer(found: Result, decided_at: int = 10) -> Tables:
     """Everything that the chapter on other proteins and properties shows."""
     rows = found.rows.copy()
@@ -198,13 +208,14 @@ def by_encoding(found: Result, decided_at: int = 10) -> Tables:
     """Means per encoding, the first minus each other one, and MAML minus each method of one."""
     rows = with_groups(found.rows.drop(columns="role"))
     decided, first = rows[rows["shots"] == decided_at], rows["encoding"].iloc[0]
+    ours = "maml" if "maml" in set(rows["method"]) else rows["method"].iloc[0]
     cell = ("group", "encoding", "pooling")
     return {
         "summary": estimate(rows, "spearman", by=(*cell, "method", "shots")),
         "differences": contrast(
             decided, "spearman", "encoding", first, by=("group", "pooling", "method")
         ),
-        "shares": contrast(decided, "spearman", "method", "maml", by=cell),
+        "shares": contrast(decided, "spearman", "method", ours, by=cell),
     }
 
 

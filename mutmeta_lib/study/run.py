@@ -21,6 +21,7 @@ import torch
 
 from mutmeta_lib import __version__
 from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.data.splits import Split
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.baselines import Features, embedding_features
@@ -49,6 +50,7 @@ from mutmeta_lib.records.record import (
     fingerprint,
     number,
     peak_memory_mb,
+    plain,
     read_record,
     recorded_parameters,
     write_record,
@@ -68,7 +70,7 @@ from mutmeta_lib.study.study import (
 )
 from mutmeta_lib.study.vectors import Vectors, embed_assays, layered_assays
 from mutmeta_lib.tasks.metrics import METRICS
-from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, task_generator
+from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, encode_assay, task_generator
 
 LADDER = (1, 2, 5, 10, 20, 40, 100)
 """Sizes of support pools."""
@@ -120,11 +122,26 @@ class Prepared:
     zero_shot: Callable[[str], Method]
 
 
-def make_predictor(
-    encoder: str, pooling: str, *, device: str = "cpu", max_tokens: int | None = None
-) -> Predictor:
-    """A predictor whose encoder lives on the device."""
-    return Predictor(_on_device(load_encoder(encoder, max_tokens=max_tokens), device), pooling)
+def make_predictor(encoder: str, pooling: str, *, seed: int = 0, device: str = "cpu") -> Predictor:
+    """A predictor whose encoder lives on the device; ``seed`` is that of ``tiny``."""
+    return Predictor(_on_device(load_encoder(encoder, seed=seed), device), pooling)
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Encoded assays of one fold; no protein is in two of them."""
+
+    train: list[EncodedAssay]
+    validation: list[EncodedAssay]
+    test: list[EncodedAssay]
+
+
+def encode_fold(split: Split, assays: Sequence[Assay], encoding: str, predictor: Predictor) -> Fold:
+    """Encode the assays of a split for the predictor's encoder."""
+    by_id = {assay.id: assay for assay in assays}
+    how = (encoding, predictor.encoder.vocabulary, predictor.encoder.max_tokens)
+    sides = (split.train, split.validation, split.test)
+    return Fold(*([encode_assay(by_id[name], *how) for name in ids] for ids in sides))
 
 
 def initial_params(predictor: Predictor, seed: int, device: str = "cpu") -> Params:
@@ -188,8 +205,8 @@ def first_layer(depth: str, encoder: Encoder) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
-    """One case of a study, as one trained read has it."""
+class Run:
+    """One case of a study, as one trained read has it: train, choose rates, test."""
 
     study: Study
     read: Read
@@ -200,16 +217,20 @@ class _Run:
 
     @property
     def label(self) -> str:
+        """What progress and kept parts call it."""
         return _label(self.read, self.case)
 
     @property
     def data(self) -> Prepared:
+        """The assays as the read has them."""
         return prepare(self.study, self.read, self.where.device, self.where.cache_dir)
 
     def tell(self, what: str) -> Callable[..., None]:
+        """A progress callback for one part."""
         return lambda done, total, *_: self.report(f"{self.label}: {what}", done, total)
 
     def settings(self, name: str, inner_lr: float, meta_lr: float) -> MetaTraining:
+        """The outer loop of a start of `STARTS`."""
         study, start = self.study, STARTS[name]
         steps = min(study.solved_steps, study.meta_steps) if start.solved else study.meta_steps
         first_order = study.first_order if start.first_order is None else start.first_order
@@ -229,12 +250,15 @@ class _Run:
 
     def train(self, name: str) -> list[Trained]:
         """A start at every pair of outer rates, the one with the lowest validation loss first."""
+        if name == "joint":
+            return [self.train_jointly()]
         vectors, split, tries = self.data.vectors, self.case.split, []
         predictor = replace(vectors.predictor, objective=STARTS[name].objective)
         fresh = initial_params(predictor, self.case.seed, self.where.device)
         for rates in self.study.outer_rates or [(self.study.inner_lr, self.study.meta_lr)]:
             settings = self.settings(name, *rates)
-            key = f"{name}-{fingerprint([self.kept.question, name, list(rates)])[:12]}"
+            asked = [self.kept.question, self.label, split.train, split.validation, list(rates)]
+            key = f"{name}-{fingerprint(plain(asked))[:12]}"
             store, logs = self.where.store, self.where.log_dir
             tries.append(
                 meta_train(
@@ -250,6 +274,35 @@ class _Run:
                 )
             )
         return sorted(tries, key=_lowest)
+
+    def train_jointly(self) -> Trained:
+        """Adam on the labels of all assays together; each step sees a few assays equally."""
+        study, seed, predictor = self.study, self.case.seed, self.data.vectors.predictor
+        supports = [self.hold_out(id).support for id in self.case.split.test]
+        start = initial_params(predictor, seed, self.where.device)
+        params = {name: value.requires_grad_(True) for name, value in start.items()}
+        optimiser = torch.optim.Adam(params.values(), lr=study.meta_lr)
+        rng, began = np.random.default_rng(seed), time.perf_counter()
+        several = min(study.tasks_per_step, len(supports))
+        for step in range(study.meta_steps):
+            optimiser.zero_grad()
+            for index in rng.choice(len(supports), several, replace=False):
+                own = supports[index]
+                rows = rng.choice(len(own), min(study.support, len(own)), replace=False)
+                loss = predictor.loss(params, own.take(rows))
+                (loss / study.tasks_per_step).backward()
+            optimiser.step()
+            self.tell("joint training")(step + 1, study.meta_steps)
+        done = {name: value.detach() for name, value in params.items()}
+        settings = MetaTraining(algorithm="multitask", steps=study.meta_steps)
+        seconds = time.perf_counter() - began
+        return Trained(done, settings, seed, study.meta_steps, (), seconds)
+
+    def hold_out(self, id: str) -> Task:
+        """The held-out task of an assay, in the regimes that have one."""
+        study, assay = self.study, self.data.vectors.assays[id]
+        limit = study.max_query or None
+        return hold_out_task(assay, study.regime, study.share, self.case.seed, limit)
 
     def tasks(self) -> list[Task]:
         """One draw per validation assay at the deciding number of labels, for all methods alike."""
@@ -321,7 +374,7 @@ class _Run:
         """
         study, seed = self.study, self.case.seed
         if study.regime in HOLD_OUTS:
-            limit = study.max_query or None
+            limit = study.max_query or None  # of this read's tokens
             task = hold_out_task(assay, study.regime, study.share, seed, limit)
             return pd.DataFrame([score(name, m, task, seed) for name, m in methods.items()])
         pool = support_pool(len(assay), study.reserved)
@@ -366,7 +419,7 @@ def run_case(
 
     ``reads`` differ in their swap alone: starts are trained on the first one's original.
     """
-    own = ("seeds", "folds", "held_out", "reads")
+    own = ("seeds", "folds", "properties", "reads")
     asked = {k: v for k, v in study.parameters().items() if k not in own}
     question = {
         **question,
@@ -376,11 +429,11 @@ def run_case(
         "split": [case.split.train, case.split.validation, case.split.test],
     }
     kept = Pieces(Path(where.store) if where.store else None, question)
-    run = _Run(study, replace(reads[0], swap="same"), case, where, kept, report)
+    run = Run(study, replace(reads[0], swap="same"), case, where, kept, report)
     return kept.get(run.label, lambda: _run(run, reads))
 
 
-def _run(run: _Run, reads: Sequence[Read]) -> dict:
+def _run(run: Run, reads: Sequence[Read]) -> dict:
     study, case = run.study, run.case
     names = study.methods
     about = {"regime": case.regime, "case": case.name, "seed": case.seed, **_told(run.read)}

@@ -31,7 +31,8 @@ REGIMES = ("proteins", "properties", "related", "around", "variants", "sites")
   others move to meta-training: what differs is that another assay of the protein has been seen.
 - ``around``: the assays ``test_ids`` are tested, meta-training has the other clusters.
 - ``variants``, ``sites``: nothing is meta-trained; a share of each assay's variants, or of its
-  sites with all their variants, is predicted from the rest.
+  sites with all their variants, is predicted from the rest (by ``joint`` from that of all assays,
+  in ``meta_steps`` Adam steps of ``support`` rows of ``tasks_per_step`` assays each).
 """
 
 HOLD_OUTS = ("variants", "sites")
@@ -79,7 +80,7 @@ class Study:
         cap: variants per assay at most, drawn once; 0 is all, or what the list says.
         longest, fewest: leave out longer wild types and smaller assays; 0 keeps all.
         regime: one of `REGIMES`, with its ``n_folds``, ``folds`` (numbers from 0, all when empty),
-            ``held_out`` properties (all when empty), ``test_ids``, and ``share`` of clusters that
+            held-out ``properties`` (all when empty), ``test_ids``, and ``share`` of clusters that
             choose, or of variants that are held out.
         seeds, seed: how many, and the first of them.
         reads: see `Read` and `grid`.
@@ -110,7 +111,7 @@ class Study:
     regime: str = "proteins"
     n_folds: int = 4
     folds: tuple[int, ...] = ()
-    held_out: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
     test_ids: tuple[str, ...] = ()
     share: float = 0.2
     seeds: int = 5
@@ -152,6 +153,8 @@ class Study:
         check_methods(self.methods)
         if not self.reads:
             raise DataError("the study reads nothing", "name some encoder and encoding in reads")
+        if "joint" in self.methods and self.regime not in HOLD_OUTS:
+            raise DataError("'joint' is for the regimes that hold out variants", "leave it out")
         if self.regime == "around" and not self.test_ids:
             raise DataError("the regime 'around' tests no assay", "name some in test_ids")
 
@@ -260,10 +263,12 @@ def draw_cases(study: Study, assays: Sequence[Assay]) -> list[Case]:
     clusters = cluster_proteins(assays)
     of = {assay.id: clusters[assay.wild_type] for assay in assays}
     if regime == "around":
-        return [Case(regime, "around", seed, _around(of, study, seed)) for seed in seeds]
+        test = [assay for assay in assays if assay.id in study.test_ids]
+        splits = (split_around(assays, test, share=study.share, seed=seed) for seed in seeds)
+        return [Case(regime, "around", seed, s) for seed, s in zip(seeds, splits, strict=True)]
     if regime == "properties":
         properties = {assay.id: assay.property for assay in assays}
-        tested = study.held_out or sorted(set(properties.values()))
+        tested = study.properties or sorted(set(properties.values()))
         return [
             Case(regime, name, seed, _hold_out(of, properties, name, seed, study.share))
             for seed in seeds
@@ -284,17 +289,29 @@ def draw_cases(study: Study, assays: Sequence[Assay]) -> list[Case]:
     return [case for case in cases if case.split.test]
 
 
-def _around(of: Mapping[str, int], study: Study, seed: int) -> Split:
-    taken = {of[name] for name in study.test_ids}
+def split_around(
+    assays: Sequence[Assay], test: Sequence[Assay], *, share: float, seed: int
+) -> Split:
+    """Meta-training and validation assays that share no protein cluster with the test assays.
+
+    ``share`` of the other clusters choose, at least one; test assays need not be among ``assays``.
+
+    Raises:
+        DataError: fewer than two clusters are left.
+
+    """
+    clusters = cluster_proteins([*assays, *test])
+    of = {assay.id: clusters[assay.wild_type] for assay in assays}
+    taken = {clusters[assay.wild_type] for assay in test}
     free = sorted(set(of.values()) - taken)
     if len(free) < 2:
         raise DataError(
             f"{len(free)} protein clusters are left to learn from", "give more assays, or test less"
         )
     drawn = np.random.default_rng(stable_seed("split", seed)).permutation(free)
-    chooses = set(drawn[: max(1, round(study.share * len(free)))].tolist())
+    chooses = set(drawn[: max(1, round(share * len(free)))].tolist())
     rest = [name for name in sorted(of) if of[name] not in taken]
-    return Split(*_parted(rest, of, chooses), tuple(sorted(study.test_ids)))
+    return Split(*_parted(rest, of, chooses), tuple(sorted(assay.id for assay in test)))
 
 
 def _hold_out(

@@ -38,7 +38,7 @@ RATES = {
 RATES |= {"fomaml": ("sgd", 0.1), "maml_rank": ("sgd", 0.1)}
 STARTED = {
     name: ALGORITHMS[start.algorithm](PREDICTOR).prepare(START, InnerLoop(0.1))
-    if start.algorithm
+    if start.algorithm in ALGORITHMS
     else START
     for name, start in STARTS.items()
 }

@@ -15,12 +15,13 @@ from mutmeta_lib.reproduction import pairs
 from mutmeta_lib.reproduction.pair_transfer import (
     pair_numbers,
     pair_tables,
-    protocols_experiment,
+    pair_transfer,
 )
 from mutmeta_lib.reproduction.pairs import load_pairs, make_pair
+from mutmeta_lib.study.study import Study
 
 SMALL = {"meta_steps": 2, "tasks_per_step": 2, "support": 4, "query": 4, "inner_steps": 1}
-SMALL |= {"adapt_steps": 2, "source_steps": 3, "tuning_tasks": 2, "seeds": 1, "profile": "quick"}
+SMALL |= {"adapt_steps": 2, "seeds": 1, "share": 0.25}
 
 
 @settings(max_examples=15, deadline=None)
@@ -64,7 +65,8 @@ def test_listed_pairs_are_read_from_a_data_directory(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def record():
-    return protocols_experiment(per_protein=4, pair_cap=40, shots=(0, 5, 10), **SMALL)
+    study = Study(per_protein=4, shots=(0, 5, 10), **SMALL)
+    return pair_transfer(study, pair_cap=40, source_steps=3, progress=len)
 
 
 def test_pairs_are_taken_both_ways_and_every_method_predicts_the_same_rows(record):

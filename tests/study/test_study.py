@@ -62,7 +62,7 @@ def test_a_held_out_property_is_in_no_other_part():
 
 @pytest.mark.parametrize(
     ("regime", "more"),
-    [("properties", {"held_out": ["fitness"]}), ("around", {"test_ids": ["P0"]})],
+    [("properties", {"properties": ["fitness"]}), ("around", {"test_ids": ["P0"]})],
 )
 def test_who_chooses_follows_the_seed_and_who_is_tested_does_not(regime, more):
     first, second = (case.split for case in cases(regime, **more))

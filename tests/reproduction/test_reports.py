@@ -1,0 +1,152 @@
+"""Tables of the chapters: every study's report, from small runs, against sums by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mutmeta_lib.reproduction import reports
+from mutmeta_lib.study.run import Where, run
+from mutmeta_lib.study.study import Study, grid
+
+SMALL = Study(
+    per_protein=1, cap=60, n_folds=3, seeds=2, shots=(0, 10), meta_steps=1, tasks_per_step=1,
+    support=4, query=4, inner_steps=1, adapt_steps=2,
+    methods=("maml", "maml_1", "finetune", "ridge", "blosum"), by_error=("maml", "finetune"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found():
+    related = replace(SMALL, regime="related", methods=("maml",), by_error=("maml",))
+    return run(SMALL, related, progress=len)
+
+
+@pytest.fixture(scope="module")
+def tables(found):
+    return reports.transfer(found)
+
+
+def at(rows, **where):
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return rows
+
+
+def test_means_and_differences_are_those_of_the_rows(found, tables):
+    rows = at(found.rows, regime="proteins", shots=10)
+    means = rows.groupby(["method", "assay"])["spearman"].mean()
+    row = at(tables["summary"], regime="proteins", group="all", method="maml", shots=10,
+             metric="spearman").iloc[0]  # fmt: skip
+    assert row["mean"] == pytest.approx(means["maml"].mean())
+    row = at(tables["differences"], regime="proteins", group="all", baseline="ridge", shots=10)
+    assert row["mean"].item() == pytest.approx((means["maml"] - means["ridge"]).mean())
+    assert not tables["summary"]["method"].str.endswith("_mse").any()
+
+
+def test_gains_take_the_rates_that_were_chosen_for_error(found, tables):
+    rows = at(found.rows, regime="proteins", shots=10)
+    errors = rows.groupby(["method", "assay"])["mse"].mean()
+    for rates, ours, theirs in (
+        ("error", "maml_mse", "finetune_mse"),
+        ("ranks", "maml", "finetune"),
+    ):
+        logs = np.log(errors[ours]) - np.log(errors[theirs])
+        gains = at(tables["gains"], rates=rates, metric="mse", regime="proteins", group="all")
+        row = at(gains, baseline="finetune")
+        assert row["mean"].item() == pytest.approx(1 - np.exp(logs.mean()))
+        ridge = np.log(errors[ours]) - np.log(errors["ridge"])
+        assert at(gains, baseline="ridge")["mean"].item() == pytest.approx(1 - np.exp(ridge.mean()))
+
+
+def test_classes_are_ranked_without_errors(found):
+    classes = replace_role(found, "solubility", reports.RANKS_ONLY[0])
+    made = reports.transfer(classes)
+    gains = made["gains"]
+    assert "solubility" not in set(gains["group"])
+    assert gains.query("group == 'all'")["n_assays"].max() < found.rows["assay"].nunique()
+    assert "solubility" in set(made["differences"]["group"])
+
+
+def replace_role(found, old, new):
+    rows = found.rows.assign(role=found.rows["role"].replace(old, new))
+    return replace(
+        found, rows=rows, assays=found.assays.assign(role=found.assays["role"].replace(old, new))
+    )
+
+
+def test_related_assays_are_compared_on_the_draws_that_both_have(found, tables):
+    ten = at(found.rows, method="maml", shots=10).set_index(["assay", "seed"])
+    seen, apart = (at(ten, regime=name)["spearman"] for name in ("related", "proteins"))
+    lead = (seen - apart.reindex(seen.index)).groupby("assay").mean().mean()
+    assert at(tables["related"], method="maml")["mean"].item() == pytest.approx(lead)
+
+
+def test_one_step_is_set_against_all_and_none(found, tables):
+    rows = at(found.rows, regime="proteins")
+    ten = at(rows, shots=10).groupby(["method", "assay"])["spearman"].mean()
+    none = at(rows, shots=0, method="maml").groupby("assay")["spearman"].mean()
+    rapid = tables["rapid"].set_index("what")["mean"]
+    assert rapid["maml_1 minus no label"] == pytest.approx((ten["maml_1"] - none).mean())
+    assert rapid["share"] == pytest.approx(ten["maml_1"].sum() / ten["maml"].sum())
+
+
+def test_failures_name_the_best_rival_and_signatures_are_rank_correlations(found, tables):
+    table = tables["failures"]
+    assert (
+        table["behind"] == table[["ridge", "blosum", "maml_0"]].max(axis=1) - table["maml"]
+    ).all()
+    assert table["identity"].between(0, 1).all()
+    sign = at(tables["signatures"], rival="ridge", sign="length").iloc[0]
+    lead = (table["maml"] - table["ridge"]).rank()
+    assert sign["mean"] == pytest.approx(np.corrcoef(lead, table["length"].rank())[0, 1])
+
+
+def test_encodings_depths_swaps_and_held_out_variants():
+    base = replace(SMALL, methods=("fomaml", "finetune"), by_error=("fomaml", "finetune"), seeds=1)
+    by_encoding = run(replace(base, reads=grid(encoding=["separator", "mutant"])), progress=len)
+    made = reports.by_encoding(by_encoding)["differences"]
+    ten = at(by_encoding.rows, shots=10, method="finetune").groupby("encoding")["spearman"].mean()
+    row = at(made, group="all", method="finetune")
+    assert row["mean"].item() == pytest.approx(ten["separator"] - ten["mutant"])
+
+    heads = replace(base, methods=("ridge",), by_error=())
+    depths = run(replace(base, reads=grid(depth=["head", "raw head"])), heads, progress=len)
+    made = reports.by_depth(depths)
+    assert set(at(made["summary"], method="ridge")["depth"]) == {"head", "raw head"}
+    assert {"fomaml", "raw head"} <= set(made["differences"]["a"])
+    assert set(made["gains"]["baseline"]) == {"finetune"}
+
+    around = replace(base, regime="around", test_ids=("GB1_NISTHAL2019_on_WT",), by_error=(),
+                     methods=("ridge",), reads=grid(swap=["same", "noise 0.3"]))  # fmt: skip
+    made = reports.swapped(around, Where(), run(around, progress=len))
+    wide = at(made["summary"], what="spearman", shots=10).set_index("swap")["mean"]
+    lost = at(made["summary"], what="lost", shots=10)["mean"].item()
+    assert lost == pytest.approx(wide["same"] - wide["noise 0.3"])
+    assert made["moved"]["moved"].between(0.01, 3).all()
+
+    parts = [
+        Study(per_protein=1, cap=80, seeds=1, regime=regime, methods=("ridge",),
+              reads=grid(encoding=["mutant", "separator"]))
+        for regime in ("variants", "sites")
+    ]  # fmt: skip
+    held = run(*parts, progress=len)
+    made = reports.held_out(parts[0], Where(), held)
+    means = held.rows.groupby(["regime", "encoding"])["spearman"].mean()
+    row = at(made["differences"], hold_out="sites", property="all")
+    lead = means["sites", "separator"] - means["sites", "mutant"]
+    assert row["mean"].item() == pytest.approx(lead)
+    assert row["encoding"].item() == "mutant"
+    errors = reports.typed_errors(parts[0], Where(), held.assays)
+    everything = at(errors, type="all", hold_out="sites").groupby("encoding")["error"].mean()
+    saved = at(made["types"], type="all", hold_out="sites")
+    assert saved["mean"].item() == pytest.approx(everything["mutant"] - everything["separator"])
+    assert saved["low"].item() <= saved["mean"].item() <= saved["high"].item()
+
+
+def test_scans_are_the_unit_where_a_chapter_says_so(found):
+    own = replace(found, rows=at(found.rows, regime="proteins"))
+    made = reports.by_scan(own)["differences"]
+    assert (made["n_units"] == made["n_assays"]).all()
+    assert pd.unique(made["method"]).tolist() == ["maml"]
