@@ -1,8 +1,50 @@
 """MutMeta: few-shot prediction of protein mutation effects with meta-learning.
 
 A reproduction of *Meta-Learning for Cross-Task Generalization in Protein Mutation Property
-Prediction* (arXiv 2510.20943). Its rooms import downwards only; from the bottom:
-``records``, ``data``, ``tasks``, ``models``, ``learn``, ``study``, ``reproduction``, ``app``.
+Prediction* (arXiv 2510.20943). ``import mutmeta_lib as mm`` offers the names below, each loaded when
+it is first asked for. The rooms import downwards only; from the bottom: ``records``, ``data``,
+``tasks``, ``models``, ``learn``, ``study``, ``reproduction``, ``app``.
+
+>>> import mutmeta_lib as mm
+>>> mm.parse_variant("p.Ala24Gly")
+(Substitution(position=24, wild_type='A', mutant='G'),)
 """
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_NAMES = {
+    "read_table": "mutmeta_lib.data.assays",
+    "read_data_dir": "mutmeta_lib.data.assays",
+    "parse_variant": "mutmeta_lib.data.variants",
+    "encode": "mutmeta_lib.tasks.encodings",
+    "encode_assay": "mutmeta_lib.tasks.tasks",
+    "draw_task": "mutmeta_lib.tasks.tasks",
+    "load_encoder": "mutmeta_lib.models.encoders",
+    "InnerLoop": "mutmeta_lib.learn.inner",
+    "inner_update": "mutmeta_lib.learn.inner",
+    "meta_gradient": "mutmeta_lib.learn.meta",
+    "MetaTraining": "mutmeta_lib.learn.training",
+    "meta_train": "mutmeta_lib.learn.training",
+    "METHODS": "mutmeta_lib.learn.methods",
+    "Study": "mutmeta_lib.study.study",
+    "grid": "mutmeta_lib.study.study",
+    "Where": "mutmeta_lib.study.run",
+    "recorded": "mutmeta_lib.study.run",
+    "evaluate": "mutmeta_lib.study.evaluate",
+    "estimate": "mutmeta_lib.study.estimates",
+    "contrast": "mutmeta_lib.study.estimates",
+}
+__all__ = [*_NAMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_NAMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
