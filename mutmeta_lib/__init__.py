@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "read_table": "mutmeta_lib.data.assays",
-    "read_data_dir": "mutmeta_lib.data.assays",
+    "read_data_dir": "mutmeta_lib.data.folders",
     "parse_variant": "mutmeta_lib.data.variants",
     "encode": "mutmeta_lib.tasks.encodings",
     "encode_assay": "mutmeta_lib.tasks.tasks",

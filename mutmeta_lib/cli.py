@@ -46,7 +46,8 @@ def data_list(
     property: option(list[str] | None, "Only this property (may be repeated).") = None,
 ) -> None:
     """List the assays of a data directory."""
-    from mutmeta_lib.data.assays import PROTEINGYM_UNFLIPPED, demo_dir, read_data_dir
+    from mutmeta_lib.data.folders import demo_dir, read_data_dir
+    from mutmeta_lib.data.proteingym import UNFLIPPED
 
     assays = read_data_dir(demo_dir() if data_dir == "demo" else data_dir, properties=property)
     console.print_table(
@@ -56,7 +57,7 @@ def data_list(
             for a in assays
         ],
     )
-    unflipped = [f"{a.id} ({a.sign})" for a in assays if a.id in PROTEINGYM_UNFLIPPED]
+    unflipped = [f"{a.id} ({a.sign})" for a in assays if a.id in UNFLIPPED]
     where = f", but not in {', '.join(unflipped)}" if unflipped else " everywhere"
     measured = sum(map(len, assays))
     print(f"{len(assays)} assays, {measured} measured variants; higher is better{where}")
@@ -78,9 +79,8 @@ def data_check(
     ) = "",
 ) -> None:
     """Check a table of your own; every problem is listed, with its row and the mend."""
-    from mutmeta_lib.data.assays import check_table
-    from mutmeta_lib.data.fasta import read_wild_type
-    from mutmeta_lib.data.manifest import check_property
+    from mutmeta_lib.data.assays import check_property, check_table
+    from mutmeta_lib.data.tables import read_wild_type
     from mutmeta_lib.data.variants import DROP
 
     check_property(property)
@@ -109,7 +109,7 @@ def data_fetch(
     cache_dir: option(Path | None, "Where to keep it (default: the user's cache folder).") = None,
 ) -> None:
     """Download ProteinGym's substitution assays from their Zenodo record."""
-    from mutmeta_lib.data.download import fetch_proteingym
+    from mutmeta_lib.data.proteingym import fetch_proteingym
     from mutmeta_lib.records.drafts import check_writable
 
     if cache_dir is not None:
@@ -130,7 +130,7 @@ def encode_command(
 ) -> None:
     """Print variants as the tokens that the model sees; sites are underlined and counted from 0."""
     from mutmeta_lib.data import variants
-    from mutmeta_lib.data.fasta import read_wild_type
+    from mutmeta_lib.data.tables import read_wild_type
 
     wild_type = read_wild_type(sequence, record) if console.is_file(sequence) else sequence
     variants.check_sequence(wild_type)

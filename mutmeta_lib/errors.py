@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
-from typing import Self
+from typing import Any, Self
 
 
 class DataError(ValueError):
@@ -69,3 +71,19 @@ class DataError(ValueError):
             column=self.column if column is None else column,
             drop=self.drop,
         )
+
+
+@contextmanager
+def located(**place: Any) -> Iterator[None]:
+    """Tell the place of a `DataError` of the block, as far as it is not known: file, row, column.
+
+    >>> with located(file="scores.csv", row=3):
+    ...     raise DataError("the score is empty", "fill it in")
+    Traceback (most recent call last):
+    mutmeta_lib.errors.DataError: scores.csv, row 3: the score is empty; fill it in
+    """
+    try:
+        yield
+    except DataError as error:
+        unknown = {key: value for key, value in place.items() if getattr(error, key) is None}
+        raise error.at(**unknown) from None

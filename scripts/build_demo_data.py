@@ -24,7 +24,7 @@ from statistics import median
 import numpy as np
 from scipy.stats import spearmanr
 
-from mutmeta_lib.data.assays import demo_dir
+from mutmeta_lib.data.folders import demo_dir
 from mutmeta_lib.data.variants import Substitution, Variant, apply_variant, format_variant
 
 WHEEL_SHA256 = "b54077ee40a94892ace26b609b1b6778bc906e14483d7e74f8258c9731871e57"

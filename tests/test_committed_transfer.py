@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mutmeta_lib.app.notebooks import default_parameters, profile_parameters
-from mutmeta_lib.data.selections import read_selection
+from mutmeta_lib.data.lists import read_list
 from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study.estimates import verdict
 
@@ -33,7 +33,7 @@ def encodings():
 
 def test_a_record_is_whole_and_of_the_listed_assays(record):
     assert record.profile == "full"
-    assert set(record.data) == set(read_selection("sound")["id"])
+    assert set(record.data) == set(read_list("sound")["id"])
     assert re.fullmatch(r"[0-9a-f]{7,40}", record.environment["commit"]), "a clean commit"
     path = ROOT / "book" / "records" / "full" / f"{record.experiment}.json"
     assert len(path.read_bytes()) < 3_000_000

@@ -205,7 +205,7 @@ def named_paths(name: str, value: Any, folder: Path) -> list[Path]:
     a folder's name is taken for one. ``demo`` as ``data_dir`` is the bundled data.
     """
     if (name, value) == ("data_dir", "demo"):
-        from mutmeta_lib.data.assays import demo_dir
+        from mutmeta_lib.data.folders import demo_dir
 
         return [demo_dir()]
     texts = value if isinstance(value, list) else [value]

@@ -1,58 +1,35 @@
-"""Assays: one property of one protein, measured on many variants; and the tables they come from.
-
-Four layouts are read: ProteinGym's own csv with its reference file, a data directory (a manifest
-and one csv per assay or per collection of proteins), the bundled demo data (such a directory), and
-a plain csv of your own.
-"""
+"""Assays: one property of one protein, measured on many variants; and tables of your own."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from mutmeta_lib.data.manifest import PROPERTIES, check_property, read_manifest
-from mutmeta_lib.data.measurements import MUTATED, Rows, check_variants, read_rows
+from mutmeta_lib.data.measurements import MUTATED, Rows, read_rows
 from mutmeta_lib.data.tables import FIRST_ROW, read_columns
-from mutmeta_lib.data.variants import Variant, check_sequence, format_variant
-from mutmeta_lib.errors import DataError
+from mutmeta_lib.data.variants import Variant, check_sequence, check_variant, format_variant
+from mutmeta_lib.errors import DataError, located
 
-__all__ = [
-    "PROPERTIES",
-    "Assay",
-    "check_table",
-    "demo_dir",
-    "read_data_dir",
-    "read_demo",
-    "read_manifest",
-    "read_proteingym",
-    "read_table",
-]
-
-PROTEINGYM_PROPERTY = {
-    "Activity": "fitness",
-    "Binding": "fitness",
-    "OrganismalFitness": "fitness",
-    "Stability": "stability",
-    "Expression": "expression",
-}
-"""ProteinGym's `coarse_selection_type` and the property we file it under."""
-
-PROTEINGYM_UNFLIPPED = {
-    "TADBP_HUMAN_Bolognesi_2019": "as in ProteinGym: higher = more toxic",
-    "A4_HUMAN_Seuma_2022": "as in ProteinGym: higher = nucleates fibrils faster",
-}
-"""Assays of ProteinGym in which higher is not better, and what it is."""
+PROPERTIES = ("fitness", "stability", "solubility", "expression")
+"""The kinds of property an assay may measure."""
 
 HIGHER_IS_BETTER = "higher = better"
+
+_COLLECTION = ("protein", "wild_type_sequence")
+
+
+def check_property(name: str) -> None:
+    """Raise `DataError` unless `name` is one of `PROPERTIES`."""
+    if name not in PROPERTIES:
+        raise DataError(f"'{name}' is not a property", f"use one of {', '.join(PROPERTIES)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +38,7 @@ class Assay:
 
     `scores` has shape (n,), float64 and read-only, in `units`; higher is better, and `sign` says
     how that was arranged. `source` is the DOI of the measurement where known; `left_out` counts
-    the rows left out of the table, by word of `mutations.DROP`. Raises `DataError` when a variant
+    the rows left out of the table, by word of `variants.DROP`. Raises `DataError` when a variant
     does not fit the wild type or occurs twice, or a score is not finite.
     """
 
@@ -84,13 +61,14 @@ class Assay:
         check_property(self.property)
         check_sequence(self.wild_type)
         if scores.shape != (len(self.variants),):
-            raise DataError(
-                f"{self.id} has {len(self.variants)} variants and scores of shape {scores.shape}",
-                "give one score per variant",
-            )
+            problem = f"{self.id} has {len(self.variants)} variants and scores {scores.shape}"
+            raise DataError(problem, "give one score per variant")
         if not np.isfinite(scores).all():
             raise DataError(f"{self.id} has a score that is not finite", "leave the row out")
-        check_variants(self.variants, self.wild_type)
+        for variant, count in Counter(self.variants).items():
+            check_variant(variant, self.wild_type)
+            if count > 1:
+                raise DataError(f"{format_variant(variant)} occurs twice", "keep one of them")
 
     def __len__(self) -> int:
         return len(self.variants)
@@ -102,13 +80,6 @@ class Assay:
         digest.update("\n".join(map(format_variant, self.variants)).encode())
         digest.update(self.scores.astype("<f8").tobytes())
         return digest.hexdigest()
-
-
-_SEQUENCES = (MUTATED, "sequence")
-_NAME_COLUMNS = (
-    "name your columns with --mutant-column and --score-column "
-    "(mutant_column= and score_column= in Python)"
-)
 
 
 def read_table(
@@ -127,47 +98,37 @@ def read_table(
 ) -> Assay:
     """Read a table of your own: a column of mutations and a column of scores, one protein.
 
-    Mutations may be in any notation of `mutations.parse_variant`. Where there is no such column,
-    but one called `mutated_sequence` or `sequence`, the mutations are its differences from the
-    wild type; beside mutations, a column `mutated_sequence` must agree with them.
+    Mutations, on positions of `wild_type` from 1, may be in any notation of `parse_variant`. Where
+    there is no such column, but one called ``mutated_sequence`` or ``sequence``, the mutations are
+    its differences from the wild type; beside mutations, ``mutated_sequence`` must agree with them.
+    Higher scores are better, and `sign` says how that came about. `id` and `protein` are the file's
+    name by default; `source` is a DOI. Rows of the kinds in `drop` (`variants.DROP`) are left out
+    and counted in `Assay.left_out`; they stop the reading otherwise.
 
-    Args:
-        csv: The file; see `tables.read_columns` for what it may look like.
-        wild_type: The sequence that positions count on, from 1.
-        property: One of `PROPERTIES`.
-        id: Name of the assay; the file's by default, as for `protein`.
-        protein: Name of the protein.
-        mutant_column: The column of mutations.
-        score_column: The column of scores, higher is better.
-        units: What the scores are measured in.
-        sign: How it came about that higher is better.
-        source: A DOI.
-        drop: Kinds of rows to leave out (`mutations.DROP`); `Assay.left_out` counts them. They
-            stop the reading otherwise.
+    Raises `DataError` for what cannot be read, with file, row, column and the mend; warns of what
+    can be read and is odd all the same, as sequences of which most seem to be of another protein.
 
-    Raises:
-        DataError: What cannot be read, with file, row, column and the mend.
-
+    >>> from mutmeta_lib.data.folders import demo_dir, read_data_dir
+    >>> wild_type = read_data_dir(ids=["GB1_NISTHAL2019_on_WT"])[0].wild_type
+    >>> table = demo_dir() / "stability" / "GB1_NISTHAL2019_on_WT.csv"
+    >>> assay = read_table(table, wild_type, property="stability", units="kcal/mol")
+    >>> len(assay), format_variant(assay.variants[0]), float(assay.scores[0])
+    (813, 'T2A', -0.4704)
     """
-    path = Path(csv)
     check_property(property)
     columns = {"mutant_column": mutant_column, "score_column": score_column}
-    rows = check_table(path, wild_type, **columns, drop=drop)
+    rows = check_table(csv, wild_type, **columns, drop=drop)
     if rows.problems:
         raise rows.problems[0]
-    name = table_name(path)
-    return Assay(
-        id or name,
-        protein or name,
-        property,
-        wild_type,
-        rows.variants,
-        rows.scores,
-        units,
-        sign,
-        source,
-        rows.left_out,
-    )
+    for note in rows.notes:
+        warnings.warn(f"{csv}: {note}", stacklevel=2)
+    names = id or table_name(csv), protein or table_name(csv), property, wild_type
+    return Assay(*names, rows.variants, rows.scores, units, sign, source, rows.left_out)
+
+
+def table_name(path: str | PathLike[str]) -> str:
+    """Return a table's name without ``.csv`` and ``.csv.gz``."""
+    return Path(path).name.removesuffix(".gz").removesuffix(".csv")
 
 
 def check_table(
@@ -184,239 +145,76 @@ def check_table(
     that is none), since rows cannot be judged then.
     """
     check_sequence(wild_type)
-    path = Path(csv)
-    columns = read_columns(
-        path,
-        [mutant_column, score_column],
-        instead={"mutant": _SEQUENCES},  # not for a name that was given, and may be mistyped
-        mend=_NAME_COLUMNS,
-    )
-    mutations = next(name for name in (mutant_column, *_SEQUENCES) if name in columns)
-    index = range(len(columns[score_column]))
-    return _rows_of(path, columns, index, wild_type, mutations, score_column, drop)
+    # Sequences do not stand in for a name that was given, which may be mistyped.
+    names = (mutant_column, *((MUTATED, "sequence") if mutant_column == "mutant" else ()))
+    mend = "name your columns with --mutant-column and --score-column "
+    mend += "(mutant_column= and score_column= in Python)"
+    columns = read_columns(csv, [names, score_column], [MUTATED], mend=mend)
+    found = next(name for name in names if name in columns)
+    rows = read_rows(csv, columns, wild_type, found, score_column, drop)
+    for problem in rows.problems:
+        problem.mend += f" (--drop {problem.drop})" if problem.drop else ""
+    return rows
 
 
-def _rows_of(path, columns, index, wild_type, mutations, score_column, drop) -> Rows:
-    rows = read_rows(
-        columns,
-        index,
-        wild_type,
-        mutant_column=mutations,
-        score_column=score_column,
-        drop=drop,
-    )
-    if not rows.variants and not rows.problems:
-        left = f" but {sum(rows.left_out.values())} left out" if rows.left_out else ""
-        raise DataError(f"the file has a header but no rows to read{left}", "add rows", file=path)
-    return replace(rows, problems=[problem.at(file=path) for problem in rows.problems])
+@dataclass(frozen=True)
+class DataSet:
+    """A table in a folder (``.csv``, or ``.csv.gz`` beside it), and what the folder says of it.
 
-
-def read_proteingym(
-    csv: str | PathLike[str], reference: str | PathLike[str], *, drop: Sequence[str] = ()
-) -> Assay:
-    """Read one assay csv of ProteinGym (Notin et al. 2023, doi:10.1101/2023.12.07.570727).
-
-    `csv` has the columns mutant, mutated_sequence and DMS_score; `reference` is ProteinGym's
-    reference file, in which the assay is found by its name (DMS_id = the csv's name).
-    `coarse_selection_type` gives the property: stability and expression as named, all others
-    fitness. Scores are taken as they are: by ProteinGym's convention higher is better, but for
-    those in `PROTEINGYM_UNFLIPPED`, whose `sign` says so. `drop` is as in `read_table`. Raises
-    `DataError` naming file, row and column.
+    `about` holds the texts of an `Assay`; its wild_type is empty for a collection, a file with the
+    columns protein and wild_type_sequence, of which each protein is an assay.
     """
-    path = Path(csv)
-    needed = ["DMS_id", "UniProt_ID", "target_seq", "coarse_selection_type"]
-    table = read_columns(reference, needed, ["jo"])
-    name = table_name(path)
-    if table["DMS_id"].count(name) != 1:
-        raise DataError(
-            f"'{name}' is there {table['DMS_id'].count(name)} times",
-            "name the csv as its DMS_id, or use the reference file of the same release",
-            file=reference,
-            column="DMS_id",
-        )
-    i = table["DMS_id"].index(name)
-    kind = table["coarse_selection_type"][i]
-    if kind not in PROTEINGYM_PROPERTY:
-        raise DataError(
-            f"'{kind}' is not a known selection type",
-            f"use one of {', '.join(PROTEINGYM_PROPERTY)}",
-            file=reference,
-            row=FIRST_ROW + i,
-            column="coarse_selection_type",
-        )
-    try:
-        check_sequence(table["target_seq"][i])
-    except DataError as error:
-        raise error.at(file=reference, row=FIRST_ROW + i, column="target_seq") from None
-    return read_table(
-        path,
-        table["target_seq"][i],
-        property=PROTEINGYM_PROPERTY[kind],
-        protein=table["UniProt_ID"][i],
-        score_column="DMS_score",
-        units="DMS_score",
-        sign=PROTEINGYM_UNFLIPPED.get(name, HIGHER_IS_BETTER),
-        source=table["jo"][i] if "jo" in table else "",
-        drop=drop,
-    )
 
+    path: Path
+    about: dict[str, str]
+    n_proteins: int = 1
+    score_column: str = "score"
 
-def read_data_dir(
-    data_dir: str | PathLike[str],
-    *,
-    ids: Sequence[str] | None = None,
-    properties: Sequence[str] | None = None,
-    drop: Sequence[str] = (),
-) -> list[Assay]:
-    """Read the assays of a data directory, in the order of its manifest.
+    def read(self, drop: Sequence[str] = ()) -> list[Assay]:
+        """Read its assays; warns of proteins of a collection of which `drop` leaves nothing."""
+        packed = self.path.with_name(f"{self.path.name}.gz")
+        path = packed if packed.exists() and not self.path.exists() else self.path
+        needed = ["mutant", self.score_column, *(() if self.about["wild_type"] else _COLLECTION)]
+        columns = read_columns(path, needed, [MUTATED, *_COLLECTION])
+        assays, problems = [], []
+        with located(file=path):
+            groups = self._proteins(columns)
+        for protein, (wild_type, index) in groups.items():
+            rows = read_rows(path, columns, wild_type, "mutant", self.score_column, drop, index)
+            if protein and sum(rows.left_out.values()) == len(index):
+                warnings.warn(f"{path}: no row of {protein} is kept", stacklevel=4)
+                continue
+            own = {"id": f"{self.about['id']}/{protein}", "protein": protein} if protein else {}
+            assays.append(({**self.about, **own, "wild_type": wild_type}, rows))
+            problems += rows.problems
+        if problems:
+            raise min(problems, key=lambda problem: problem.row or 0)
+        return [
+            Assay(**about, variants=r.variants, scores=r.scores, left_out=r.left_out)
+            for about, r in assays
+        ]
 
-    Layout: ``MANIFEST.csv`` (see `read_manifest`) and ``<property>/<id>.csv`` or ``.csv.gz`` with
-    the columns mutant and score (and mutated_sequence, checked where present). A file with the
-    columns protein and wild_type_sequence is a collection: it gives one assay per protein, called
-    ``<id>/<protein>``. A folder without manifest that holds ProteinGym's reference file is read as
-    such (`read_proteingym`). `ids` selects data sets, or single proteins of a collection;
-    `properties` selects kinds; `drop` is as in `read_table`. Warns of a csv that the manifest does
-    not name. Raises `DataError` for an id that is not there and for any row that is not valid.
-    """
-    folder = Path(data_dir)
-    for name in properties or ():
-        check_property(name)
-    reference = proteingym_reference(folder)
-    if reference is None:
-        manifest = read_manifest(folder)
-        entries = {entry.id: entry for entry in manifest.itertuples()}
-        if unlisted := unlisted_files(folder, manifest):
-            names = f"the manifest does not name {', '.join(unlisted)}"
-            warnings.warn(f"{folder}: {names}; not read", stacklevel=2)
-    else:
-        tables = sorted({*folder.rglob("*.csv"), *folder.rglob("*.csv.gz")} - {reference})
-        entries = {table_name(path): path for path in tables}
-    if missing := [name for name in ids or () if name.split("/")[0] not in entries]:
-        raise DataError(
-            f"there is no data set '{missing[0]}'",
-            "see the column 'id'" if reference is None else "see the names of the csv files",
-            file=folder if reference else folder / "MANIFEST.csv",
-        )
-    wanted = entries if ids is None else {name.split("/")[0] for name in ids}
-    chosen = [entry for name, entry in entries.items() if name in wanted]
-    if reference is None:
-        kept = [e for e in chosen if properties is None or e.property in properties]
-        assays = [assay for entry in kept for assay in _read_entry(folder, entry, drop)]
-    else:
-        read = [read_proteingym(path, reference, drop=drop) for path in chosen]
-        assays = [a for a in read if properties is None or a.property in properties]
-    if ids is None:
-        return assays
-    found = {assay.id for assay in assays}
-    for name in ids:
-        if "/" in name and name not in found and (properties is None):
-            raise DataError(f"there is no protein '{name}'", "see the column 'protein'")
-    return [a for a in assays if a.id in ids or a.id.split("/")[0] in ids]
-
-
-def table_name(path: Path) -> str:
-    """Return a table's name without ``.csv`` and ``.csv.gz``.
-
-    >>> table_name(Path("data/a.b.csv.gz"))
-    'a.b'
-    """
-    return path.name.removesuffix(".gz").removesuffix(".csv")
-
-
-def unlisted_files(folder: Path, manifest: pd.DataFrame) -> list[str]:
-    """Return the tables in a data directory's property folders that its manifest does not name."""
-    listed = set(zip(manifest["property"], manifest["id"], strict=True))
-    found = [path for name in PROPERTIES for path in sorted((folder / name).glob("*.csv*"))]
-    return [
-        f"{path.parent.name}/{path.name}"
-        for path in found
-        if (path.parent.name, table_name(path)) not in listed
-    ]
-
-
-def proteingym_reference(folder: Path) -> Path | None:
-    """Return the reference file of a folder of ProteinGym; None where there is a manifest."""
-    if (folder / "MANIFEST.csv").exists() or not folder.is_dir():
-        return None
-    names = sorted(folder.glob("*[sS]ubstitutions*.csv"))
-    return next((path for path in names if "DMS_id" in read_columns(path, (), ["DMS_id"])), None)
-
-
-def _read_entry(data_dir: Path, entry, drop: Sequence[str]) -> list[Assay]:
-    plain = data_dir / entry.property / f"{entry.id}.csv"
-    path = plain if plain.exists() else plain.with_name(f"{entry.id}.csv.gz")
-    if not path.exists():
-        raise DataError("the file does not exist", "restore it or its manifest row", file=plain)
-    required, optional = ["mutant", "score"], [MUTATED]
-    collection = ["protein", "wild_type_sequence"]
-    if entry.target_seq:
-        columns = read_columns(path, required, [*optional, *collection])
-    else:
-        columns = read_columns(path, [*required, *collection], optional)
-    index = range(len(columns["mutant"]))
-    if set(collection) <= set(columns):
-        groups = _group_rows(columns, index, path)
-    else:
-        groups = {"": (entry.target_seq, index)}
-    read = {
-        protein: _rows_of(path, columns, rows, wild_type, "mutant", "score", drop)
-        for protein, (wild_type, rows) in groups.items()
-    }
-    if problems := [problem for rows in read.values() for problem in rows.problems]:
-        raise min(problems, key=lambda problem: problem.row)
-    return [
-        Assay(
-            f"{entry.id}/{protein}" if protein else entry.id,
-            protein or entry.protein,
-            entry.property,
-            groups[protein][0],
-            rows.variants,
-            rows.scores,
-            entry.score_units,
-            entry.sign,
-            entry.doi,
-            rows.left_out,
-        )
-        for protein, rows in read.items()
-    ]
-
-
-def _group_rows(
-    columns: dict[str, list[str]], index: Sequence[int], path: Path
-) -> dict[str, tuple[str, list[int]]]:
-    """Return protein -> (wild type, row indices) in order of first appearance."""
-    groups: dict[str, tuple[str, list[int]]] = {}
-    for i in index:
-        protein, wild_type = columns["protein"][i], columns["wild_type_sequence"][i]
-        if not protein:
-            place = {"file": path, "row": FIRST_ROW + i, "column": "protein"}
-            raise DataError("the protein has no name", "fill it in", **place)
-        if protein not in groups:
-            try:
-                check_sequence(wild_type)
-            except DataError as error:
-                place = {"file": path, "row": FIRST_ROW + i, "column": "wild_type_sequence"}
-                raise error.at(**place) from None
-            groups[protein] = (wild_type, [])
-        if groups[protein][0] != wild_type:
-            raise DataError(
-                f"{protein} has another wild type than in row {FIRST_ROW + groups[protein][1][0]}",
-                "give each wild type its own protein name",
-                file=path,
-                row=FIRST_ROW + i,
-                column="wild_type_sequence",
-            )
-        groups[protein][1].append(i)
-    return groups
-
-
-def demo_dir() -> Path:
-    """Return the folder of the bundled demo data, a data directory like any other."""
-    return Path(str(files("mutmeta_lib"))) / "data" / "demo"
-
-
-def read_demo(
-    *, ids: Sequence[str] | None = None, properties: Sequence[str] | None = None
-) -> list[Assay]:
-    """Read the bundled demo data; see `read_data_dir`."""
-    return read_data_dir(demo_dir(), ids=ids, properties=properties)
+    def _proteins(self, columns: Mapping[str, list[str]]) -> dict[str, tuple[str, list[int]]]:
+        """Return protein -> (wild type, row indices); one without name unless a collection."""
+        groups: dict[str, tuple[str, list[int]]] = {}
+        if not set(_COLLECTION) <= set(columns):
+            groups[""] = self.about["wild_type"], list(range(len(columns["mutant"])))
+        rows = zip(*(columns[name] for name in _COLLECTION), strict=True) if not groups else ()
+        for i, (protein, wild_type) in enumerate(rows):
+            with located(row=FIRST_ROW + i, column="wild_type_sequence"):
+                if not protein:
+                    raise DataError("the protein has no name", "fill it in", column="protein")
+                if protein not in groups:
+                    check_sequence(wild_type)
+                first, index = groups.setdefault(protein, (wild_type, []))
+                if first != wild_type:
+                    problem = f"{protein} has another wild type than in row {FIRST_ROW + index[0]}"
+                    raise DataError(problem, "give each wild type its own protein name")
+                if self.about["wild_type"] not in ("", wild_type):
+                    mend = "leave it empty there, or correct one of the two"
+                    raise DataError("the wild type is not the manifest's target_seq", mend)
+            index.append(i)
+        if len(groups) != self.n_proteins:
+            problem = f"the file holds {len(groups)} proteins, the manifest says {self.n_proteins}"
+            raise DataError(problem, "correct n_proteins, or the file")
+        return groups

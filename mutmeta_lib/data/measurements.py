@@ -1,4 +1,4 @@
-"""Rows of measurements: mutations and scores of one protein, parsed and checked row by row."""
+"""Rows of measurements: mutations and scores of one protein, parsed and judged row by row."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 
 import numpy as np
 
@@ -25,10 +26,9 @@ from mutmeta_lib.data.variants import (
 from mutmeta_lib.errors import DataError
 
 MUTATED = "mutated_sequence"
-"""The column of mutated sequences, which must agree with the mutations where there is one."""
+"""The column of mutated sequences, which must agree with the mutations where there are both."""
 
-_SEQUENCE = re.compile(r"[A-Z*-]{4,}")
-_FEWEST_SITES = 5  # fewer sites fit at some offset by chance
+_FEWEST = 5  # fewer sites fit at some offset by chance, and fewer sequences share a change
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Rows:
     """What was read of the rows of one protein.
 
     `scores` has shape (n_variants,); `left_out` counts the rows left out by word of
-    `mutations.DROP`; `problems` are in order of rows, and unless there are none, variants and
+    `variants.DROP`; `problems` are in order of rows, and unless there are none, variants and
     scores are not to be used. `notes` say in sentences what is readable and still odd: unusual
-    words for the wild type, equal scores, a numbering that could be another.
+    words for the wild type, equal scores, a numbering or wild type that may be wrong.
     """
 
     variants: tuple[Variant, ...]
@@ -49,62 +49,70 @@ class Rows:
 
 
 def read_rows(
+    file: str | PathLike[str],
     columns: Mapping[str, Sequence[str]],
-    index: Sequence[int],
     wild_type: str,
-    *,
-    mutant_column: str,
-    score_column: str,
+    mutant_column: str = "mutant",
+    score_column: str = "score",
     drop: Sequence[str] = (),
+    index: Sequence[int] | None = None,
 ) -> Rows:
-    """Read the rows `index` of columns of text, and find every problem in them.
+    """Read the rows of a file's columns of text (those of `index`), and find every problem in them.
 
-    A cell of `mutant_column` is a mutation in any notation of `mutations.parse_variant`, or the
-    mutated sequence. Rows whose problem is one of `drop` are left out and counted. Where the
-    positions fit the wild type after one number is added to all of them, the problems say so;
-    nothing is shifted.
-
-    Raises:
-        DataError: A word of `drop` is not one of `mutations.DROP`.
-
+    A cell of `mutant_column` is a mutation in any notation of `parse_variant`, or the mutated
+    sequence. Rows whose problem is one of `drop` are left out and counted. Where the positions fit
+    the wild type after one number is added to all of them, the problems say so; nothing is shifted.
+    Raises `DataError` for a word of `drop` that is none.
     """
-    for word in drop:
-        if word not in DROP:
-            raise DataError(f"there is nothing called '{word}' to drop", f"use {', '.join(DROP)}")
-    texts = columns[mutant_column]
-    variants, scores, left_out = [], [], Counter()
-    problems, misfits = [], []
-    first_rows: dict[Variant, int] = {}
+    if unknown := [word for word in drop if word not in DROP]:
+        mend = f"use {', '.join(DROP)}"
+        raise DataError(f"there is nothing called '{unknown[0]}' to drop", mend)
+    texts, sequences, notes, left_out = columns[mutant_column], [], [], Counter()
+    kept: dict[Variant, tuple[int, float]] = {}
+    problems: list[DataError] = []
+    misfits: list[DataError] = []
+    index = range(len(texts)) if index is None else index
     for i in index:
-        row, found, variant, score = FIRST_ROW + i, [], None, None
+        text, place, found, variant = texts[i], {"file": file, "row": FIRST_ROW + i}, [], None
         try:
-            variant = parse_cell(texts[i], wild_type)
+            variant = parse_cell(text, wild_type)
             check_variant(variant, wild_type)
         except DataError as error:
-            found.append(error.at(row=row, column=mutant_column))
+            found.append(error.at(**place, column=mutant_column))
+            # Refused for its positions: parsed and not fitting, or below 1.
+            if variant is not None or any(position < 1 for position, _ in written_sites(text)):
+                misfits += found
         try:
             score = parse_number(columns[score_column][i])
         except DataError as error:
-            found.append(error.at(row=row, column=score_column))
+            found.append(error.at(**place, column=score_column))
         if dropped := next((error.drop for error in found if error.drop in drop), ""):
             left_out[dropped] += 1
         elif found:
-            if found[0].column == mutant_column and _misplaced(variant, texts[i]):
-                misfits.append(len(problems))
             problems += found
         else:
-            problems += _agreement(variant, columns, i, wild_type)
-            first = first_rows.setdefault(variant, row)
-            if first != row:
-                problems.append(_repeat(variant, first).at(row=row, column=mutant_column))
-            variants.append(variant)
-            scores.append(score)
-    if misfits:
-        _explain(problems, misfits, {FIRST_ROW + i: texts[i] for i in index}, wild_type)
-    words = {i: texts[i] for i in index if texts[i].lower() in WILD_TYPE_WORDS - {"wt", "p.="}}
-    notes = [f"row {FIRST_ROW + i}: '{w}' is read as the wild type" for i, w in words.items()]
-    notes += _doubts(variants, scores, wild_type)
-    return Rows(tuple(variants), np.array(scores), dict(left_out), problems, notes)
+            if MUTATED in columns:
+                problems += _disagreement(variant, columns[MUTATED][i], wild_type, place)
+            if variant in kept:
+                first = f"(first in row {kept[variant][0]})"
+                problem = f"{format_variant(variant)} occurs twice {first}"
+                mend = "keep one row, or average repeats beforehand"
+                problems.append(DataError(problem, mend, **place, column=mutant_column))
+            kept.setdefault(variant, (FIRST_ROW + i, score))
+            if not variant and text.lower() in WILD_TYPE_WORDS - {"wt", "p.="}:
+                notes.append(f"row {FIRST_ROW + i}: '{text}' is read as the wild type")
+            if _is_sequence(text, wild_type):
+                sequences.append(variant)
+    if not kept and not problems:
+        left = f" but {left_out.total()} left out" if left_out else ""
+        problem = f"the file has a header but no rows to read{left}"
+        problems.append(DataError(problem, "add rows", file=file))
+    if misfits and (hint := _offset_hint([texts[i] for i in index], wild_type)):
+        for error in misfits:
+            error.mend = hint
+    scores = np.array([score for _, score in kept.values()])
+    notes += _doubts(list(kept), scores, sequences, wild_type)
+    return Rows(tuple(kept), scores, dict(left_out), problems, notes)
 
 
 def parse_cell(text: str, wild_type: str) -> Variant:
@@ -114,67 +122,32 @@ def parse_cell(text: str, wild_type: str) -> Variant:
     ['K2R', 'K2R', 'K2R']
     """
     text = text.strip()
-    try:
+    if not _is_sequence(text, wild_type):
         return parse_variant(text)
-    except DataError as error:
-        if error.drop or not _SEQUENCE.fullmatch(text):
-            raise
     sequence = text.removesuffix("*")
     for sign, what, drop in (("*", "a stop codon", "nonsense"), ("-", "a deletion", "indels")):
         if sign in sequence:
-            raise DataError(
-                f"the sequence has {what} at position {sequence.index(sign) + 1}",
-                f"leave such rows out (--drop {drop})",
-                drop=drop,
-            )
+            problem = f"the sequence has {what} at position {sequence.index(sign) + 1}"
+            raise DataError(problem, "leave it out", drop=drop)
     check_sequence(sequence, "mutated sequence")
     return difference(wild_type, sequence)
 
 
-def _misplaced(variant: Variant | None, text: str) -> bool:
-    """Tell whether a row is refused for its positions: parsed and not fitting, or below 1."""
-    return variant is not None or any(position < 1 for position, _ in written_sites(text))
+def _is_sequence(text: str, wild_type: str) -> bool:
+    """Tell a sequence from a word such as ``CTRL``: it is more than half as long as the protein."""
+    return 2 * len(text) > len(wild_type) and bool(re.fullmatch(r"[A-Z*-]{4,}", text))
 
 
-def _repeat(variant: Variant, first: int) -> DataError:
-    return DataError(
-        f"{format_variant(variant)} occurs twice (first in row {first})",
-        "keep one row, or average repeats beforehand",
-    )
-
-
-def check_variants(variants: Sequence[Variant], wild_type: str) -> None:
-    """Raise `DataError` for the first variant that does not fit the wild type or repeats."""
-    seen: set[Variant] = set()
-    for variant in variants:
-        check_variant(variant, wild_type)
-        if variant in seen:
-            raise DataError(f"{format_variant(variant)} occurs twice", "keep one of them")
-        seen.add(variant)
-
-
-def _agreement(
-    variant: Variant, columns: Mapping[str, Sequence[str]], i: int, wild_type: str
-) -> list[DataError]:
-    if MUTATED not in columns:
+def _disagreement(variant: Variant, text: str, wild_type: str, place: dict) -> list[DataError]:
+    """Say where a mutated sequence is not the wild type with these changes."""
+    right, found = apply_variant(variant, wild_type), text.removesuffix("*")
+    if found == right:
         return []
-    expected, found = apply_variant(variant, wild_type), columns[MUTATED][i].removesuffix("*")
-    if found == expected:
-        return []
-    if len(expected) != len(found):
-        where = f"{len(found)} residues, not {len(expected)}"
-    else:
-        pairs = enumerate(zip(expected, found, strict=True), start=1)
-        position, (right, wrong) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
-        where = f"{wrong} at position {position}, not {right}"
-    return [
-        DataError(
-            f"the sequence is not the wild type with {format_variant(variant)} ({where})",
-            "correct the sequence or the mutation",
-            row=FIRST_ROW + i,
-            column=MUTATED,
-        )
-    ]
+    pairs = enumerate(zip(right, found, strict=False), start=1)
+    where = next((f"{b} at position {n}, not {a}" for n, (a, b) in pairs if a != b), "")
+    where = where if len(found) == len(right) else f"{len(found)} residues, not {len(right)}"
+    problem = f"the sequence is not the wild type with {format_variant(variant)} ({where})"
+    return [DataError(problem, "correct the sequence or the mutation", **place, column=MUTATED)]
 
 
 def numbering_offsets(sites: set[tuple[int, str]], wild_type: str) -> list[int]:
@@ -186,61 +159,43 @@ def numbering_offsets(sites: set[tuple[int, str]], wild_type: str) -> list[int]:
     >>> numbering_offsets({(i + 24, letter) for i, letter in enumerate("MKTAYI")}, "GMKTAYIAK")
     [-22]
     """
-    if len(sites) < _FEWEST_SITES:
-        return []
     places: dict[str, list[int]] = {}
     for place, letter in enumerate(wild_type, start=1):
         places.setdefault(letter, []).append(place)
     votes = Counter(place - at for at, letter in sites for place in places.get(letter, ()))
     most = max(votes.values(), default=0)
-    if most < max(_FEWEST_SITES, len(sites) - max(1, len(sites) // 10)):
+    if most < max(_FEWEST, len(sites) - max(1, len(sites) // 10)):
         return []
     return sorted((n for n, count in votes.items() if count == most), key=abs)
 
 
-def _explain(
-    problems: list[DataError], misfits: list[int], texts: Mapping[int, str], wild_type: str
-) -> None:
-    """Put the one offset that most rows agree on into the mends of the rows that do not fit."""
-    sites = {row: written_sites(text) for row, text in texts.items()}
-    offsets = numbering_offsets({site for row in sites.values() for site in row}, wild_type)
+def _offset_hint(texts: Sequence[str], wild_type: str) -> str:
+    """Say which one number, added to all positions, makes most of these mutations fit."""
+    rows = [sites for sites in map(written_sites, texts) if sites]
+    offsets = numbering_offsets({site for sites in rows for site in sites}, wild_type)
     if len(offsets) != 1 or offsets == [0]:
-        return
-    (offset,) = offsets
-
-    def fits(row: int) -> bool:
-        places = [(position + offset - 1, letter) for position, letter in sites[row]]
-        return all(p >= 0 and wild_type[p : p + 1] == letter for p, letter in places)
-
-    told = [row for row in sites if sites[row]]
-    fitting = sum(map(fits, told))
-    counted = "all" if fitting == len(told) else f"{fitting} of {len(told)} rows"
-    for place in misfits:
-        error = problems[place]
-        mend = (
-            f"add {offset} to every position: then {counted} fit"
-            if fits(error.row)
-            else f"correct this row; {counted} fit with {offset} added to every position"
-        )
-        problems[place] = DataError(error.problem, mend, row=error.row, column=error.column)
+        return ""
+    residues = set(enumerate(wild_type, start=1))
+    fitting = sum(all((at + offsets[0], old) in residues for at, old in sites) for sites in rows)
+    counted = "all" if fitting == len(rows) else f"{fitting} of {len(rows)} rows"
+    return f"add {offsets[0]} to every position: then {counted} fit"
 
 
-def _doubts(variants: Sequence[Variant], scores: Sequence[float], wild_type: str) -> list[str]:
-    """Say what makes a readable table doubtful.
-
-    >>> _doubts([parse_variant(f"A{i}G") for i in range(2, 8)], range(6), "MAAAAAAAA")
-    ['the positions would also fit with 1 or 2 added to each; make sure of the numbering']
-    >>> _doubts([parse_variant("K2R"), parse_variant("T3G")], [0, 0], "MKT")
-    ['all scores are equal, so that nothing can be ranked']
-    """
+def _doubts(
+    variants: list[Variant], scores: np.ndarray, sequences: list[Variant], wild_type: str
+) -> list[str]:
+    """Say what makes a readable table doubtful; `sequences` are the variants given as such."""
     doubts = []
-    if len(set(scores)) == 1 and len(scores) > 1:
+    if len(variants) > 1 and len(set(scores)) == 1:
         doubts.append("all scores are equal, so that nothing can be ranked")
     sites = {(s.position, s.wild_type) for variant in variants for s in variant}
-    others = [str(offset) for offset in numbering_offsets(sites, wild_type) if offset]
-    if others:
-        doubts.append(
-            f"the positions would also fit with {' or '.join(others[:3])} added to each; "
-            "make sure of the numbering"
-        )
+    if others := [str(offset) for offset in numbering_offsets(sites, wild_type) if offset]:
+        added = f"{' or '.join(others[:3])} added to each"
+        doubts.append(f"the positions would also fit with {added}; make sure of the numbering")
+    if 2 * sum(3 * len(variant) > len(wild_type) for variant in sequences) > len(sequences):
+        where = "most sequences differ from the wild type at more than a third of its sites"
+        doubts.append(f"{where}; make sure that it is theirs, and that they are not shifted")
+    elif len(sequences) >= _FEWEST and (shared := set.intersection(*map(set, sequences))):
+        which = f"all sequences have {format_variant(tuple(sorted(shared)))}"
+        doubts.append(f"{which}; make sure that the wild type is what was mutated")
     return doubts

@@ -1,4 +1,4 @@
-"""Strict reading of csv files: columns of text, or an error that names file, row and column.
+"""Strict reading of csv and FASTA files: text, or an error that names file, row and column.
 
 pandas guesses (an extra cell becomes an index, ``NA`` a number, a short row is padded). A table of
 measurements must not be guessed at, so cells stay text here until a parser has accepted them.
@@ -12,114 +12,101 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
+from biotite.sequence.io.fasta import FastaFile
 
-from mutmeta_lib.errors import DataError
+from mutmeta_lib.data.variants import MISSING, check_sequence
+from mutmeta_lib.errors import DataError, located
 
 FIRST_ROW = 2
 """The row number of the first row of data; the header is row 1."""
-MISSING = frozenset({"", "na", "nan", "n/a", "#n/a", "null", "none", "-", "--", "."})
-"""What stands in cells without a value, in lower case."""
 
 _SEPARATORS = ",;\t|"
-_EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-_NUMBER = re.compile(r"[+-]?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_DECIMAL_COMMA = re.compile(r"[+-]?([0-9]*|[0-9]{1,3}(\.[0-9]{3})+),[0-9]+([eE][+-]?[0-9]+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
 _MINUS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-"))
 
 
+@contextmanager
+def reading(path: str | PathLike[str]) -> Iterator[None]:
+    """Turn what the system says about a file or folder that cannot be read into a `DataError`."""
+    try:
+        yield
+    except FileNotFoundError:
+        problem, mend = "the file does not exist", "check the path"
+    except IsADirectoryError:
+        problem, mend = "this is a folder", "give a file"
+    except UnicodeDecodeError:
+        problem, mend = "the file is not UTF-8 text", "save it as csv with UTF-8 encoding"
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        problem, mend = f"the file is damaged ({error})", "fetch or copy it again"
+    except OSError as error:
+        problem, mend = f"this cannot be read ({error.strerror})", "check path and permissions"
+    else:
+        return
+    raise DataError(problem, mend, file=path)
+
+
 def read_text(path: str | PathLike[str]) -> str:
     """Read a text file (plain or ``.gz``, UTF-8) whole; raises `DataError` where that fails."""
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-        if content.startswith(_EXCEL):
+    with reading(path):
+        content = Path(path).read_bytes()
+        if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
             raise DataError("this is an Excel file", "save the sheet as csv (UTF-8)", file=path)
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        content = gzip.decompress(content) if Path(path).suffix == ".gz" else content
         return content.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise DataError("the file does not exist", "check the path", file=path) from None
-    except IsADirectoryError:
-        raise DataError("this is a folder", "give a file", file=path) from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"the file is damaged ({error})", "fetch or copy it again", file=path
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            "the file is not UTF-8 text", "save it as csv with UTF-8 encoding", file=path
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"the file cannot be read ({error.strerror})", "check path and permissions", file=path
-        ) from error
 
 
 def read_columns(
     path: str | PathLike[str],
-    required: Sequence[str],
+    required: Sequence[str | tuple[str, ...]],
     optional: Sequence[str] = (),
     *,
-    instead: Mapping[str, Sequence[str]] = MappingProxyType({}),
     mend: str = "add what is missing",
 ) -> dict[str, list[str]]:
-    """Read the named columns of a table (plain or ``.gz``, UTF-8) as text.
+    """Read the named columns of a table (plain or ``.gz``, UTF-8) as text, blanks around it off.
 
     Cells are separated by commas, or by semicolons, tabs or ``|`` if that makes the header fit; in
-    such a table a column of numbers may have decimal commas, which become points. Blanks around a
-    cell go, as do empty lines at the end. `instead` names, by required column, those that may stand
-    in its place. `mend` ends the sentence about a missing column.
+    such a table a column of numbers may have decimal commas, which become points. Of a tuple in
+    `required` one name has to be there. `mend` ends the sentence about a missing column.
 
-    Returns one list per column found, all of one length; index i is spreadsheet row i + 2. Raises
-    `DataError` for a file that is missing, empty or damaged, a missing or repeated column, rows
-    with too few or too many cells, and cells in a column without a name.
+    Returns one list per column found; index i is spreadsheet row i + 2. Raises `DataError` for what
+    is no such file, a missing or repeated column, and rows that do not fit the header.
     """
-    path = Path(path)
     text = read_text(path)
-    names = list(dict.fromkeys(chain(required, optional, *instead.values())))
-    headers = {sign: _header(text, sign) for sign in _SEPARATORS}
-    separator = max(_SEPARATORS, key=lambda sign: (len({*names} & {*headers[sign]}), sign == ","))
-    if set(names).isdisjoint(headers[separator]):
-        separator = max(_SEPARATORS, key=lambda sign: len(headers[sign]))
-    rows = _rows(path, text, separator)
-    while rows and not any(rows[-1]):
-        rows.pop()
-    if not rows:
-        raise DataError("the file is empty", "give a csv file with a header", file=path)
-    if not any(rows[0]):
-        raise DataError("the first row is empty", "begin with the header", file=path, row=1)
-    for name in names:
-        if rows[0].count(name) > 1:
-            place = {"file": path, "row": 1, "column": name}
-            raise DataError(f"the header has '{name}' twice", "keep one", **place)
-    missing = [name for name in required if {name, *instead.get(name, ())}.isdisjoint(rows[0])]
-    if missing:
-        raise _without(missing, rows[0], mend).at(file=path, row=1, column=missing[0])
-    _check_rows(path, rows[0], rows[1:])
-    columns = {name: rows[0].index(name) for name in names if name in rows[0]}
-    table = {name: [cells[i] for cells in rows[1:]] for name, i in columns.items()}
-    if separator == ",":
-        return table
-    return {name: _decimal_points(cells) for name, cells in table.items()}
+    groups = [(name,) if isinstance(name, str) else name for name in required]
+    names = list(dict.fromkeys([name for group in [*groups, optional] for name in group]))
+    first = re.split("[\r\n]", text, maxsplit=1)[0]
+    headers = {sign: {cell.strip(' "') for cell in first.split(sign)} for sign in _SEPARATORS}
+    known = max(len(header.intersection(names)) for header in headers.values())
+    likely = [s for s in _SEPARATORS if len(headers[s].intersection(names)) == known]
+    separator = likely[0] if known else max(likely, key=lambda sign: len(headers[sign]))
+    with located(file=path):
+        header, *body = _rows(text, separator)
+        with located(row=1):
+            if not any(header):
+                raise DataError("the first row is empty", "begin with the header")
+            if twice := [name for name in names if header.count(name) > 1]:
+                raise DataError(f"the header has '{twice[0]}' twice", "keep one", column=twice[0])
+            if missing := [group[0] for group in groups if set(group).isdisjoint(header)]:
+                raise _without(missing, header, mend).at(column=missing[0])
+        for row, cells in enumerate(body, start=FIRST_ROW):
+            if problem := _misshapen(header, cells, separator):
+                raise problem.at(row=row)
+        table = {n: [row[header.index(n)] for row in body] for n in names if n in header}
+        for name, cells in table.items() if separator != "," else ():
+            with located(column=name):
+                table[name] = _decimal_points(cells)
+    return table
 
 
-def _header(text: str, separator: str) -> list[str]:
-    try:
-        first = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
-    except csv.Error:
-        return []  # told with its row when the whole file is read
-    return [cell.strip() for cell in first]
-
-
-def _rows(path: Path, text: str, separator: str) -> list[list[str]]:
+def _rows(text: str, separator: str) -> list[list[str]]:
     rows: list[list[str]] = []
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True):
@@ -130,7 +117,11 @@ def _rows(path: Path, text: str, separator: str) -> list[list[str]]:
             problem, mend = "a quotation mark is opened and not closed", "close it or delete it"
         if "field limit" in str(error):
             mend = "close the quotation mark that begins the cell, or shorten the cell"
-        raise DataError(problem, mend, file=path, row=len(rows) + 1) from None
+        raise DataError(problem, mend, row=len(rows) + 1) from None
+    while rows and not any(rows[-1]):
+        rows.pop()
+    if not rows:
+        raise DataError("the file is empty", "give a csv file with a header")
     return rows
 
 
@@ -147,50 +138,53 @@ def _without(missing: Sequence[str], header: Sequence[str], mend: str) -> DataEr
     if any(map(_NUMBER.fullmatch, header)):
         hints.append("is the header missing? Write it above the first row;")
     columns = " and no ".join(f"'{name}'" for name in missing)
-    return DataError(
-        f"there is no column {columns} (found: {', '.join(header)})", " ".join([*hints, mend])
-    )
+    problem = f"there is no column {columns} (found: {', '.join(header)})"
+    return DataError(problem, " ".join([*hints, mend]))
 
 
-def _check_rows(path, header, body) -> None:
-    # The first column may have no name: it is the index that pandas writes.
-    nameless = [i for i, name in enumerate(header) if i and not name]
-    for row, cells in enumerate(body, start=FIRST_ROW):
-        place = {"file": path, "row": row}
-        if not cells:  # how csv.reader gives an empty line
-            raise DataError("the row is empty", "delete the row", **place)
-        if len(cells) != len(header):
-            if len(cells) > len(header) and not any(cells[len(header) :]):
-                mend = "write decimals with a point, and delete the separator left over at its end"
-            elif len(cells) > len(header):
-                mend = "quote cells that hold a separator, and write decimals with a point"
-            else:
-                mend = "fill in what is missing"
-            raise DataError(
-                f"the row has {len(cells)} cells and the header {len(header)}", mend, **place
-            )
-        for i in nameless:
-            if cells[i]:
-                raise DataError(
-                    f"'{cells[i]}' stands in a column without a name",
-                    "name the column, or write a decimal point if it belongs to the cell before",
-                    **place,
-                )
+def _misshapen(header: list[str], cells: list[str], separator: str) -> DataError | None:
+    """Say what is wrong with the shape of a row."""
+    if not cells:  # how csv.reader gives an empty line
+        return DataError("the row is empty", "delete the row")
+    if len(cells) != len(header):
+        mend = "fill in what is missing"
+        if len(cells) > len(header):
+            mend = "delete the separator left over at its end, and write decimals with a point"
+        if any(cells[len(header) :]):
+            mend = "quote cells that hold a separator, and write decimals with a point"
+        return DataError(f"the row has {len(cells)} cells and the header {len(header)}", mend)
+    for name, cell in zip(header[1:], cells[1:], strict=True):
+        # The first column may have no name: it is the index that pandas writes.
+        if cell and not name:
+            mend = "name the column, or write a decimal point if it belongs to the cell before"
+            return DataError(f"'{cell}' stands in a column without a name", mend)
+    for line in (line for cell in cells if "\n" in cell for line in cell.splitlines()[1:]):
+        if line.count(separator) == len(header) - 1:
+            mend = "delete the quotation marks, or the line breaks between them"
+            return DataError(f"a cell in quotation marks holds a row, '{line}'", mend)
+    return None
 
 
 def _decimal_points(cells: list[str]) -> list[str]:
-    """Turn decimal commas into points, if all of a column are numbers that show them beyond doubt.
+    """Turn decimal commas into points, if the numbers of a column show them beyond doubt.
 
-    >>> _decimal_points(["0,5", "", "-1,234"]), _decimal_points(["1,234", "2"])
-    (['0.5', '', '-1.234'], ['1,234', '2'])
+    Raises `DataError` for points beside decimal commas, which may separate thousands.
+
+    >>> _decimal_points(["0,5", "high", "-1,234"]), _decimal_points(["1,234", "2"])
+    (['0.5', 'high', '-1.234'], ['1,234', '2'])
     """
-    plain = [cell.translate(_MINUS) for cell in cells]
-    told = [cell for cell in plain if cell.lower() not in MISSING]
-    with_comma = [cell for cell in told if "," in cell]
-    sure = all(re.fullmatch("[+-]?[0-9]+", c) or _DECIMAL_COMMA.fullmatch(c) for c in told)
-    if sure and not all(map(_THOUSANDS.fullmatch, with_comma)):
-        return [cell.replace(",", ".") for cell in plain]
-    return cells
+    read = [cell.translate(_MINUS) for cell in cells]
+    numbers = {c for c in read if re.fullmatch(r"[+-]?[.,]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?", c)}
+    decimals = set(filter(_DECIMAL_COMMA.fullmatch, numbers))
+    if not (shown := sorted(n for n in decimals if not _THOUSANDS.fullmatch(n))):
+        return cells
+    for row, cell in enumerate(read, start=FIRST_ROW):
+        if cell in numbers and "," not in cell and "." in cell:
+            problem = f"'{cell}' has a point, and '{shown[0]}' in the same column a comma"
+            raise DataError(problem, "write all decimals alike, and no thousands", row=row)
+    if not all(n in decimals or re.fullmatch("[+-]?[0-9]+", n) for n in numbers):
+        return cells
+    return [c.replace(".", "").replace(",", ".") if c in numbers else c for c in read]
 
 
 def parse_number(text: str) -> float:
@@ -203,37 +197,61 @@ def parse_number(text: str) -> float:
     """
     text = text.strip().translate(_MINUS)
     if _NUMBER.fullmatch(text):
-        value = float(text)
-        if np.isfinite(value):
+        if np.isfinite(value := float(text)):
             return value
         raise DataError(f"'{text}' is too large for a number", "correct it or leave the row out")
-    word = text.lower()
-    if word in MISSING:
+    if text.lower() in MISSING:
         problem = f"the value is missing ('{text}')" if text else "the value is empty"
-        mend = "fill it in or leave the row out (--drop missing)"
-        raise DataError(problem, mend, drop="missing")
-    if word.lstrip("+-") in {"inf", "infinity"}:
+        raise DataError(problem, "fill it in or leave the row out", drop="missing")
+    if text.lower().lstrip("+-") in {"inf", "infinity"}:
         raise DataError(f"'{text}' is infinite", "leave the row out")
-    if _THOUSANDS.fullmatch(text):
-        plain, decimal = text.replace(",", ""), text.replace(",", ".")
-        either = f"{plain} or {decimal}" if text.count(",") == 1 else plain
-        raise DataError(f"'{text}' has a thousands separator or decimal comma", f"write {either}")
-    if re.fullmatch(r"[+-]?[0-9]{1,3}(\.[0-9]{3})+,[0-9]+", text):
-        plain = text.replace(".", "").replace(",", ".")
-        raise DataError(f"'{text}' has thousands separators and a decimal comma", f"write {plain}")
+    readings = [text.replace(",", "")] if _THOUSANDS.fullmatch(text) else []
     if _DECIMAL_COMMA.fullmatch(text):
-        raise DataError(f"'{text}' has a decimal comma", f"write {text.replace(',', '.')}")
+        readings.append(text.replace(".", "").replace(",", "."))
+    if readings:
+        what = "thousands separators or a decimal comma"
+        raise DataError(f"'{text}' has {what}", f"write {' or '.join(readings)}")
     raise DataError(f"'{text}' is not a number", "correct it or leave the row out")
 
 
-def parse_numbers(
-    texts: Sequence[str], *, file: str | PathLike[str], column: str, first_row: int = FIRST_ROW
-) -> np.ndarray:
+def parse_numbers(texts: Sequence[str], *, file: str | PathLike[str], column: str) -> np.ndarray:
     """Turn a column of text into finite float64 numbers, shape (n,); errors name the row."""
     values = np.empty(len(texts))
     for i, text in enumerate(texts):
-        try:
+        with located(file=file, row=FIRST_ROW + i, column=column):
             values[i] = parse_number(text)
-        except DataError as error:
-            raise error.at(file=file, row=first_row + i, column=column) from None
     return values
+
+
+def read_wild_type(path: str | PathLike[str], record: str | None = None) -> str:
+    """Read the one sequence of a FASTA file, or that of `record` (a header up to the first space).
+
+    Raises `DataError` for what is not FASTA, several sequences and none named, a name that is
+    missing or occurs twice, and a sequence that is no wild type (`check_sequence`).
+    """
+    content = read_text(path).strip()
+    sequences: dict[str, str] = {}
+    with located(file=path):
+        if not content:
+            raise DataError("the file is empty", "begin each record with a line '>name'")
+        if not content.startswith(">"):
+            if re.search("[,;\t]", content.partition("\n")[0]):
+                raise DataError("this is a table, not FASTA", "give the wild type's file")
+            raise DataError("the sequence has no name", "write a line '>name' above it")
+        for header, sequence in FastaFile.read_iter(io.StringIO(content, newline=None)):
+            name = (header.split() or [""])[0]
+            if not name or name in sequences:
+                problem = f"'{name}' occurs twice" if name else "a record has no name"
+                raise DataError(problem, "give each record a line '>name' of its own")
+            sequences[name] = "".join(sequence.split())
+            try:
+                check_sequence(sequences[name])
+            except DataError as error:
+                raise DataError(f"in '{name}', {error.problem}", error.mend) from None
+        names = ", ".join(sequences)
+        if record is None and len(sequences) > 1:
+            mend = f"choose the wild type with --record (one of {names})"
+            raise DataError(f"the file holds {len(sequences)} sequences", mend)
+        if record is not None and record not in sequences:
+            raise DataError(f"there is no record '{record}'", f"use one of {names}")
+    return sequences[record or next(iter(sequences))]

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from mutmeta_lib.data.assays import Assay, read_data_dir, read_manifest
+from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.data.folders import read_data_dir, read_manifest
 from mutmeta_lib.records.record import Record, number, recorded_parameters
 from mutmeta_lib.reproduction import counts
 from mutmeta_lib.reproduction.query_draws import error_histogram, label_histogram, query_error_table

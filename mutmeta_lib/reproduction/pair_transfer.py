@@ -18,7 +18,7 @@ import torch
 from sklearn.linear_model import RidgeCV
 
 from mutmeta_lib import __version__
-from mutmeta_lib.data.splits import cluster_proteins
+from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.learn.baselines import RIDGE_PENALTIES, Ridge
 from mutmeta_lib.learn.methods import GradientMethod, Method, Rate, divergences
 from mutmeta_lib.models.predictor import Params, Predictor

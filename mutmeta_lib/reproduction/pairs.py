@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mutmeta_lib.data.assays import Assay, read_data_dir
-from mutmeta_lib.data.clustering import best_alignment
-from mutmeta_lib.data.selections import SELECTIONS
+from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.data.folders import read_data_dir
+from mutmeta_lib.data.lists import LISTS
+from mutmeta_lib.data.proteins import best_alignment
 from mutmeta_lib.data.tables import read_columns
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.seeds import stable_seed
 
-LISTED = SELECTIONS / "pairs.csv"
+LISTED = LISTS / "pairs.csv"
 """The pairs of sound assays, with what differs between the two."""
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from mutmeta_lib.data.clustering import identity
-from mutmeta_lib.data.mutation_types import mutation_types
+from mutmeta_lib.data.proteins import identity
+from mutmeta_lib.data.variants import mutation_types
 from mutmeta_lib.learn.baselines import Ridge
 from mutmeta_lib.study.estimates import (
     bootstrap_ratio,

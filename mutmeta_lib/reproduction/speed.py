@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from mutmeta_lib import __version__
-from mutmeta_lib.data.splits import cluster_proteins
+from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.learn.finetune import finetune_epochs
 from mutmeta_lib.learn.methods import GradientMethod, Rate
 from mutmeta_lib.learn.tuning import best_rate, grid_scores

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import skew
 
-from mutmeta_lib.data.assays import Assay, demo_dir, read_data_dir
-from mutmeta_lib.data.manifest import read_manifest
-from mutmeta_lib.data.selections import cap_assay, load_selection, read_selection
-from mutmeta_lib.data.splits import Split, cluster_proteins, protein_folds
+from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.data.folders import demo_dir, read_data_dir, read_manifest
+from mutmeta_lib.data.lists import cap_assay, read_list, read_listed
+from mutmeta_lib.data.proteins import cluster_proteins
+from mutmeta_lib.data.splits import Split, protein_folds
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.methods import check_methods
 from mutmeta_lib.models.encoders import Encoder
@@ -195,8 +196,8 @@ def read_assays(study: Study) -> tuple[list[Assay], dict[str, str]]:
     """
     if study.selection and study.data_dir != DEMO:
         how = {"cap": study.cap or None, "roles": study.roles or None}
-        assays = load_selection(study.data_dir, study.selection, **how)
-        listed = read_selection(study.selection)
+        assays = read_listed(study.data_dir, study.selection, **how)
+        listed = read_list(study.selection)
         roles = dict(zip(listed["id"], listed["role"], strict=True))
     else:
         assays = load_assays(study.data_dir, ids=study.ids, per_protein=study.per_protein)

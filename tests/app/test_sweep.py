@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from toy_sweep import MOODS, PARAMETERS, RECORD, write_notebook, write_sweep
 
 from mutmeta_lib.app.sweep import expand, named_paths, read_sweep
-from mutmeta_lib.data.assays import demo_dir
+from mutmeta_lib.data.folders import demo_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,25 +1,21 @@
+"""Assays, and the rows that they are read from: one contract for all readers, and own tables."""
+
 import gzip
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mutmeta_lib.data.assays import (
-    PROPERTIES,
-    Assay,
-    check_table,
-    demo_dir,
-    read_data_dir,
-    read_demo,
-    read_manifest,
-    read_proteingym,
-    read_table,
-)
-from mutmeta_lib.data.variants import apply_variant, format_variant, parse_variant
+from mutmeta_lib.data.assays import Assay, check_property, check_table, read_table
+from mutmeta_lib.data.folders import read_data_dir
+from mutmeta_lib.data.measurements import numbering_offsets, parse_cell
+from mutmeta_lib.data.proteingym import read_proteingym
+from mutmeta_lib.data.variants import AMINO_ACIDS, DROP, format_variant, parse_variant
 from mutmeta_lib.errors import DataError
 
 WT = "MKTAYIAKQR"
-MANIFEST = "id,property,protein,target_seq,n_proteins,score_units,sign,doi\n"
 
 
 def variants(*texts):
@@ -38,9 +34,7 @@ def test_an_assay_owns_its_scores():
     scores = np.array([1.0, 2.0])
     assay = make(scores=scores)
     scores[0] = 9
-    assert assay.scores.tolist() == [1, 2]
-    assert assay.scores.dtype == np.float64
-    assert len(assay) == 2
+    assert (assay.scores.tolist(), assay.scores.dtype, len(assay)) == ([1, 2], np.float64, 2)
     with pytest.raises(ValueError, match="read-only"):
         assay.scores[0] = 9
 
@@ -48,7 +42,7 @@ def test_an_assay_owns_its_scores():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"property": "speed"}, "not a property"),
+        ({"property": "speed"}, "not a property; use one of fitness, stability, solubility, expr"),
         ({"wild_type": "mkt"}, "capitals"),
         ({"wild_type": "MRTAYIAKQR"}, "K2R expects K"),
         ({"scores": [1]}, "one score per variant"),
@@ -83,277 +77,321 @@ def write(path, text):
     return path
 
 
-def test_a_table_of_ones_own(tmp_path):
+class Reader:
+    """A way to read rows of mutant and score (and others) as one assay of WT."""
+
+    def __init__(self, folder, name, score, manifest, read):
+        self.path, self.score, self.read = folder / name, score, read
+        for file, text in manifest.items():
+            write(folder / file, text)
+
+    def __call__(self, header, body, **options):
+        write(self.path, header.replace("score", self.score) + "\n" + body)
+        return self.read(**options)
+
+
+@pytest.fixture(params=["own table", "data directory", "collection", "ProteinGym", "its folder"])
+def reader(request, tmp_path):
+    """Every reader, behind one call."""
+    manifest = "id,property,protein,target_seq,n_proteins,score_units,sign\n"
+    entry = f"A,fitness,P,{{}},1,au,{'higher = better'}\n"
+    reference = f"DMS_id,UniProt_ID,target_seq,coarse_selection_type\nA,P,{WT},Activity\n"
+    file = {"DMS_substitutions.csv": reference}
+    made = {
+        "own table": ("A.csv", "score", {}, lambda **o: read_table(path, WT, **own, **o)),
+        "data directory": (
+            "fitness/A.csv.gz", "score", {"MANIFEST.csv": manifest + entry.format(WT)},
+            lambda **o: read_data_dir(tmp_path, **o)[0],
+        ),
+        "ProteinGym": (
+            "A.csv", "DMS_score", file,
+            lambda **o: read_proteingym(path, tmp_path / "DMS_substitutions.csv", **o),
+        ),
+        "its folder": ("x/A.csv", "DMS_score", file, lambda **o: read_data_dir(tmp_path, **o)[0]),
+    }  # fmt: skip
+    own, path = {"property": "fitness", "protein": "P"}, tmp_path / "A.csv"
+    if request.param == "collection":
+        return Collection(tmp_path, manifest + entry.format(""))
+    return Reader(tmp_path, *made[request.param])
+
+
+class Collection(Reader):
+    """A file of several proteins, in the last of which the rows lie."""
+
+    def __init__(self, folder, manifest):
+        read = lambda **options: read_data_dir(folder, **options)[-1]  # noqa: E731
+        super().__init__(folder, "fitness/A.csv", "score", {"MANIFEST.csv": manifest}, read)
+
+    def __call__(self, header, body, **options):
+        lines = [f"P,{WT},{line}" if line else "" for line in body.splitlines()]
+        return super().__call__(f"protein,wild_type_sequence,{header}", "\n".join(lines), **options)
+
+
+def test_every_reader_reads_every_notation(reader):
+    cells = ["K2R", "p.Thr3Ser", "p.=", "T3A K2R", "MKTAYIAKQE", "p.A4G"]
+    body = "".join(f"{cell},{i}\n" for i, cell in enumerate(cells))
+    assay = reader("mutant,score", body)
+    found = [format_variant(v) for v in assay.variants]
+    assert found == ["K2R", "T3S", "WT", "K2R:T3A", "R10E", "A4G"]
+    assert assay.scores.tolist() == [0, 1, 2, 3, 4, 5]
+    assert (assay.protein, assay.property, assay.wild_type) == ("P", "fitness", WT)
+    assert (assay.sign, assay.left_out) == ("higher = better", {})
+
+
+@pytest.mark.parametrize(
+    ("body", "row", "column", "says"),
+    [
+        ("K2R,1\nT3A,\n", 3, "score", "empty; fill it in or leave the row out"),
+        ("K2R,1\nT3A,NA\n", 3, "score", "missing"),
+        ("K2R,1\nT3A,high\n", 3, "score", "not a number"),
+        ("K2R,1\nT3A,inf\n", 3, "score", "infinite"),
+        ("K2R,1\nA3T,2\n", 3, "mutant", "A3T expects A at position 3, but the wild type has T"),
+        ("K2R,1\nT300A,2\n", 3, "mutant", "outside the wild type .10 residues.; check the number"),
+        ("K2R,1\nt3a,2\n", 3, "mutant", "write T3A"),
+        ("K2R,1\nT3*,2\n", 3, "mutant", "stop codon, .*; leave it out"),
+        ("K2R,1\nT3X,2\n", 3, "mutant", "T3X has what is not an amino acid"),
+        ("K2R,1\nT3T,2\n", 3, "mutant", "synonymous change, .*; leave it out"),
+        ("K2R,1\nc.4A>G,2\n", 3, "mutant", "nucleotide"),
+        ("K2R,1\nT3A:T3S,2\n", 3, "mutant", "same position 3"),
+        ("K2R,1\nK2R,2\n", 3, "mutant", "occurs twice .first in row 2."),
+        ("K2R,1\np.Lys2Arg,2\n", 3, "mutant", "K2R occurs twice .first in row 2."),
+        ("WT,1\nT3A,2\n_wt,3\n", 4, "mutant", "WT occurs twice .first in row 2."),
+        ("K2R,1\nMRTAYIAKQR,2\n", 3, "mutant", "K2R occurs twice"),
+        ("K2R:T3A,1\nT3A:K2R,2\n", 3, "mutant", "occurs twice"),
+        ("K2R,1\n,2\n", 3, "mutant", "empty"),
+        ("K2R,1\n\nT3A,2\n", 3, None, "row is empty"),
+        ("K2R,1\nT3A,2,3\n", 3, None, "cells and the header"),
+        ("K2R,1\nT3A\n", 3, None, "cells and the header"),
+        ("", None, None, "no rows|holds 0 proteins"),
+    ],
+)
+def test_every_reader_locates_bad_rows(reader, body, row, column, says):
+    with pytest.raises(DataError, match=says) as caught:
+        reader("mutant,score", body)
+    column = reader.score if column == "score" else column
+    assert (caught.value.file, caught.value.row, caught.value.column) == (
+        str(reader.path), row, column,
+    )  # fmt: skip
+
+
+ODD = {
+    "nonsense": ["K2*", "p.Thr3Ter", "MKTA*IAKQR"],
+    "synonymous": ["A4A", "p.Tyr5=", "_sy"],
+    "indels": ["p.Ile6fs", "A7del", "p.Lys8_Gln9insAla", "MKTAYIAKQ", "MKTA-IAKQR", "K2DEL"],
+    "missing": ["", "NA", "p.?"],
+}
+
+
+@pytest.mark.parametrize("word", DROP)
+def test_every_reader_leaves_rows_out_on_request_only_and_counts_them(reader, word):
+    body = "".join(f"{text},1\n" for text in ("K2R", *ODD[word], "T3A"))
+    others = [other for other in DROP if other != word]
+    for drop in ([], others):
+        with pytest.raises(DataError, match="row 3, column 'mutant'") as caught:
+            reader("mutant,score", body, drop=drop)
+        assert caught.value.drop == word
+    assay = reader("mutant,score", body, drop=[word])
+    assert [format_variant(v) for v in assay.variants] == ["K2R", "T3A"]
+    assert assay.left_out == {word: len(ODD[word])}
+    with pytest.raises(DataError, match="'stops' to drop; use nonsense, synonymous"):
+        reader("mutant,score", body, drop=["stops"])
+
+
+@pytest.mark.parametrize(
+    ("sequence", "says"),
+    [
+        ("MRTAYIAKQR", ""),
+        ("MRTAYIAKQR*", ""),
+        ("MRTAYIAKQK", "K at position 10, not R"),
+        (WT, "K at position 2, not R"),
+        ("MRTAYIAKQ", "9 residues, not 10"),
+        ("", "0 residues, not 10"),
+    ],
+)
+def test_a_mutated_sequence_must_agree_in_every_reader(reader, sequence, says):
+    body = f"K2R,{sequence},1\n"
+    if not says:
+        assert len(reader("mutant,mutated_sequence,score", body)) == 1
+        return
+    with pytest.raises(DataError, match=f"not the wild type with K2R .{says}") as caught:
+        reader("mutant,mutated_sequence,score", body)
+    assert (caught.value.row, caught.value.column) == (2, "mutated_sequence")
+
+
+def test_columns_of_a_table_of_ones_own_may_have_other_names(tmp_path):
     text = "variant,note,ddG\nK2R,x,-1.5\np.[Lys2Glu;Thr3Ala],y,0.25\nWT,z,0\n"
     path = write(tmp_path / "mine.csv", text)
-    assay = read_table(
-        path, WT, property="stability", mutant_column="variant", score_column="ddG", units="kcal"
+    names = {"mutant_column": "variant", "score_column": "ddG"}
+    assay = read_table(path, WT, property="stability", **names, units="kcal", source="10.1/x")
+    assert (assay.id, assay.protein, assay.units, assay.source) == (
+        "mine",
+        "mine",
+        "kcal",
+        "10.1/x",
     )
-    assert (assay.id, assay.protein, assay.units) == ("mine", "mine", "kcal")
     assert [format_variant(v) for v in assay.variants] == ["K2R", "K2E:T3A", "WT"]
     assert assay.scores.tolist() == [-1.5, 0.25, 0]
-
-
-BAD_ROWS = [
-    ("K2R,1\nT3A,\n", 3, "score", "empty; fill it in or leave .*--drop missing"),
-    ("K2R,1\nT3A,NA\n", 3, "score", "missing"),
-    ("K2R,1\nT3A,high\n", 3, "score", "not a number"),
-    ("K2R,1\nT3A,inf\n", 3, "score", "infinite"),
-    ("K2R,1\nK2R,2\n", 3, "mutant", "occurs twice .first in row 2."),
-    ("K2R,1\nA3T,2\n", 3, "mutant", "A3T expects A at position 3, but the wild type has T"),
-    ("K2R,1\nT300A,2\n", 3, "mutant", "outside the wild type .10 residues.; check the numbering"),
-    ("K2R,1\na24g,2\n", 3, "mutant", "write A24G"),
-    ("K2R,1\nT3*,2\n", 3, "mutant", "stop codon, .*--drop nonsense"),
-    ("K2R,1\nT3X,2\n", 3, "mutant", "unknown letter 'X'"),
-    ("K2R,1\nT3T,2\n", 3, "mutant", "synonymous change, .*--drop synonymous"),
-    ("K2R,1\nT3A:T3S,2\n", 3, "mutant", "same position 3"),
-    ("K2R,1\n,2\n", 3, "mutant", "empty"),
-    ("K2R,1\n\nT3A,2\n", 3, None, "row is empty"),
-    ("K2R,1\nT3A,2,3\n", 3, None, "3 cells"),
-    ("K2R,1\nT3A\n", 3, None, "1 cells"),
-    ("", None, None, "no rows"),
-]
-
-
-@pytest.mark.parametrize(("body", "row", "column", "says"), BAD_ROWS)
-def test_bad_rows_of_a_table_are_located(tmp_path, body, row, column, says):
-    path = write(tmp_path / "bad.csv", "mutant,score\n" + body)
-    with pytest.raises(DataError, match=says) as caught:
-        read_table(path, WT, property="fitness")
-    assert (caught.value.file, caught.value.row, caught.value.column) == (str(path), row, column)
-
-
-@pytest.mark.parametrize(("body", "row", "column", "says"), BAD_ROWS)
-def test_bad_rows_of_a_data_directory_are_located(tmp_path, body, row, column, says):
-    write(tmp_path / "MANIFEST.csv", MANIFEST + f"A,fitness,P,{WT},1,au,up,\n")
-    path = write(tmp_path / "fitness" / "A.csv.gz", "mutant,score\n" + body)
-    with pytest.raises(DataError, match=says) as caught:
-        read_data_dir(tmp_path)
-    assert (caught.value.file, caught.value.row, caught.value.column) == (str(path), row, column)
-
-
-def test_a_column_is_missing(tmp_path):
-    path = write(tmp_path / "bad.csv", "mutations,score\nK2R,1\n")
-    told = "found: mutations, score.*did you mean 'mutations'.*--mutant-column.*mutant_column="
+    told = "found: variant, note, ddG.*--mutant-column.*mutant_column="
     with pytest.raises(DataError, match=told) as caught:
         read_table(path, WT, property="fitness")
     assert (caught.value.row, caught.value.column) == (1, "mutant")
+    with pytest.raises(DataError, match=r"no column 'variants'.*did you mean 'variant'"):
+        read_table(path, WT, property="fitness", mutant_column="variants", score_column="ddG")
+    with pytest.raises(DataError, match="'speed' is not a property"):
+        check_property("speed")
 
 
 @pytest.mark.parametrize("name", ["sequence", "mutated_sequence", "variant_aa"])
 def test_a_table_of_sequences(tmp_path, name):
-    text = f"{name},score\nMRTAYIAKQR,1\nMKTAYIAKQR,2\nMRTAYIAKQE,3\n"
-    path = write(tmp_path / "a.csv", text)
+    path = write(tmp_path / "a.csv", f"{name},score\nMRTAYIAKQR,1\n{WT},2\nMRTAYIAKQE*,3\n")
     options = {"mutant_column": name} if name == "variant_aa" else {}
     assay = read_table(path, WT, property="fitness", **options)
     assert [format_variant(v) for v in assay.variants] == ["K2R", "WT", "K2R:R10E"]
-    assert assay.scores.tolist() == [1, 2, 3]
-
-
-def test_a_mistyped_column_of_mutations_is_not_replaced_by_sequences(tmp_path):
-    path = write(tmp_path / "a.csv", f"hgvs_pro,sequence,score\np.Lys2Arg,{WT},1\n")
-    with pytest.raises(DataError, match=r"no column 'hgvs_prot'.*did you mean 'hgvs_pro'"):
-        read_table(path, WT, property="fitness", mutant_column="hgvs_prot")
-
-
-def test_rows_left_out_are_counted(tmp_path):
-    text = "mutant,score\nK2K,1\nK2R,2\np.Thr3=,3\nA4*,0\nT3A,NA\n"
-    path = write(tmp_path / "a.csv", text)
-    with pytest.raises(DataError, match="synonymous change"):
-        read_table(path, WT, property="fitness")
-    drop = ["synonymous", "nonsense", "missing"]
-    assay = read_table(path, WT, property="fitness", drop=drop)
-    assert [format_variant(v) for v in assay.variants] == ["K2R"]
-    assert assay.scores.tolist() == [2]
-    assert assay.left_out == {"synonymous": 2, "nonsense": 1, "missing": 1}
-    path = write(tmp_path / "b.csv", "mutant,score\nK2K,1\n")
-    with pytest.raises(DataError, match="no rows to read but 1 left out"):
-        read_table(path, WT, property="fitness", drop=drop)
-
-
-def test_the_reader_stops_at_the_first_of_all_problems(tmp_path):
-    path = write(tmp_path / "a.csv", "mutant,score\nK2R,1\nA2G,1\nK2R,2\nT3G,x\n")
-    rows = check_table(path, WT)
-    assert [(p.file, p.row) for p in rows.problems] == [(str(path), row) for row in (3, 4, 5)]
-    with pytest.raises(DataError) as caught:
-        read_table(path, WT, property="stability")
-    assert str(caught.value) == str(rows.problems[0])
-
-
-GYM = "mutant,mutated_sequence,DMS_score,DMS_score_bin\n"
-REFERENCE = "DMS_id,UniProt_ID,target_seq,coarse_selection_type,jo\n"
+    # A name that was given, and may be mistyped, is not replaced by sequences.
+    with pytest.raises(DataError, match="no column 'hgvs_pro'"):
+        read_table(path, WT, property="fitness", mutant_column="hgvs_pro")
 
 
 @pytest.mark.parametrize(
-    ("kind", "property"),
+    ("text", "says", "drop"),
     [
-        ("Activity", "fitness"),
-        ("Binding", "fitness"),
-        ("OrganismalFitness", "fitness"),
-        ("Stability", "stability"),
-        ("Expression", "expression"),
+        ("MKTAYIAKQ", "9 residues and the wild type 10", "indels"),
+        ("MKTAYIAKQRR", "11 residues", "indels"),
+        ("MKTA-IAKQR", "a deletion at position 5", "indels"),
+        (r"MKTAYI*KQR", "a stop codon at position 7", "nonsense"),
+        ("MKTAXIAKQR", "'X' at position 5", ""),
+        ("MKTAUIAKQR", "'U' at position 5; write C$", ""),
+        ("CTRL", "'CTRL' is not a substitution", ""),
+        ("TOTAL", "'TOTAL' is not a substitution", ""),
     ],
 )
-def test_an_assay_of_proteingym(tmp_path, kind, property):
-    reference = write(tmp_path / "reference.csv", REFERENCE + f"P_2020,P_X,{WT},{kind},10.1/x\n")
-    path = write(tmp_path / "P_2020.csv", GYM + "K2R,MRTAYIAKQR,-0.5,0\n")
-    assay = read_proteingym(path, reference)
-    assert (assay.id, assay.protein, assay.property) == ("P_2020", "P_X", property)
-    assert (assay.source, assay.scores.tolist()) == ("10.1/x", [-0.5])
-
-
-@pytest.mark.parametrize(
-    ("reference", "csv", "says"),
-    [
-        (f"Q_2020,P_X,{WT},Activity,\n", "K2R,MRTAYIAKQR,1,1\n", "'P_2020' is there 0 times"),
-        (f"P_2020,P_X,{WT},Taste,\n", "K2R,MRTAYIAKQR,1,1\n", "'Taste' is not a known selection"),
-        ("P_2020,P_X,MK-T,Activity,\n", "K2R,MRTAYIAKQR,1,1\n", "'-' at position 3"),
-        (f"P_2020,P_X,{WT},Activity,\n", "K2R,MKTAYIAKQR,1,1\n", "not the wild type with K2R"),
-        (f"P_2020,P_X,{WT},Activity,\n", "K2R,MRTAYIAKQR,,1\n", "column 'DMS_score': .*empty"),
-    ],
-)
-def test_bad_files_of_proteingym(tmp_path, reference, csv, says):
-    reference = write(tmp_path / "reference.csv", REFERENCE + reference)
-    path = write(tmp_path / "P_2020.csv", GYM + csv)
-    with pytest.raises(DataError, match=says):
-        read_proteingym(path, reference)
-
-
-def test_a_folder_of_proteingym(tmp_path):
-    names = ("P_2020", "TADBP_HUMAN_Bolognesi_2019")
-    kinds = dict(zip(names, ("Stability", "Activity"), strict=True))
-    reference = "".join(f"{name},P_X,{WT},{kinds[name]},\n" for name in names)
-    write(tmp_path / "DMS_substitutions.csv", REFERENCE + reference)
-    for name in names:
-        write(tmp_path / f"DMS/{name}.csv", GYM + "K2R,MRTAYIAKQR,-0.5,0\n")
-    read = {assay.id: assay for assay in read_data_dir(tmp_path)}
-    assert tuple(read) == names
-    assert read["P_2020"].sign == "higher = better"
-    assert "toxic" in read["TADBP_HUMAN_Bolognesi_2019"].sign
-    assert [a.id for a in read_data_dir(tmp_path, ids=["P_2020"])] == ["P_2020"]
-    assert [a.id for a in read_data_dir(tmp_path, properties=["stability"])] == ["P_2020"]
-    with pytest.raises(DataError, match="no data set 'Q_2020'; see the names"):
-        read_data_dir(tmp_path, ids=["Q_2020"])
-    write(tmp_path / "DMS/other.csv", GYM + "K2R,MRTAYIAKQR,-0.5,0\n")
-    with pytest.raises(DataError, match="'other' is there 0 times"):
-        read_data_dir(tmp_path)
-
-
-@pytest.fixture
-def data_dir(tmp_path):
-    write(
-        tmp_path / "MANIFEST.csv",
-        MANIFEST
-        + f"A,fitness,P,{WT},1,au,up,10.1/a\n"
-        + "B,stability,2 proteins,,2,kcal/mol,up,10.1/b\n"
-        + f"C,solubility,P,{WT},1,au,flipped,\n",
-    )
-    write(tmp_path / "fitness" / "A.csv", "mutant,score\nK2R,1\nT3A,2\n")
-    write(
-        tmp_path / "stability" / "B.csv.gz",
-        "protein,wild_type_sequence,mutant,mutated_sequence,score\n"
-        "Q,MKXT,M1A,AKXT,1\nR,GGW,G2A,GAW,2\nQ,MKXT,K2R,MRXT,3\n",
-    )
-    write(tmp_path / "solubility" / "C.csv", "mutant,mutated_sequence,score\nK2R,MRTAYIAKQR,5\n")
-    return tmp_path
-
-
-def test_a_data_directory(data_dir):
-    assays = read_data_dir(data_dir)
-    assert [a.id for a in assays] == ["A", "B/Q", "B/R", "C"]
-    assert [a.protein for a in assays] == ["P", "Q", "R", "P"]
-    assert [a.wild_type for a in assays] == [WT, "MKXT", "GGW", WT]
-    assert assays[1].scores.tolist() == [1, 3]
-    assert (assays[3].sign, assays[0].source, assays[3].source) == ("flipped", "10.1/a", "")
-
-
-@pytest.mark.parametrize(
-    ("selection", "expected"),
-    [
-        ({"ids": ["A"]}, ["A"]),
-        ({"ids": ["C", "A"]}, ["A", "C"]),
-        ({"ids": ["B"]}, ["B/Q", "B/R"]),
-        ({"ids": ["B/R", "A"]}, ["A", "B/R"]),
-        ({"properties": ["stability", "solubility"]}, ["B/Q", "B/R", "C"]),
-        ({"ids": ["A", "B"], "properties": ["stability"]}, ["B/Q", "B/R"]),
-        ({"ids": []}, []),
-    ],
-)
-def test_selection(data_dir, selection, expected):
-    assert [a.id for a in read_data_dir(data_dir, **selection)] == expected
-
-
-@pytest.mark.parametrize(
-    ("selection", "says"),
-    [
-        ({"ids": ["D"]}, "no data set 'D'"),
-        ({"ids": ["B/Z"]}, "no protein 'B/Z'"),
-        ({"ids": ["A/P"]}, "no protein 'A/P'"),
-        ({"properties": ["speed"]}, "'speed' is not a property"),
-    ],
-)
-def test_a_selection_of_what_is_not_there(data_dir, selection, says):
-    with pytest.raises(DataError, match=says):
-        read_data_dir(data_dir, **selection)
-
-
-@pytest.mark.parametrize(
-    ("rows", "row", "column", "says"),
-    [
-        ("Q,MKT,K2R,1\nQ,MKA,K2A,1\n", 3, "wild_type_sequence", "another wild type than in row 2"),
-        ("Q,MKT,K2R,1\nR,mk,K2A,1\n", 3, "wild_type_sequence", "capitals"),
-        (",MKT,K2R,1\n", 2, "protein", "no name"),
-        ("Q,MKT,K2R,1\nR,MKA,K2A,1\nQ,MKT,K2R,2\n", 4, "mutant", r"\(first in row 2\)"),
-    ],
-)
-def test_bad_collections(data_dir, rows, row, column, says):
-    write(data_dir / "stability" / "B.csv.gz", "protein,wild_type_sequence,mutant,score\n" + rows)
+def test_a_sequence_in_place_of_a_mutation_is_judged_as_one_and_a_word_is_not(text, says, drop):
     with pytest.raises(DataError, match=says) as caught:
-        read_data_dir(data_dir)
-    assert (caught.value.row, caught.value.column) == (row, column)
+        parse_cell(text, WT)
+    assert caught.value.drop == drop
 
 
-def test_a_file_that_the_manifest_does_not_name_is_told(data_dir, recwarn):
-    read_data_dir(data_dir)
-    assert not recwarn.list
-    write(data_dir / "fitness" / "D.csv.gz", "mutant,score\nK2R,1\n")
-    write(data_dir / "fitness" / "B.csv", "mutant,score\nK2R,1\n")
-    with pytest.warns(UserWarning, match=r"does not name fitness/B\.csv, fitness/D\.csv\.gz; not"):
-        assays = read_data_dir(data_dir)
-    assert len(assays) == 4
+def check(tmp_path, texts, scores=None, wild_type=WT, **options):
+    cells = zip(texts, scores or range(len(texts)), strict=True)
+    text = "".join(f'"{mutation}",{score}\n' for mutation, score in cells)
+    return check_table(write(tmp_path / "t.csv", f"mutant,score\n{text}"), wild_type, **options)
 
 
-def test_rows_of_a_data_directory_are_left_out_on_request(data_dir):
-    write(data_dir / "fitness" / "A.csv", "mutant,score\nK2R,1\nT3=,2\n")
-    with pytest.raises(DataError, match="synonymous"):
-        read_data_dir(data_dir)
-    first, *others = read_data_dir(data_dir, drop=["synonymous"])
-    assert (len(first), first.left_out) == (1, {"synonymous": 1})
-    assert all(assay.left_out == {} for assay in others)
+def test_checking_finds_every_problem_and_reading_stops_at_the_first(tmp_path):
+    texts = ["K2R", "A2G", "K2R", "T3G", "K20R", "k2r", "T3G:T3A", "A4G"]
+    rows = check(tmp_path, texts, ["0.5", "1", "0.7", "", "nan", "1", "2", "1"])
+    assert [(p.row, p.column) for p in rows.problems] == [
+        (3, "mutant"), (4, "mutant"), (5, "score"), (6, "mutant"), (6, "score"), (7, "mutant"),
+        (8, "mutant"),
+    ]  # fmt: skip
+    assert {p.file for p in rows.problems} == {str(tmp_path / "t.csv")}
+    with pytest.raises(DataError) as caught:
+        read_table(tmp_path / "t.csv", WT, property="stability")
+    assert str(caught.value) == str(rows.problems[0])
+    # The option is named where there is one.
+    told = {p.row: p.mend for p in check(tmp_path, ["K2R", "T3*"], ["", "1"]).problems}
+    assert (told[2][-14:], told[3][-15:]) == ("(--drop missing)"[-14:], "--drop nonsense)"[-15:])
 
 
-def test_a_file_is_missing(data_dir):
-    (data_dir / "fitness" / "A.csv").unlink()
-    with pytest.raises(DataError, match="does not exist"):
-        read_data_dir(data_dir)
-    assert len(read_data_dir(data_dir, ids=["C"])) == 1
+def test_a_row_without_a_score_is_missing_whatever_its_mutation(tmp_path):
+    texts, scores = ["K2R", "T3A", "K2*", "nonsense"], ["NA", "2", "", ""]
+    rows = check(tmp_path, texts, scores, drop=["missing"])
+    assert [format_variant(v) for v in rows.variants] == ["T3A"]
+    assert (rows.scores.tolist(), rows.left_out) == ([2], {"missing": 3})
+    (problem,) = check(tmp_path, ["K2R"], ["NA"], drop=["missing"]).problems
+    assert "no rows to read but 1 left out" in str(problem)
 
 
-def test_the_demo_data():
-    assays = read_demo()
-    assert [a.id for a in assays] == read_manifest(demo_dir())["id"].tolist()
-    assert {a.property for a in assays} == set(PROPERTIES) - {"expression"}
-    assert len({a.sha256 for a in assays}) == len(assays) == 75
-    assert {a.protein for a in assays} == {"GB1", "Abeta42", "TDP-43 290-373"}
-    assert all(a.units and a.sign and a.source for a in assays)
+PROTEIN = "MDSLVVLGRCPKHTEWNAFYQIDMKVE"
 
 
-def test_demo_scans_on_two_backgrounds_agree_where_they_meet():
-    """A double mutant is one molecule: both scans that hold it must give it one score."""
-    scores, met = {}, 0
-    for assay in read_demo():
-        for variant, score in zip(assay.variants, assay.scores, strict=True):
-            key = (assay.source, apply_variant(variant, assay.wild_type))
-            met += key in scores
-            assert scores.setdefault(key, score) == score
-    assert met > 500
+def numbered(offset, sites=range(1, 15)):
+    return [f"{PROTEIN[i - 1]}{i + offset}{'A' if PROTEIN[i - 1] != 'A' else 'G'}" for i in sites]
+
+
+@pytest.mark.parametrize(
+    ("offset", "also", "scores", "counted"),
+    [
+        (100, [], {}, "all fit"),
+        (-1, [], {}, "all fit"),
+        (-24, [], {}, "all fit"),
+        (7, ["p.Trp23="], {}, "all fit"),
+        (7, ["p.Trp23Ter", "WT", "_sy"], {}, "all fit"),
+        (7, [], {3: "NA"}, "all fit"),
+        (7, ["C3A"], {}, "14 of 15 rows fit"),
+    ],
+)
+def test_an_offset_of_the_numbering_is_proposed(tmp_path, offset, also, scores, counted):
+    texts = [*numbered(offset), *also]
+    cells = [scores.get(i, i) for i in range(len(texts))]
+    rows = check(tmp_path, texts, cells, PROTEIN)
+    mend = f"add {-offset} to every position: then {counted}"
+    told = {p.row for p in rows.problems if p.mend == mend}
+    # Rows that fit by chance as they are have no problem of their own.
+    alone = [check(tmp_path, [text], ["1"], PROTEIN).problems for text in numbered(offset)]
+    assert told - {16} == {i + 2 for i, problems in enumerate(alone) if problems}
+    assert (16 in told) == ("C3A" in also)
+
+
+def test_no_offset_is_proposed_without_reason(tmp_path):
+    few = numbered(7, range(1, 5))
+    two = [*numbered(7, range(1, 8)), *numbered(9, range(8, 15))]
+    one_wrong = [*numbered(0), "W2A"]
+    for texts in (few, two, one_wrong):
+        mends = [p.mend for p in check(tmp_path, texts, wild_type=PROTEIN).problems]
+        assert mends
+        assert all("check the numbering" in mend for mend in mends)
+
+
+@given(st.text(AMINO_ACIDS, min_size=30, max_size=60), st.integers(-200, 200))
+def test_the_right_offset_is_among_the_best(protein, offset):
+    sites = {(i + offset, letter) for i, letter in enumerate(protein[5:20], start=6)}
+    assert -offset in numbering_offsets(sites, protein)
+
+
+REPEATS = "MAAAAAAAAAG"
+OTHER = "GSHMEELLKQ"
+
+
+@pytest.mark.parametrize(
+    ("texts", "scores", "wild_type", "note"),
+    [
+        (["K2R", "T3A", "WT", "A4G"], None, WT, ""),
+        (["K2R", "T3A"], [0, 0], WT, "all scores are equal, so that nothing can be ranked"),
+        (["K2R", "_wt"], None, WT, "row 3: '_wt' is read as the wild type"),
+        ([f"A{i}G" for i in range(2, 9)], None, REPEATS, "would also fit with 1 or 2 added"),
+        # Sequences of another protein, shifted ones, and those of another parent.
+        ([OTHER, OTHER[:-1] + "R"], None, WT, "more than a third of its sites"),
+        ([f"{WT[1:-1]}{a}{b}" for a, b in ("GG", "SG", "GS", "TT")], None, WT, "more than a third"),
+        (
+            [f"MRTAYI{letter}KQR" for letter in "CDEFG"], None, WT,
+            "all sequences have K2R; make sure that the wild type is what was mutated",
+        ),
+        ([f"M{letter}TAYIAKQR" for letter in "CDEFG"], None, WT, ""),
+        ([f"K2R:A7{letter}" for letter in "CDEFG"], None, WT, ""),
+        ([WT, *[f"MRTAYI{letter}KQR" for letter in "CDEFG"]], None, WT, ""),
+    ],
+)  # fmt: skip
+def test_what_is_read_and_still_odd_is_remarked_on(
+    tmp_path, recwarn, texts, scores, wild_type, note
+):
+    rows = check(tmp_path, texts, scores, wild_type)
+    assert (rows.problems, len(rows.variants), len(rows.notes)) == ([], len(texts), bool(note))
+    assert note in "".join(rows.notes)
+    read_table(tmp_path / "t.csv", wild_type, property="fitness")
+    assert [str(w.message) for w in recwarn] == [f"{tmp_path / 't.csv'}: {n}" for n in rows.notes]
+
+
+def test_the_work_grows_with_the_rows_not_with_their_square(tmp_path, monkeypatch):
+    """Rows are parsed once each, also where all are repeats, or none fits the wild type."""
+    from mutmeta_lib.data import measurements
+
+    calls = []
+    monkeypatch.setattr(
+        measurements, "parse_cell", lambda *a: calls.append(a) or parse_variant(a[0])
+    )
+    texts = [f"{WT[i]}{i + 1}{new}" for i in range(10) for new in AMINO_ACIDS if new != WT[i]] * 3
+    for wild_type in (WT, "W" + WT):
+        rows = check(tmp_path, texts, wild_type=wild_type)
+        assert len(rows.problems) >= 2 * len(texts) // 3
+    assert len(calls) == 2 * len(texts)

@@ -1,3 +1,5 @@
+"""Tables, numbers and FASTA: what spreadsheets write is read, what is doubtful is located."""
+
 import gzip
 import math
 import re
@@ -7,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutmeta_lib.data.tables import parse_number, parse_numbers, read_columns
+from mutmeta_lib.data.tables import parse_number, parse_numbers, read_columns, read_wild_type
+from mutmeta_lib.data.variants import AMINO_ACIDS
 from mutmeta_lib.errors import DataError
 
 
@@ -17,20 +20,13 @@ def write(tmp_path, text, name="scores.csv", encoding="utf-8"):
     return path
 
 
-def test_only_named_columns_are_read_in_any_order(tmp_path):
-    path = write(tmp_path, "score,x,mutant\n1,a,A1G\n2,b,A1C\n")
-    assert read_columns(path, ["mutant", "score"], ["note"]) == {
-        "mutant": ["A1G", "A1C"],
-        "score": ["1", "2"],
-    }
-
-
 @pytest.mark.parametrize(
     "text",
     [
+        "score,x,mutant\n1,a,A1G\n",
         "mutant,score\r\nA1G,1\r\n",
         "\ufeffmutant,score\nA1G,1\n",
-        'mutant,score\n"A1G",1',
+        'mutant,"score"\n"A1G",1',
         "mutant,score\nA1G,1\n\n\n",
         "mutant,score\nA1G,1\n,\n",
         "mutant,score\rA1G,1\r",
@@ -45,19 +41,11 @@ def test_only_named_columns_are_read_in_any_order(tmp_path):
 )
 def test_what_spreadsheets_write_is_read(tmp_path, text):
     path = write(tmp_path, text)
-    assert read_columns(path, ["mutant", "score"]) == {"mutant": ["A1G"], "score": ["1"]}
-
-
-def test_gzip(tmp_path):
-    path = tmp_path / "a.csv.gz"
-    path.write_bytes(gzip.compress(b"mutant\nA1G\n"))
-    assert read_columns(path, ["mutant"]) == {"mutant": ["A1G"]}
-    path.write_bytes(gzip.compress(b"mutant\n" + b"A1G\n" * 10_000)[:-20])
-    with pytest.raises(DataError, match="damaged"):
-        read_columns(path, ["mutant"])
-    path.write_bytes(b"mutant\nA1G\n")
-    with pytest.raises(DataError, match="damaged"):
-        read_columns(path, ["mutant"])
+    expected = {"mutant": ["A1G"], "score": ["1"]}
+    assert read_columns(path, ["mutant", "score"], ["absent"]) == expected
+    packed = tmp_path / "scores.csv.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert read_columns(packed, ["mutant", "score"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,12 +66,14 @@ def test_gzip(tmp_path):
         ("mutant,score\nA1G,1,\nA1C,2,\n", 2, None, "delete the separator left over at its end"),
         ("mutant,score\nA1G,0,31\n", 2, None, "3 cells and .*decimals with a point"),
         ("mutant,score,\nA1G,1,\nA1C,0,31\n", 3, None, "'31' stands in a column without a name"),
-        ("mutant,score\nA1G,1\nA1C\n", 3, None, "1 cells and the header 2"),
-        ("mutant,score\nA1G,1,5\n", 2, None, "3 cells and the header 2"),
+        ("mutant,score\nA1G,1\nA1C\n", 3, None, "1 cells and the header 2; fill in"),
         ("mutant,score\nA1G,1\n\nA1C,1\n", 3, None, "the row is empty; delete"),
         ('mutant,score\n"A1G,1\n', 2, None, "quotation mark is opened and not closed"),
         ('mutant,score\nA1C,1\nA1G,"1"2\nA1D,2\n', 3, None, "quotation marks"),
         (f"mutant,score\nA1C,1\nA1G,{'1' * 200_000}\n", 3, None, "field limit.*shorten the cell"),
+        # A pair of stray quotation marks takes in the rows between them.
+        ('mutant,score,n\nA1G,1,"x\nA1C,2,y\nA1D,3,z"\n', 2, None, "holds a row, 'A1C,2,y'"),
+        ('mutant;score\nA1G;"1\nA1C;2"\n', 2, None, "holds a row, 'A1C;2'; delete the quotation"),
     ],
 )
 def test_bad_files_are_located(tmp_path, text, row, column, says):
@@ -94,12 +84,11 @@ def test_bad_files_are_located(tmp_path, text, row, column, says):
 
 
 def test_a_column_may_stand_in_for_another(tmp_path):
-    path = write(tmp_path, "sequence,score\nMK,1\n")
-    instead = {"mutant": ["sequence"]}
-    read = read_columns(path, ["mutant", "score"], instead=instead)
+    needed = [("mutant", "sequence"), "score"]
+    read = read_columns(write(tmp_path, "sequence,score\nMK,1\n"), needed)
     assert read == {"sequence": ["MK"], "score": ["1"]}
-    with pytest.raises(DataError, match="no column 'score'"):
-        read_columns(write(tmp_path, "sequence\nMK\n"), ["mutant", "score"], instead=instead)
+    with pytest.raises(DataError, match="no column 'mutant'"):
+        read_columns(write(tmp_path, "mutation,score\nMK,1\n"), needed)
 
 
 @pytest.mark.parametrize("sign", [";", "\t", "|"])
@@ -108,21 +97,30 @@ def test_a_column_may_stand_in_for_another(tmp_path):
     [
         (["0,31", "-1,5", "2"], [0.31, -1.5, 2]),
         (["\u22120,31", "1,234"], [-0.31, 1.234]),
-        (["0,31", "NA"], None),
-        (["1,234", "2"], None),
-        (["1,234,567", "0,5"], None),
-        (["1,5", "1.5"], None),
+        (["1.234,5", "2,5"], [1234.5, 2.5]),
+        (["0,31", "NA"], "row 3.*missing"),
+        (["0,31", "high", "1,5"], "row 3.*'high' is not a number"),
+        (["0,31", "high, or so"], "row 3.*'high, or so' is not a number"),
+        (["1,234", "2"], "row 2.*write 1234 or 1.234"),
+        (["1,234,567", "0,5"], "row 2.*write 1234567"),
+        (["1,5", "1.5"], "row 3.*'1.5' has a point, and '1,5' in the same column a comma"),
+        (["1.234", "1.234,5"], "row 2.*'1.234' has a point, and '1.234,5'"),
     ],
 )
 def test_decimal_commas_are_read_where_nothing_else_can_be_meant(tmp_path, sign, cells, read):
     rows = "".join(f"A{i}G{sign}{cell}\n" for i, cell in enumerate(cells, start=1))
     path = write(tmp_path, f"mutant{sign}score\n{rows}")
-    texts = read_columns(path, ["mutant", "score"])["score"]
-    if read is not None:
-        assert parse_numbers(texts, file=path, column="score").tolist() == read
+
+    def numbers():
+        texts = read_columns(path, ["mutant", "score"])["score"]
+        return parse_numbers(texts, file=path, column="score").tolist()
+
+    if isinstance(read, list):
+        assert numbers() == read
         return
-    with pytest.raises(DataError):
-        parse_numbers(texts, file=path, column="score")
+    with pytest.raises(DataError, match=f"column 'score'.*{read[7:]}") as caught:
+        numbers()
+    assert f"row {caught.value.row}" == read[:5]
 
 
 def test_between_commas_a_decimal_comma_is_refused(tmp_path):
@@ -133,21 +131,26 @@ def test_between_commas_a_decimal_comma_is_refused(tmp_path):
 
 
 def test_files_that_are_no_text_files(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
-        read_columns(tmp_path / "none.csv", ["mutant"])
-    with pytest.raises(DataError, match="a folder"):
-        read_columns(tmp_path, ["mutant"])
-    with pytest.raises(DataError, match="not UTF-8"):
-        read_columns(write(tmp_path, "mutant\né\n", encoding="latin-1"), ["mutant"])
-    with pytest.raises(DataError, match="not UTF-8"):
-        read_columns(write(tmp_path, "mutant\nA1G\n", encoding="utf-16"), ["mutant"])
     book = tmp_path / "scores.xlsx"
     with zipfile.ZipFile(book, "w") as archive:
         archive.writestr("xl/workbook.xml", "<workbook/>")
-    with pytest.raises(DataError, match="Excel file; save the sheet as csv"):
-        read_columns(book, ["mutant"])
-    with pytest.raises(DataError, match="cannot be read"):
-        read_columns(book / "mutant.csv", ["mutant"])
+    cut = tmp_path / "cut.csv.gz"
+    cut.write_bytes(gzip.compress(b"mutant\n" + b"A1G\n" * 10_000)[:-20])
+    for path, says in [
+        (tmp_path / "none.csv", "does not exist"),
+        (tmp_path, "a folder"),
+        (write(tmp_path, "mutant\né\n", "1.csv", encoding="latin-1"), "not UTF-8"),
+        (write(tmp_path, "mutant\nA1G\n", "2.csv", encoding="utf-16"), "not UTF-8"),
+        (book, "Excel file; save the sheet as csv"),
+        (book / "mutant.csv", "cannot be read"),
+        (tmp_path / ("long" * 100), "cannot be read .*long"),
+        (cut, "damaged"),
+        (write(tmp_path, "mutant\nA1G\n", "3.csv.gz"), "damaged"),
+    ]:
+        for read in (lambda path: read_columns(path, ["mutant"]), read_wild_type):
+            with pytest.raises(DataError, match=says) as caught:
+                read(path)
+            assert caught.value.file == str(path)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -186,11 +189,11 @@ def test_what_word_processors_make_of_numbers_is_read(text, value):
         ("inf", "infinite"),
         ("-Infinity", "infinite"),
         ("1e999", "too large"),
-        ("1,5", "decimal comma; write 1.5"),
-        ("0,312", "decimal comma; write 0.312"),
-        ("1,234", "thousands separator or decimal comma; write 1234 or 1.234"),
-        ("1,234,567", "thousands separator.*write 1234567"),
-        ("1.234,5", "thousands separators and a decimal comma; write 1234.5"),
+        ("1,5", "decimal comma; write 1.5$"),
+        ("0,312", "decimal comma; write 0.312$"),
+        ("1,234", "thousands separators or a decimal comma; write 1234 or 1.234$"),
+        ("1,234,567", "thousands separators.*write 1234567$"),
+        ("1.234,5", "thousands separators or a decimal comma; write 1234.5$"),
         ("1_000", "not a number"),
         ("0x1F", "not a number"),
         ("1.2.3", "not a number"),
@@ -202,3 +205,53 @@ def test_bad_numbers_are_located(text, says):
     with pytest.raises(DataError, match=says) as caught:
         parse_numbers(["1", text], file="a.csv", column="score")
     assert str(caught.value).startswith("a.csv, row 3, column 'score': ")
+
+
+names = st.text(alphabet="abcXYZ019_|.-", min_size=1, max_size=12)
+proteins = st.text(alphabet=AMINO_ACIDS, min_size=1, max_size=200).filter(
+    lambda text: len(text) < 20 or set(text) - set("ACGT")
+)
+
+
+@given(
+    st.dictionaries(names, proteins, min_size=1, max_size=5),
+    st.integers(1, 80),
+    st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
+)
+def test_a_fasta_file_gives_each_record_back(tmp_path_factory, records, width, end):
+    path = tmp_path_factory.mktemp("fasta") / "a.fasta"
+    lines = ["\ufeff"]
+    for name, sequence in records.items():
+        lines += [f">{name} and a description"]
+        lines += [sequence[i : i + width] for i in range(0, len(sequence), width)]
+    path.write_bytes(end.join(lines)[1:].encode("utf-8-sig"))
+    assert {name: read_wild_type(path, name) for name in records} == records
+
+
+@pytest.mark.parametrize(
+    ("text", "record", "says"),
+    [
+        ("", None, "the file is empty"),
+        ("MKT\n", None, "the sequence has no name; write a line '>name'"),
+        ("mutant,score\nK2R,1\n", None, "this is a table, not FASTA"),
+        ("mutant\tscore\nK2R\t1\n", None, "this is a table, not FASTA"),
+        (">a\nMKUT\n", None, "'U' at position 3; write C or X"),
+        (">a\nATGGCGAAATTTCCCGGGATT\n", None, "DNA"),
+        (">a\nmkt\n", None, "in 'a', the wild type has lower-case letters; write it in capitals"),
+        (">a\nMKT*\n", None, "leave the final"),
+        (">a\n>b\nMKT\n", None, "in 'a', the wild type is empty"),
+        (">\nMKT\n", None, "no name"),
+        (">a\nMKT\n>a b\nMKT\n", None, "'a' occurs twice"),
+        (">a x\nMKT\n>b\nMRT\n", None, r"2 sequences; .*--record \(one of a, b\)"),
+        (">a x\nMKT\n>b\nMRT\n", "c", "no record 'c'; use one of a, b"),
+    ],
+)
+def test_bad_fasta_is_refused_with_a_mend(tmp_path, text, record, says):
+    path = write(tmp_path, text, "bad.fasta")
+    with pytest.raises(DataError, match=says) as caught:
+        read_wild_type(path, record)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_single_record_needs_no_name(tmp_path):
+    assert read_wild_type(write(tmp_path, ">a x\nMKT\nAX\n", "a.fasta")) == "MKTAX"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hf_directories import write_esm, write_protbert
 
-from mutmeta_lib.data.assays import read_demo
+from mutmeta_lib.data.folders import read_data_dir
 from mutmeta_lib.models.embeddings import embed
 from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.reproduction.protocol import protocol_experiment
@@ -106,7 +106,7 @@ def check_encoder_of_protocol(record, directory):
 def vectors(directory):
     """Pooled vectors of one demo assay: ``(encoding, pooling) -> table``."""
     encoder = load_encoder(directory)
-    assay = read_demo(ids=["GB1_NISTHAL2019_on_WT"])[0]
+    assay = read_data_dir(ids=["GB1_NISTHAL2019_on_WT"])[0]
     made = {}
     for encoding in ("separator", "unknown_text", "unknown_site", "mutant", "wt_mutant_pair"):
         tokens = encode_assay(assay, encoding, encoder.vocabulary, encoder.max_tokens).tokens

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import toy_assay
 
-from mutmeta_lib.data.assays import demo_dir
+from mutmeta_lib.data.folders import demo_dir
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.reproduction import pairs
 from mutmeta_lib.reproduction.pair_transfer import (
@@ -96,7 +96,7 @@ def test_what_a_says_needs_no_label_of_b(record):
 def test_what_a_says_of_the_variants_that_it_measured_is_what_it_measured():
     """Two assays with the same scores: A knows all of B."""
     name = "GB1_NISTHAL2019_on_WT"
-    from mutmeta_lib.data.assays import read_data_dir
+    from mutmeta_lib.data.folders import read_data_dir
 
     (assay,) = read_data_dir(demo_dir(), ids=[name])
     pair = make_pair("same", assay, replace(assay, id="B"), 40)

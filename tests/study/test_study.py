@@ -3,7 +3,7 @@
 import pytest
 from toy import toy_assay
 
-from mutmeta_lib.data.splits import cluster_proteins
+from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.study.study import Study, describe_assays, draw_cases, grid, read_assays
 

@@ -6,7 +6,7 @@ import pytest
 from hf_directories import ESM_TOKENS, PROTBERT_TOKENS
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_mutations import variants_of
+from test_variants import variants_of
 from transformers import BertTokenizer, EsmTokenizer
 
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution, apply_variant, parse_variant

@@ -1,0 +1,213 @@
+"""Folders: the manifest, what is chosen of a folder, collections, and the bundled data."""
+
+import gzip
+
+import pytest
+
+from mutmeta_lib.data.assays import PROPERTIES
+from mutmeta_lib.data.folders import demo_dir, read_data_dir, read_manifest
+from mutmeta_lib.data.variants import apply_variant
+from mutmeta_lib.errors import DataError
+
+WT = "MKTAYIAKQR"
+HEADER = "id,property,protein,target_seq,n_proteins,score_units,sign,doi\n"
+GOOD = "A,fitness,P,MKT,1,au,higher = better,10.1/x\n"
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def test_a_manifest_is_read(tmp_path):
+    write(tmp_path / "MANIFEST.csv", HEADER + GOOD + "B,stability,Q,,3,,flipped,\n")
+    table = read_manifest(tmp_path)
+    assert table["id"].tolist() == ["A", "B"]
+    assert table["n_proteins"].tolist() == [1, 3]
+    assert table["doi"].tolist() == ["10.1/x", ""]
+    assert table["target_seq"].tolist() == ["MKT", ""]
+    header, row = (line.rsplit(",", 1)[0] + "\n" for line in (HEADER, GOOD))
+    write(tmp_path / "MANIFEST.csv", header + row)
+    assert read_manifest(tmp_path)["doi"].tolist() == [""]
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "column", "says"),
+    [
+        (HEADER.replace("target_seq", "seq") + GOOD, 1, "target_seq", "no column 'target_seq'"),
+        ("id,doi\nA,10.1/x\n", 1, "property", "'property' and no 'protein' and .*'sign'"),
+        (HEADER + GOOD + GOOD, 3, "id", "'A' is also in row 2"),
+        (HEADER + GOOD.replace("A,", "../A,", 1), 2, "id", "cannot name a file"),
+        (HEADER + GOOD.replace("A,", ",", 1), 2, "id", "cannot name a file"),
+        (HEADER + GOOD.replace("fitness", "speed"), 2, "property", "use one of fitness"),
+        (HEADER + GOOD.replace("MKT", "MK1"), 2, "target_seq", "'1' at position 3"),
+        (HEADER + GOOD.replace("MKT,1", "MKT,0"), 2, "n_proteins", "not a count"),
+        (HEADER + GOOD.replace("MKT,1", "MKT,x"), 2, "n_proteins", "not a count"),
+        (HEADER + GOOD.replace("higher = better", ""), 2, "sign", "the sign is empty; say how"),
+        (HEADER + GOOD.replace("higher", "ddG: lower"), 2, "sign", "higher is better"),
+        (HEADER + GOOD.replace("better", "worse"), 2, "sign", "higher is better"),
+        (HEADER + GOOD.replace("higher", "Lower"), 2, "sign", "multiply the scores by -1"),
+        (HEADER + GOOD.replace("higher", "as in source: lower"), 2, "sign", "higher is better"),
+    ],
+)
+def test_bad_manifests_are_located(tmp_path, text, row, column, says):
+    path = write(tmp_path / "MANIFEST.csv", text)
+    with pytest.raises(DataError, match=says) as caught:
+        read_data_dir(tmp_path)
+    assert (caught.value.file, caught.value.row, caught.value.column) == (str(path), row, column)
+
+
+@pytest.mark.parametrize("sign", ["flipped (source: lower = better)", "flipped; higher = better"])
+def test_a_sign_that_was_turned_is_read(tmp_path, sign):
+    write(tmp_path / "MANIFEST.csv", HEADER + GOOD.replace("higher = better", sign))
+    assert read_manifest(tmp_path)["sign"].tolist() == [sign]
+
+
+def test_what_is_no_folder_of_data(tmp_path):
+    file = write(tmp_path / "scores.csv", "mutant,score\n")
+    for folder, says in [
+        (tmp_path, "MANIFEST.csv: the file does not exist"),
+        (tmp_path / "none", "MANIFEST.csv: the file does not exist"),
+        (file, "this is a file; give the folder"),
+        (tmp_path / ("long" * 100), "cannot be read .*long.; check path and permissions"),
+    ]:
+        with pytest.raises(DataError, match=says):
+            read_data_dir(folder)
+
+
+def test_a_folder_without_permission_is_told(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.exists", refused)
+    with pytest.raises(DataError, match=r"cannot be read .Permission denied.; check path and perm"):
+        read_data_dir(tmp_path)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    entries = (
+        f"A,fitness,P,{WT},1,au,up,10.1/a\n"
+        "B,stability,2 proteins,,2,kcal/mol,up,10.1/b\n"
+        f"C,solubility,P,{WT},1,au,flipped,\n"
+    )
+    write(tmp_path / "MANIFEST.csv", HEADER + entries)
+    write(tmp_path / "fitness" / "A.csv", "mutant,score\nK2R,1\nT3A,2\n")
+    write(
+        tmp_path / "stability" / "B.csv.gz",
+        "protein,wild_type_sequence,mutant,mutated_sequence,score\n"
+        "Q,MKXT,M1A,AKXT,1\nR,GGW,G2A,GAW,2\nQ,MKXT,K2R,MRXT,3\n",
+    )
+    write(tmp_path / "solubility" / "C.csv", "mutant,mutated_sequence,score\nK2R,MRTAYIAKQR,5\n")
+    return tmp_path
+
+
+def test_a_data_directory(data_dir, recwarn):
+    assays = read_data_dir(data_dir)
+    assert [a.id for a in assays] == ["A", "B/Q", "B/R", "C"]
+    assert [a.protein for a in assays] == ["P", "Q", "R", "P"]
+    assert [a.wild_type for a in assays] == [WT, "MKXT", "GGW", WT]
+    assert [a.property for a in assays] == ["fitness", "stability", "stability", "solubility"]
+    assert [a.units for a in assays] == ["au", "kcal/mol", "kcal/mol", "au"]
+    assert assays[1].scores.tolist() == [1, 3]
+    assert (assays[3].sign, assays[0].source, assays[3].source) == ("flipped", "10.1/a", "")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ({"ids": ["A"]}, ["A"]),
+        ({"ids": ["C", "A"]}, ["A", "C"]),
+        ({"ids": ["B"]}, ["B/Q", "B/R"]),
+        ({"ids": ["B/R", "A"]}, ["A", "B/R"]),
+        ({"properties": ["stability", "solubility"]}, ["B/Q", "B/R", "C"]),
+        ({"ids": ["A", "B"], "properties": ["stability"]}, ["B/Q", "B/R"]),
+        ({"ids": []}, []),
+        ({"ids": ["D"]}, "no data set 'D'; see the names in MANIFEST.csv"),
+        ({"ids": ["B/Z"]}, "no protein 'B/Z'"),
+        ({"ids": ["A/P"]}, "no protein 'A/P'"),
+        ({"properties": ["speed"]}, "'speed' is not a property"),
+    ],
+)
+def test_what_is_asked_for_is_chosen_or_told_to_be_missing(data_dir, selection, expected):
+    if isinstance(expected, list):
+        assert [a.id for a in read_data_dir(data_dir, **selection)] == expected
+        return
+    with pytest.raises(DataError, match=expected):
+        read_data_dir(data_dir, **selection)
+
+
+@pytest.mark.parametrize(
+    ("rows", "row", "column", "says"),
+    [
+        ("Q,MKT,K2R,1\nQ,MKA,K2A,1\n", 3, "wild_type_sequence", "another wild type than in row 2"),
+        ("Q,MKT,K2R,1\nR,mk,K2A,1\n", 3, "wild_type_sequence", "capitals"),
+        (",MKT,K2R,1\n", 2, "protein", "no name"),
+        ("Q,MKT,K2R,1\nR,MKA,K2A,1\nQ,MKT,K2R,2\n", 4, "mutant", r"\(first in row 2\)"),
+        ("Q,MKT,K2R,1\nR,MKA,A2K,1\nQ,MKT,A1K,2\n", 3, "mutant", "A2K expects A"),
+        ("Q,MKT,K2R,1\n", None, None, "holds 1 proteins, the manifest says 2; correct n_proteins"),
+        ("", None, None, "holds 0 proteins"),
+    ],
+)
+def test_bad_collections(data_dir, rows, row, column, says):
+    path = data_dir / "stability" / "B.csv.gz"
+    write(path, "protein,wild_type_sequence,mutant,score\n" + rows)
+    with pytest.raises(DataError, match=says) as caught:
+        read_data_dir(data_dir)
+    assert (caught.value.file, caught.value.row, caught.value.column) == (str(path), row, column)
+
+
+def test_a_wild_type_that_the_manifest_contradicts_is_told(data_dir):
+    text = f"protein,wild_type_sequence,mutant,score\nP,{WT},K2R,1\n"
+    write(data_dir / "fitness" / "A.csv", text)
+    assert read_data_dir(data_dir, ids=["A"])[0].id == "A/P"
+    write(data_dir / "fitness" / "A.csv", text.replace(WT, WT[:-1]))
+    with pytest.raises(DataError, match=r"row 2.*not the manifest's target_seq"):
+        read_data_dir(data_dir, ids=["A"])
+
+
+def test_a_protein_without_rows_to_keep_does_not_stop_its_folder(data_dir):
+    header = "protein,wild_type_sequence,mutant,score\n"
+    path = write(data_dir / "stability" / "B.csv.gz", f"{header}Q,MKT,K2R,1\nR,MKA,K2=,1\n")
+    with pytest.raises(DataError, match=r"row 3.*synonymous"):
+        read_data_dir(data_dir)
+    with pytest.warns(UserWarning, match=f"{path}: no row of R is kept"):
+        assays = read_data_dir(data_dir, drop=["synonymous"])
+    assert [a.id for a in assays] == ["A", "B/Q", "C"]
+    write(data_dir / "fitness" / "A.csv", "mutant,score\nK2=,1\n")
+    with pytest.raises(DataError, match=r"A.csv: .*no rows to read but 1 left out"):
+        read_data_dir(data_dir, ids=["A"], drop=["synonymous"])
+
+
+def test_what_the_manifest_does_not_name_is_told(data_dir):
+    write(data_dir / "fitness" / "D.csv.gz", "mutant,score\nK2R,1\n")
+    write(data_dir / "fitness" / "B.csv", "mutant,score\nK2R,1\n")
+    with pytest.warns(UserWarning, match=r"does not name fitness/B\.csv, fitness/D\.csv\.gz; not"):
+        assays = read_data_dir(data_dir)
+    assert len(assays) == 4
+
+
+def test_a_file_is_missing(data_dir):
+    (data_dir / "fitness" / "A.csv").unlink()
+    with pytest.raises(DataError, match=r"A\.csv: the file does not exist"):
+        read_data_dir(data_dir)
+    assert len(read_data_dir(data_dir, ids=["C"])) == 1
+
+
+def test_the_demo_data():
+    assays = read_data_dir("demo")
+    assert [a.id for a in assays] == read_manifest(demo_dir())["id"].tolist()
+    assert {a.property for a in assays} == set(PROPERTIES) - {"expression"}
+    assert len({a.sha256 for a in assays}) == len(assays) == 75
+    assert {a.protein for a in assays} == {"GB1", "Abeta42", "TDP-43 290-373"}
+    assert all(a.units and a.sign and a.source for a in assays)
+    # A double mutant is one molecule: all scans that hold it must give it one score.
+    scores, met = {}, 0
+    for assay in assays:
+        for variant, score in zip(assay.variants, assay.scores, strict=True):
+            key = (assay.source, apply_variant(variant, assay.wild_type))
+            met += key in scores
+            assert scores.setdefault(key, score) == score
+    assert met > 500

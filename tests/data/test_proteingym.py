@@ -1,0 +1,189 @@
+"""ProteinGym: its files and folders are read as they come, and fetched with their checksums."""
+
+import hashlib
+import io
+import time
+import zipfile
+
+import pytest
+import requests
+
+from mutmeta_lib.data import proteingym
+from mutmeta_lib.data.folders import read_data_dir
+from mutmeta_lib.data.proteingym import ARCHIVE, REFERENCE, fetch_proteingym, read_proteingym
+from mutmeta_lib.errors import DataError
+
+WT = "MKTAYIAKQR"
+CSV = "mutant,mutated_sequence,DMS_score,DMS_score_bin\nK2R,MRTAYIAKQR,-0.5,0\n"
+LISTED = "DMS_id,UniProt_ID,target_seq,coarse_selection_type,jo\n"
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "property"),
+    [
+        ("Activity", "fitness"),
+        ("Binding", "fitness"),
+        ("OrganismalFitness", "fitness"),
+        ("Stability", "stability"),
+        ("Expression", "expression"),
+    ],
+)
+def test_an_assay_of_proteingym(tmp_path, kind, property):
+    reference = write(tmp_path / "reference.csv", f"{LISTED}P_2020,P_X,{WT},{kind},10.1/x\n")
+    assay = read_proteingym(write(tmp_path / "P_2020.csv", CSV), reference)
+    assert (assay.id, assay.protein, assay.property) == ("P_2020", "P_X", property)
+    assert (assay.source, assay.scores.tolist()) == ("10.1/x", [-0.5])
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        (f"Q_2020,P_X,{WT},Activity,\n", "reference.*'P_2020' is there 0 times.* same release"),
+        (f"P_2020,P_X,{WT},Activity,\n" * 2, "reference.*'P_2020' is there 2 times"),
+        (f"P_2020,P_X,{WT},Taste,\n", "reference.*row 2.*'Taste' is not a known selection"),
+        ("P_2020,P_X,MK-T,Activity,\n", "reference.*row 2, column 'target_seq'.*'-' at position 3"),
+    ],
+)
+def test_bad_entries_of_the_reference_file(tmp_path, entry, says):
+    reference = write(tmp_path / "reference.csv", LISTED + entry)
+    with pytest.raises(DataError, match=says):
+        read_proteingym(write(tmp_path / "P_2020.csv", CSV), reference)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of two assays."""
+    entries = f"P_2020,P_X,{WT},Stability,\nTADBP_HUMAN_Bolognesi_2019,P_X,{WT},Activity,\n"
+    write(tmp_path / "DMS_substitutions.csv", LISTED + entries)
+    for name in ("P_2020", "TADBP_HUMAN_Bolognesi_2019"):
+        write(tmp_path / f"DMS/{name}.csv", CSV)
+    return tmp_path
+
+
+def test_a_folder_of_proteingym(folder, recwarn):
+    read = {assay.id: assay for assay in read_data_dir(folder)}
+    assert tuple(read) == ("P_2020", "TADBP_HUMAN_Bolognesi_2019")
+    assert read["P_2020"].sign == "higher = better"
+    assert "toxic" in read["TADBP_HUMAN_Bolognesi_2019"].sign
+    assert [a.id for a in read_data_dir(folder, ids=["P_2020"])] == ["P_2020"]
+    assert [a.id for a in read_data_dir(folder, properties=["stability"])] == ["P_2020"]
+    with pytest.raises(DataError, match="no data set 'Q_2020'; see the names in DMS_subst"):
+        read_data_dir(folder, ids=["Q_2020"])
+    assert not recwarn.list
+    write(folder / "again/P_2020.csv", CSV)
+    with pytest.raises(DataError, match="another file has the same name"):
+        read_data_dir(folder)
+
+
+def test_what_the_reference_file_does_not_name_is_told_and_not_read(folder):
+    write(folder / "DMS_indels.csv", LISTED)
+    write(folder / "DMS_indels/Q_2021_indels.csv", "mutated_sequence,DMS_score\nMK,1\n")
+    write(folder / "__MACOSX/DMS/._P_2020.csv", "\0")
+    with pytest.warns(UserWarning, match="does not name DMS_indels.csv, Q_2021_indels.csv; not"):
+        assert len(read_data_dir(folder)) == 2
+
+
+def zipped(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in members:
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+GOOD = zipped([("DMS_ProteinGym_substitutions/P_2020.csv", CSV)])
+
+
+class Record:
+    """Stands for the Zenodo record: hands out bytes, and counts how often."""
+
+    def __init__(self, archive=GOOD, reference=True):
+        text = f"{LISTED}P_2020,P_X,{WT},Stability,\n".encode()
+        self.files = {ARCHIVE: archive, **({REFERENCE: text} if reference else {})}
+        self.calls = []
+
+    @property
+    def registry(self):
+        return {name: f"md5:{hashlib.md5(data).hexdigest()}" for name, data in self.files.items()}
+
+    def __call__(self, url, output_file, pooch):
+        self.calls.append(url.rsplit("/", 1)[-1])
+        with open(output_file, "wb") as handle:
+            handle.write(self.files[self.calls[-1]])
+
+
+@pytest.fixture
+def fetch(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # pooch waits between tries
+
+    def fetched(source, **changes):
+        options = {"registry": source.registry, "downloader": source, **changes}
+        return fetch_proteingym(tmp_path / "cache", **options)
+
+    return fetched
+
+
+def test_a_good_archive_is_fetched_once_and_read(fetch):
+    source = Record()
+    (assay,) = read_data_dir(fetch(source))
+    assert (assay.id, assay.property, assay.scores.tolist()) == ("P_2020", "stability", [-0.5])
+    assert fetch(source) == fetch(source)
+    assert source.calls == [ARCHIVE, REFERENCE]
+
+
+def test_a_record_without_the_reference_file_warns(fetch):
+    with pytest.warns(UserWarning, match="reference_files"):
+        folder = fetch(Record(reference=False))
+    assert (folder / "DMS_ProteinGym_substitutions" / "P_2020.csv").read_text() == CSV
+
+
+def test_what_is_not_the_record_is_refused_and_nothing_of_it_kept(fetch, tmp_path):
+    source = Record()
+    wrong = {**source.registry, ARCHIVE: "md5:" + "0" * 32}
+    with pytest.raises(DataError, match=r"not as expected .*hash"):
+        fetch(source, registry=wrong)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    with pytest.raises(DataError, match=f"not as expected .*{ARCHIVE}"):
+        fetch(source, registry={"other.zip": "md5:0"})
+    for archive in (b"<html>not found</html>", GOOD[:-30]):
+        with pytest.raises(DataError, match=r"not as expected .*zip"):
+            fetch(Record(archive))
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_no_network_is_told(fetch, monkeypatch):
+    def offline(*_, **__):
+        raise requests.ConnectionError("no route")
+
+    monkeypatch.setattr(requests, "get", offline)
+    for registry in (None, Record().registry):
+        told = r"could not be downloaded \(no route\); check the network"
+        with pytest.raises(DataError, match=told):
+            fetch(Record(), registry=registry, downloader=offline)
+
+
+def test_nothing_is_unpacked_outside_the_folder(fetch, tmp_path):
+    names = ["../evil.csv", "a/../../evil.csv", str(tmp_path / "evil.csv"), "..\\evil.csv"]
+    folder = fetch(Record(zipped([(name, "1") for name in names])))
+    outside = set(tmp_path.rglob("*evil.csv")) - set(folder.rglob("*"))
+    assert not outside
+
+
+def test_a_run_cut_off_while_unpacking_is_done_again(fetch, monkeypatch):
+    def full(self, path):
+        (proteingym.Path(path) / "half.csv").touch()
+        raise OSError("disk full")
+
+    source = Record()
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "extractall", full)
+        with pytest.raises(OSError, match="disk full"):
+            fetch(source)
+    assert [assay.id for assay in read_data_dir(fetch(source))] == ["P_2020"]
+    assert not list(fetch(source).rglob("half.csv"))

@@ -1,0 +1,218 @@
+"""Identity, clusters and folds: relatives stay together, whatever the order and the method."""
+
+import shutil
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mutmeta_lib.data import proteins as module
+from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.data.proteins import cluster_proteins, identity
+from mutmeta_lib.data.splits import protein_folds
+from mutmeta_lib.data.variants import AMINO_ACIDS
+from mutmeta_lib.errors import DataError
+
+sequences = st.text(alphabet=AMINO_ACIDS, min_size=1, max_size=60)
+
+
+def assay(wild_type, name="a"):
+    return Assay(name, name, "fitness", wild_type, (), np.empty(0), "", "")
+
+
+def random_protein(seed, length=120):
+    return "".join(np.random.default_rng(seed).choice(list(AMINO_ACIDS), length))
+
+
+def mutate(protein, share, seed=0):
+    """Replace exactly this share of residues."""
+    rng = np.random.default_rng(seed)
+    residues = list(protein)
+    for i in rng.permutation(len(protein))[: round(share * len(protein))]:
+        residues[i] = rng.choice([a for a in AMINO_ACIDS if a != residues[i]])
+    return "".join(residues)
+
+
+A, B, C = (random_protein(seed) for seed in (1, 2, 3))
+
+
+def clustered(proteins, *arguments, **options):
+    """The clusters of proteins, in their order."""
+    clusters = cluster_proteins(map(assay, proteins), *arguments, **options)
+    return [clusters[protein] for protein in proteins]
+
+
+@given(sequences, sequences)
+def test_identity_is_a_symmetric_share(a, b):
+    assert 0 <= identity(a, b) <= 1
+    assert identity(a, b) == identity(b, a)
+    assert identity(a, a) == 1
+
+
+@given(st.text(alphabet=AMINO_ACIDS, min_size=8, max_size=60), st.data())
+def test_a_part_is_identical_to_the_whole(a, data):
+    start = data.draw(st.integers(0, len(a) - 8))
+    assert identity(a[start:], a) == 1
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ("MKTAYIAKQR", "MKTAYIAKQW", 0.9),
+        ("MKXAYIAKQR", "MKXAYIAKQR", 0.9),  # X is identical to nothing
+        ("MKTAYIAKQRMKTAYIAKQR", "MKTAYIAKQR", 1.0),
+        ("WWWWWWWW", "GGGGGGGG", 0.0),
+    ],
+)
+def test_identity_of_known_pairs(a, b, expected):
+    assert identity(a, b) == pytest.approx(expected)
+
+
+@pytest.fixture(params=["align", "align of many", "mmseqs", "auto"])
+def method(request, monkeypatch):
+    """A way to find relatives."""
+    if request.param == "mmseqs" and shutil.which("mmseqs") is None:
+        pytest.skip("MMseqs2 is not installed")
+    if request.param == "align of many":
+        monkeypatch.setattr(module, "ALL_PAIRS", 1)
+    return request.param.split()[0]
+
+
+def test_relatives_join_and_strangers_do_not(method):
+    proteins = [A, mutate(A, 0.4), A[10:], B, mutate(B, 0.02), C, "MK", "MKT", "X" * 20]
+    groups = clustered(proteins, method=method)
+    assert groups[0] == groups[1] == groups[2]
+    assert groups[3] == groups[4]
+    assert len(set(groups)) == 6
+    firsts = [
+        min(p for p, group in zip(proteins, groups, strict=True) if group == n) for n in range(6)
+    ]
+    assert firsts == sorted(firsts)
+
+
+def test_linkage_is_single(method):
+    # A and the chimera share one half, the chimera and B the other; A and B share nothing.
+    assert len(set(clustered([A, B, A[:60] + B[60:]], method=method))) == 1
+    assert len(set(clustered([A, B], method=method))) == 2
+
+
+def test_the_threshold_matters(method):
+    for threshold, count in [(0.4, 1), (0.6, 2), (0.95, 2)]:
+        assert len(set(clustered([A, mutate(A, 0.5)], threshold, method=method))) == count
+    assert len(set(clustered([A, mutate(A, 0.08)], 0.95, method=method))) == 2
+
+
+def test_the_order_of_assays_does_not_matter(method):
+    proteins = [A, mutate(A, 0.5), B, mutate(B, 0.02), C]
+    expected = clustered(proteins, method=method)
+    assert clustered([*proteins[::-1], proteins[0]], method=method)[:5] == expected[::-1]
+
+
+def test_backgrounds_of_one_protein_need_no_alignment(monkeypatch):
+    monkeypatch.setattr(module, "_evalue", None)
+    assert set(clustered([mutate(A, 0.01, seed) for seed in range(70)])) == {0}
+
+
+def test_of_many_proteins_few_pairs_are_aligned(monkeypatch):
+    proteins = sorted([A, mutate(A, 0.4), A[10:], B, mutate(B, 0.3), C])
+    monkeypatch.setattr(module, "ALL_PAIRS", 2)
+    assert len(list(module._candidates(proteins))) < 8
+
+
+@pytest.fixture
+def mmseqs(tmp_path, monkeypatch):
+    """Stand for MMseqs2: a program that says that all are alike, or fails."""
+
+    def install(code):
+        program = tmp_path / "mmseqs"
+        program.write_text(f"#!{sys.executable}\nimport sys\n{textwrap.dedent(code)}")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+    return install
+
+
+def test_mmseqs_is_asked_for_many_proteins_and_its_pairs_are_joined(mmseqs, monkeypatch):
+    mmseqs(
+        """
+        names = [line[1:].strip() for line in open(sys.argv[2]) if line.startswith(">")]
+        assert sys.argv[sys.argv.index("--min-seq-id") + 1] == "0.3"
+        open(sys.argv[4], "w").writelines(f"{names[0]}\\t{name}\\n" for name in names[:2])
+        """
+    )
+    assert len(set(clustered([A, B, C], method="auto"))) == 3
+    monkeypatch.setattr(module, "ALL_PAIRS", 2)
+    by_name = dict(zip([A, B, C], clustered([A, B, C], method="auto"), strict=True))
+    assert [by_name[protein] for protein in sorted(by_name)] == [0, 0, 1]
+
+
+def test_mmseqs_failing_or_missing_is_told(mmseqs, monkeypatch):
+    mmseqs("print('no memory'); sys.exit(1)")
+    with pytest.raises(DataError, match=r"MMseqs2 failed \(no memory\); use method='align'"):
+        clustered([A, B], method="mmseqs")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(DataError, match="MMseqs2 is not installed; install"):
+        clustered([A, B], method="mmseqs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"method": "blast"}, "'blast' is not a method"),
+        ({"threshold": 0}, r"0 is not in \(0, 1\]"),
+        ({"threshold": 1.5}, "1.5 is not"),
+        ({"threshold": float("nan")}, "nan is not"),
+    ],
+)
+def test_bad_arguments(arguments, says):
+    with pytest.raises(DataError, match=says):
+        clustered([A], **arguments)
+
+
+ASSAYS = [
+    assay("M" * copy + random_protein(seed, 60)[copy:], f"P{seed}/{copy}")
+    for seed, copies in enumerate([4, 1, 3, 2, 1, 2])
+    for copy in range(copies)
+]
+"""Backgrounds of six proteins."""
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**32 - 1), st.integers(3, 6), st.permutations(ASSAYS))
+def test_folds_are_protein_disjoint_and_test_each_assay_once(seed, n_folds, assays):
+    folds = protein_folds(assays, n_folds, seed)
+    ids = sorted(a.id for a in ASSAYS)
+    assert sorted(name for fold in folds for name in fold.test) == ids
+    for fold, after in zip(folds, folds[1:] + folds[:1], strict=True):
+        assert fold.validation == after.test
+        assert sorted([*fold.train, *fold.validation, *fold.test]) == ids
+        parts = [{i.partition("/")[0] for i in p} for p in (fold.train, fold.validation, fold.test)]
+        assert all(parts)
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 6
+        assert all(tuple(sorted(p)) == p for p in (fold.train, fold.validation, fold.test))
+    assert folds == protein_folds(ASSAYS, n_folds, seed)
+
+
+def test_groups_are_balanced_and_the_seed_deals_differently():
+    dealt = {protein_folds(ASSAYS, 3, seed) for seed in range(8)}
+    assert len(dealt) > 3
+    for folds in dealt:
+        sizes = [len(fold.test) for fold in folds]
+        assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("n_folds", "assays", "says"),
+    [
+        (2, ASSAYS, "use 3 or more folds"),
+        (7, ASSAYS, "7 folds need as many clusters of proteins, and there are 6; use 6 folds"),
+        (3, ASSAYS[:4], "there are 1; add proteins of other families"),
+        (3, [*ASSAYS, ASSAYS[0]], "same id"),
+    ],
+)
+def test_impossible_folds_are_refused(n_folds, assays, says):
+    with pytest.raises(DataError, match=says):
+        protein_folds(assays, n_folds)

@@ -1,0 +1,335 @@
+"""Notations, sequences and variants: what is read, what is named for what it is, what fits."""
+
+import re
+
+import pytest
+from fqfa.constants import AA_CODES
+from hypothesis import example, given, reject
+from hypothesis import strategies as st
+from mavehgvs import MaveHgvsParseError
+from mavehgvs import Variant as HgvsVariant
+
+from mutmeta_lib.data.variants import (
+    AMINO_ACIDS,
+    Substitution,
+    apply_variant,
+    check_sequence,
+    check_variant,
+    difference,
+    format_hgvs,
+    format_variant,
+    mutation_types,
+    parse_variant,
+    single_variants,
+    written_sites,
+)
+from mutmeta_lib.errors import DataError
+
+sequences = st.text(alphabet=AMINO_ACIDS, min_size=1, max_size=60)
+
+
+@st.composite
+def variants_of(draw, wild_types=sequences):
+    """A wild type and a variant of it."""
+    wild_type = draw(wild_types)
+    sites = draw(st.lists(st.integers(1, len(wild_type)), unique=True, max_size=6))
+    letters = [draw(st.sampled_from(AMINO_ACIDS.replace(wild_type[i - 1], ""))) for i in sites]
+    changes = zip(sites, letters, strict=True)
+    return wild_type, tuple(sorted(Substitution(i, wild_type[i - 1], new) for i, new in changes))
+
+
+@given(variants_of(), st.randoms(use_true_random=False))
+def test_what_is_written_is_read_in_both_notations_and_any_order(case, random):
+    _, variant = case
+    assert parse_variant(format_variant(variant)) == variant
+    assert parse_variant(format_hgvs(variant)) == variant
+    parts = [str(s) for s in variant]
+    random.shuffle(parts)
+    assert parse_variant(":".join(parts) or "WT") == variant
+
+
+@given(variants_of(), st.data())
+def test_applying_and_differing_undo_each_other(case, data):
+    wild_type, variant = case
+    assert difference(wild_type, apply_variant(variant, wild_type)) == variant
+    n = len(wild_type)
+    other = data.draw(st.text(alphabet=AMINO_ACIDS, min_size=n, max_size=n))
+    assert apply_variant(difference(wild_type, other), wild_type) == other
+
+
+# How tables write variants, and what is read. Below stand, in pairs with these, texts that look
+# alike and are something else.
+READ = {
+    "D7N": [
+        "D7N", "D007N", "  D7N ", "D7Asn", "Asp7Asn", "p.Asp7Asn", "p.D7N",
+    ],
+    "WT": ["WT", "wt", "_wt", "wildtype", "Wild type", "p.=", "p.(=)", " WT"],
+    "D7N:F12L": [
+        *(f"F12L{j}D7N" for j in (*":;, /|+&-_", ", ", " ; ", "  ")),
+        "p.[Asp7Asn;Phe12Leu]", "p.[Phe12Leu;Asp7Asn]", "p.[D7N;F12L]", "p.Asp7Asn;p.Phe12Leu",
+        "p.D7N p.F12L", "p.Asp7Asn:p.Phe12Leu", "F12L:p.D7N",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(text, key) for key, texts in READ.items() for text in texts], ids=repr
+)
+def test_what_is_a_substitution_is_read(text, expected):
+    assert format_variant(parse_variant(text)) == expected
+
+
+NAMED = {
+    ("a stop codon", "nonsense"): ["D7*", "D7Ter", "D7Stop", "p.Asp7Ter", "p.Asp7*", "D7STOP"],
+    ("a synonymous change", "synonymous"): ["D7D", "D7=", "p.Asp7=", "p.Asp7Asp", "p.D7=", "_sy"],
+    ("a frame shift", "indels"): [
+        "D7fs", "p.Asp7fs", "p.Asp7LysfsTer12", "p.Asp7Lysfs*12", "p.D7Kfs*12", "p.Asp7fs(12)",
+    ],
+    ("a deletion", "indels"): [
+        "D7del", "D7-", "p.Asp7del", "p.Asp7_Phe12del", "D7_F12del", "ΔD7", "del7", "D7DEL",
+        "D7Del", "DEL7", "d7del",
+    ],
+    ("an insertion", "indels"): ["D7_G8insW", "p.Asp7_Gly8insTrp", "p.D7_G8INSWW"],
+    ("a deletion and insertion", "indels"): ["D7delinsWW", "p.Asp7_Phe12delinsTrp", "D7DELINSW"],
+    ("a duplication", "indels"): ["D7dup", "p.Asp7dup", "p.Asp7_Phe12dup"],
+    ("a repeat", "indels"): ["D7[3]"],
+    ("a lost stop codon", "indels"): ["*57D", "p.Ter57Asp"],
+    ("an extension", "indels"): ["p.Ter57Aspext*9", "p.Met1ext-5"],
+    ("empty", "missing"): ["", "   "],
+    ("missing", "missing"): ["NA", "nan", "-", "p.?"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "drop"),
+    [(text, *kind) for kind, texts in NAMED.items() for text in texts],
+    ids=repr,
+)
+def test_what_is_no_substitution_is_named_for_what_it_is(text, what, drop):
+    with pytest.raises(DataError, match=f" {what}\\b|{what};") as caught:
+        parse_variant(text)
+    assert caught.value.drop == drop
+    if drop != "missing":
+        with pytest.raises(DataError) as both:
+            parse_variant(f"F12L;{text}")
+        # A stop or an indel makes the row one; a synonymous part is for the reader to take out.
+        assert both.value.drop == ("" if drop == "synonymous" else drop)
+
+
+OTHERS = [
+    ("d7n", "write D7N"),
+    ("asp7asn", "write Asp7Asn"),
+    ("p.ASP7ASN", "write Asp7Asn"),
+    ("X7G", "X7G has what is not an amino acid; use ACDEFG"),
+    ("D7B", "not an amino acid"),
+    ("p.Xaa7Gly", "not an amino acid"),
+    ("D0N", "D0N has position 0; count residues from 1"),
+    ("p.Asp-3Asn", "position -3; count residues from 1"),
+    ("D7N:D7G", "same position 7"),
+    ("D7N:", "empty part"),
+    (":D7N", "empty part"),
+    ("D7N:F12F", "write D7N"),
+    ("D7", "as in A24G"),
+    ("7N", "as in A24G"),
+    ("DN", "as in A24G"),
+    ("DD7N", "as in A24G"),
+    ("D7NG", "as in A24G"),
+    ("D7Xyz", "as in A24G"),
+    ("D7->N", "as in A24G"),
+    ("D٧N", "as in A24G"),
+    ("CTRL", "as in A24G"),
+    ("TOTAL", "as in A24G"),
+    ("D7N:F12", "'F12' in 'D7N:F12' is not a substitution"),
+    ("MKTAYIAK", "looks like a sequence"),
+    ("p.(Asp7Asn)", "write p.Asp7Asn if"),
+    ("p.(D7N);(F12L)", "write p.D7N;F12L if"),
+    ("p.[(D7N);(F12L)]", r"write p.\[D7N;F12L\] if"),
+    ("c.71C>G", "nucleotide"),
+    ("target:n.1A>T", "nucleotide"),
+    ("NP_000001.1:p.Asp7Asn", "leave 'NP_000001.1:' out"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), OTHERS)
+def test_other_texts_say_how_to_mend_them(text, says):
+    with pytest.raises(DataError, match=says) as caught:
+        parse_variant(text)
+    assert caught.value.drop == ""
+
+
+@pytest.mark.parametrize("text", [text for text, _ in OTHERS])
+def test_what_a_mend_says_to_write_can_be_read(text):
+    with pytest.raises(DataError) as caught:
+        parse_variant(text)
+    if written := re.fullmatch(r"write (\S+)(?: if .*)?", caught.value.mend):
+        parse_variant(written[1])
+
+
+@given(st.text(max_size=12))
+@example("A24G:F30L")
+@example("_-_")
+@example("Δ1")
+def test_any_text_is_parsed_back_or_refused_with_a_mend(text):
+    try:
+        variant = parse_variant(text)
+    except DataError as error:
+        told = all([error.problem, error.mend])
+    else:
+        told = parse_variant(format_variant(variant)) == variant
+    assert told
+
+
+@st.composite
+def hgvs_events(draw):
+    """A protein change as mavehgvs writes it, and what it is."""
+    one, two = (draw(st.sampled_from(sorted(AA_CODES.values()))) for _ in range(2))
+    at, length = draw(st.integers(1, 900)), draw(st.integers(1, 9))
+    first, last = f"{one}{at}", f"{two}{at + length}"
+    events = [
+        (f"{first}{two}", "sub"), (f"{first}=", "equal"), (f"{first}fs", "fs"),
+        (f"{first}del", "del"), (f"{first}_{last}del", "del"), (f"{first}dup", "dup"),
+        (f"{one}{at}_{two}{at + 1}ins{one}{two}", "ins"), (f"{first}delins{two}", "delins"),
+    ]  # fmt: skip
+    return draw(st.sampled_from(events))
+
+
+@given(hgvs_events())
+def test_hgvs_is_understood_as_by_mavehgvs(event):
+    text, kind = f"p.{event[0]}", event[1]
+    try:
+        theirs = HgvsVariant(text)
+    except MaveHgvsParseError:
+        reject()  # not HGVS by their rules, as a residue replaced by itself
+    ((found, place, letters),) = theirs.variant_tuples()
+    assert found == kind
+    if kind == "sub" and "Ter" not in letters and letters[0] != letters[1]:
+        (ours,) = parse_variant(text)
+        assert ours.position == int(place.position)
+        assert (AA_CODES[ours.wild_type], AA_CODES[ours.mutant]) == tuple(letters)
+        return
+    with pytest.raises(DataError) as caught:
+        parse_variant(text)
+    if kind != "sub":
+        assert caught.value.drop == ("synonymous" if kind == "equal" else "indels")
+
+
+@given(variants_of(), st.integers(-30, 30))
+def test_sites_are_found_whatever_the_numbering(case, offset):
+    moved = [(s.position + offset, s.wild_type, s.mutant) for s in case[1]]
+    text = ":".join(f"{wild_type}{at}{new}" for at, wild_type, new in moved)
+    assert written_sites(text or "WT") == [(at, wild_type) for at, wild_type, _ in moved]
+
+
+def test_sites_of_what_is_no_substitution():
+    assert written_sites("p.[Asp7=;Phe12Ter]") == [(7, "D"), (12, "F")]
+    assert written_sites("D7fs") == [(7, "D")]
+    for text in ("", "WT", "_sy", "del7", "MKTAYIAK", "c.1A>G"):
+        assert written_sites(text) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((0, "A", "G"), "position 0"),
+        ((1, "X", "G"), "not an amino acid"),
+        ((1, "A", "g"), "not an amino acid"),
+        ((1, "A", ""), "not an amino acid"),
+        ((1, "A", "CD"), "not an amino acid"),
+        ((1, "A", "A"), "by itself"),
+    ],
+)
+def test_a_substitution_is_valid_however_it_is_made(arguments, says):
+    with pytest.raises(DataError, match=says):
+        Substitution(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("variant", "says"),
+    [
+        ("K4R", "position 4 lies outside the wild type .3 residues.; check the numbering"),
+        ("R2K", "R2K expects R at position 2, but the wild type has K"),
+        ("M1A:R2K", "R2K"),
+    ],
+)
+def test_a_variant_must_fit_the_wild_type(variant, says):
+    for use in (check_variant, apply_variant):
+        with pytest.raises(DataError, match=says):
+            use(parse_variant(variant), "MKT")
+
+
+def test_a_variant_built_by_hand_must_be_sorted_without_repeats():
+    first, second = Substitution(1, "M", "A"), Substitution(2, "K", "R")
+    check_variant((first, second), "MKT")
+    for bad in [(second, first), (first, first), (first, Substitution(1, "M", "C"))]:
+        with pytest.raises(DataError, match="unsorted or repeated"):
+            check_variant(bad, "MKT")
+
+
+def test_difference_needs_equal_lengths_and_known_residues():
+    with pytest.raises(DataError, match="2 residues and the wild type 3") as caught:
+        difference("MKT", "MK")
+    assert caught.value.drop == "indels"
+    with pytest.raises(DataError, match="not an amino acid"):
+        difference("MXT", "MAT")
+    assert difference("MXT", "MXT") == ()
+    assert format_variant(difference("MXT", "MXA")) == "T3A"
+
+
+@given(sequences)
+def test_single_variants_are_all_nineteen_of_each_site(wild_type):
+    singles = single_variants(f"{wild_type}X")
+    assert len(set(singles)) == len(singles) == 19 * len(wild_type)
+    assert singles == sorted(singles)
+    mutated = {apply_variant(variant, wild_type) for variant in singles}
+    assert len(mutated) == len(singles)
+    assert wild_type not in mutated
+
+
+@pytest.mark.parametrize(
+    ("sequence", "what", "says"),
+    [
+        ("", "wild type", "wild type is empty"),
+        ("mkt", "wild type", "capitals"),
+        ("MK*", "wild type", "leave the final"),
+        ("M*K", "wild type", "position 2; use ACDEFGHIKLMNPQRSTVWYX$"),
+        ("MK-T", "wild type", "'-' at position 3; take the gaps out"),
+        ("MKB", "wild type", "'B' at position 3; write D or N or X$"),
+        ("MKB", "mutated sequence", "write D or N$"),
+        ("MUK", "wild type", "'U' at position 2; write C or X$"),
+        ("MUK", "mutated sequence", "write C$"),
+        ("ATGGCGAAATTTCCCGGGATT", "wild type", "DNA"),
+        ("augggcuuaagcauggcuaau", "wild type", "DNA or RNA"),
+        ("MKX", "mutated sequence", "mutated sequence has 'X' at position 3"),
+        ("MK T", "wild type", "' ' at position 3"),
+    ],
+)
+def test_bad_sequences(sequence, what, says):
+    with pytest.raises(DataError, match=says):
+        check_sequence(sequence, what)
+
+
+@pytest.mark.parametrize("sequence", ["MKXT", "GATTACA", "A" * 40, "GA" * 20, "MATGGCGAAATTTCCC"])
+def test_unresolved_residues_and_proteins_that_look_like_dna_are_read(sequence):
+    check_sequence(sequence)
+
+
+@pytest.mark.parametrize(
+    ("change", "types"),
+    [
+        ("A1P", {"to proline", "hydrophobic to polar"}),
+        ("G1A", {"from proline or glycine", "polar to hydrophobic"}),
+        ("D1K", {"charge changed", "polar to polar"}),
+        ("D1E", {"polar to polar"}),
+        ("F1L", {"aromatic", "hydrophobic to hydrophobic"}),
+        ("L1H", {"aromatic", "hydrophobic to polar"}),
+        ("S1G", {"to glycine", "polar to polar"}),
+    ],
+)
+def test_types_of_substitutions(change, types):
+    assert set(mutation_types(parse_variant(change)[0])) == types
+
+
+def test_every_substitution_has_exactly_one_change_of_side():
+    for (substitution,) in single_variants(AMINO_ACIDS):
+        types = mutation_types(substitution)
+        assert sum(name.endswith(("to hydrophobic", "to polar")) for name in types) == 1
