@@ -25,7 +25,7 @@ from mutmeta_lib.learn.inner import InnerLoop, inner_update
 from mutmeta_lib.learn.learn2learn import load_maml
 from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
-from mutmeta_lib.records.drafts import check_writable
+from mutmeta_lib.records.files import check_writable
 from mutmeta_lib.records.record import (
     Record,
     environment,

@@ -110,7 +110,7 @@ def data_fetch(
 ) -> None:
     """Download ProteinGym's substitution assays from their Zenodo record."""
     from mutmeta_lib.data.proteingym import fetch_proteingym
-    from mutmeta_lib.records.drafts import check_writable
+    from mutmeta_lib.records.files import check_writable
 
     if cache_dir is not None:
         check_writable(cache_dir / "x")
@@ -257,7 +257,7 @@ def evaluate_command(
     sizes = console.whole_numbers(shots, "--shots")
 
     from mutmeta_lib.learn.methods import METHODS
-    from mutmeta_lib.records.drafts import check_writable
+    from mutmeta_lib.records.files import check_writable
     from mutmeta_lib.reproduction.reports import by_scan
     from mutmeta_lib.study.run import Where, recorded
     from mutmeta_lib.study.study import Study, grid

@@ -18,7 +18,7 @@ from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.distributed import ALONE, Ranks, launched
 from mutmeta_lib.learn.training import MetaTraining, meta_train
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.records.checkpoints import save_checkpoint
+from mutmeta_lib.records.store import save
 
 SETTINGS = MetaTraining(
     steps=4,
@@ -91,7 +91,7 @@ def all_runs(folder: Path, ranks: Ranks) -> None:
     runs["other seed"] = lambda: outcome(ranks, SOUND, SETTINGS, seed=ranks.rank)
     for name, run in runs.items():
         params, seen = run()
-        save_checkpoint(folder / f"{name} {ranks.rank}.safetensors", params, seen)
+        save(folder / f"{name} {ranks.rank}.safetensors", params, seen)
 
 
 def endless(ranks: Ranks) -> None:

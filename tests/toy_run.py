@@ -10,7 +10,7 @@ from toy import toy_encoded, toy_predictor
 from mutmeta_lib.app.console import Commands
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.training import MetaTraining, meta_train
-from mutmeta_lib.records.checkpoints import save_checkpoint
+from mutmeta_lib.records.store import save
 
 STEPS = 24
 SETTINGS = MetaTraining(
@@ -43,7 +43,7 @@ def train(checkpoint: Path, result: Path, every: int, report: Callable[[int], No
     )
     kept = ("step", "train_loss", "validation_loss")
     history = [[repr(row[name]) for name in kept] for row in run.history]
-    save_checkpoint(result, run.params, {"best_step": run.best_step, "history": history})
+    save(result, run.params, {"best_step": run.best_step, "history": history})
 
 
 @app.callback()

@@ -73,9 +73,9 @@ def train_command(
     from mutmeta_lib.learn.distributed import launched
     from mutmeta_lib.learn.training import meta_train
     from mutmeta_lib.learn.training_settings import ON_NONFINITE, PRECISIONS, MetaTraining
-    from mutmeta_lib.records.checkpoints import save_checkpoint
-    from mutmeta_lib.records.drafts import check_writable
+    from mutmeta_lib.records.files import check_writable
     from mutmeta_lib.records.progress import shown_progress
+    from mutmeta_lib.records.store import save
     from mutmeta_lib.study.run import encode_fold, initial_params, make_predictor
     from mutmeta_lib.study.study import load_assays
     from mutmeta_lib.tasks.encodings import ENCODINGS
@@ -158,7 +158,7 @@ def train_command(
             "best_step": run.best_step,
             "version": __version__,
         }
-        save_checkpoint(output, run.params, origin, keep=1)
+        save(output, run.params, origin)
     out().print(
         f"{algorithm}: {steps} steps on {len(used)} assays, start of step {run.best_step} "
         f"in {seen_from_here(output)}",

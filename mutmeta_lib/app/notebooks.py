@@ -22,7 +22,7 @@ from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
 
 from mutmeta_lib.app.console import unknown
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records.drafts import check_writable, draft_of
+from mutmeta_lib.records.files import check_writable, replacing
 
 WORDS = {bool: "true or false", int: "whole number", float: "decimal number", str: "text"}
 WORDS |= {type(None): "nothing", list: "list", dict: "mapping"}
@@ -213,7 +213,7 @@ def run_notebook(
     for cell in clean.cells:  # when each cell began and ended would be most of a diff
         for timing in ("execution", "papermill"):
             cell.metadata.pop(timing, None)
-    with draft_of(output) as draft:
+    with replacing(output) as draft:
         nbformat.write(clean, draft)
     return output
 

@@ -26,7 +26,7 @@ from mutmeta_lib.app.notebooks import (
     read_yaml,
 )
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records.plain import canonical, fingerprint
+from mutmeta_lib.records.files import canonical, fingerprint
 from mutmeta_lib.records.record import NOT_PARAMETERS
 
 RECORDS = "records_dir"

@@ -19,8 +19,7 @@ from typing import Any
 from mutmeta_lib.app.notebooks import run_notebook
 from mutmeta_lib.app.sweep import RECORDS, Run, Sweep, code_hash, expand
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records.drafts import check_writable, draft_of
-from mutmeta_lib.records.plain import canonical, layout
+from mutmeta_lib.records.files import canonical, check_writable, layout, replacing
 from mutmeta_lib.records.progress import Report, silent
 from mutmeta_lib.records.record import Record, read_record, recorded_parameters
 
@@ -110,7 +109,7 @@ def write_index(sweep: Sweep, results: dict[Run, Outcome]) -> None:
         | {"parameters": sweep.parameters | run.varied}
         for run, outcome in results.items()
     ]
-    with draft_of(sweep.index) as draft:
+    with replacing(sweep.index) as draft:
         draft.write_text(layout({"notebook": sweep.notebook, "runs": lines}) + "\n", "utf-8")
 
 

@@ -18,7 +18,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
 
 from mutmeta_lib.data.variants import AMINO_ACIDS, apply_variant
-from mutmeta_lib.models.embeddings import cached_embeddings, embed
+from mutmeta_lib.models.embeddings import embed
 from mutmeta_lib.models.encoders import Encoder
 from mutmeta_lib.tasks.tasks import Examples, encode_assay
 
@@ -47,12 +47,8 @@ def embedding_features(
         assay = examples.assay.assay
         if assay.id not in tables:
             encoded = encode_assay(assay, encoding, encoder.vocabulary, encoder.max_tokens)
-            if cache_dir is None:
-                table = embed(encoder, encoded.tokens, pooling, device=device)
-            else:
-                table = cached_embeddings(
-                    encoder, encoded.tokens, pooling, cache_dir, device=device
-                )
+            how = {"device": device, "cache_dir": cache_dir}
+            table = embed(encoder, encoded.tokens, pooling, **how)
             tables[assay.id] = _standardise(table)
         return tables[assay.id][examples.rows]
 

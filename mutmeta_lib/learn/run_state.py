@@ -11,8 +11,8 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.distributed import ALONE, Ranks
 from mutmeta_lib.learn.training_settings import MetaTraining
 from mutmeta_lib.models.predictor import Params, Predictor
-from mutmeta_lib.records.checkpoints import checksum, latest_checkpoint, save_checkpoint
-from mutmeta_lib.records.plain import plain
+from mutmeta_lib.records import store
+from mutmeta_lib.records.files import plain
 from mutmeta_lib.tasks.tasks import EncodedAssay
 
 
@@ -63,14 +63,14 @@ def run_identity(
         "data": sorted(a.assay.sha256 for a in assays),
         "validation": sorted(a.assay.sha256 for a in validation),
         "encoder": predictor.encoder.sha256,
-        "start": checksum(params),
+        "start": store.checksum(params),
         "predictor": plain(choices),
         "encodings": sorted({a.encoding for a in assays}),
     }
 
 
-def save(state: RunState, checkpoint: str | Path, identity: dict, keep: int) -> None:
-    """Write the state to a checkpoint file."""
+def save(state: RunState, checkpoint: str | Path, identity: dict) -> None:
+    """Write the state to a checkpoint file, and keep the one before it."""
     tensors = {f"params/{name}": value for name, value in state.current.items()}
     tensors |= {f"best/{name}": value for name, value in state.best.items()}
     for name, value in state.current.items():
@@ -86,7 +86,7 @@ def save(state: RunState, checkpoint: str | Path, identity: dict, keep: int) -> 
         "best_loss": state.best_loss,
         "best_step": state.best_step,
     }
-    save_checkpoint(checkpoint, tensors, kept, keep=keep)
+    store.save(checkpoint, tensors, kept, keep_previous=True)
 
 
 def restore(state: RunState, checkpoint: str | Path, identity: dict, ranks: Ranks = ALONE) -> None:
@@ -98,7 +98,7 @@ def restore(state: RunState, checkpoint: str | Path, identity: dict, ranks: Rank
         DataError: the checkpoint is that of another run, or cannot be read.
 
     """
-    found = ranks.from_first(latest_checkpoint(checkpoint) if ranks.first else None)
+    found = ranks.from_first(store.load_newest(checkpoint) if ranks.first else None)
     if found is None:
         return
     tensors, kept = found

@@ -45,7 +45,6 @@ def meta_train(
     validation: Sequence[EncodedAssay] = (),
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 20,
-    checkpoint_keep: int = 2,
     log_dir: str | Path | None = None,
     ranks: Ranks = ALONE,
     progress: Callable[[int, int, float], None] | None = None,
@@ -64,7 +63,6 @@ def meta_train(
             one that was never stopped. If the file is damaged, the one before it is taken, with a
             warning.
         checkpoint_every: meta-steps between two saves.
-        checkpoint_keep: checkpoints kept, the newest included.
         log_dir: folder for TensorBoard's curves: loss of training and validation, gradient norm
             before clipping, seconds per step, and skipped tasks where they may be skipped.
         ranks: this process's place among several that train one start together, each given the
@@ -107,7 +105,7 @@ def meta_train(
             stop = ranks.any(interrupted())
             due = stop or step % checkpoint_every == 0 or step == settings.steps
             if checkpoint is not None and due and ranks.first:
-                save(state, checkpoint, identity, checkpoint_keep)
+                save(state, checkpoint, identity)
             if stop:
                 raise KeyboardInterrupt(
                     f"stopped after meta-step {step} of {settings.steps}; start again to go on "

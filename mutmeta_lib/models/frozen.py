@@ -8,20 +8,16 @@ methods use them as any others. The numbers are those of the whole, up to roundi
 Kept on disk, states are memory-mapped: a task reads its own rows, whatever the size of the set.
 """
 
-import hashlib
-import json
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.func import functional_call
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.embeddings import cached_embeddings, content_key, embed
+from mutmeta_lib.models.embeddings import embed, store_of
 from mutmeta_lib.models.encoders import Encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.tasks.batches import TokenBatch, run_batches
@@ -109,10 +105,7 @@ def freeze(
 
 def _pooled(predictor: Predictor, assay: EncodedAssay, cache_dir, device) -> FrozenTokens:
     encoder, pooling = predictor.encoder, predictor.pooling
-    if cache_dir is None:
-        vectors = embed(encoder, assay.tokens, pooling, device=device)
-    else:
-        vectors = cached_embeddings(encoder, assay.tokens, pooling, cache_dir, device=device)
+    vectors = embed(encoder, assay.tokens, pooling, device=device, cache_dir=cache_dir)
     return FrozenTokens(assay.tokens, torch.from_numpy(vectors))
 
 
@@ -120,12 +113,11 @@ def _below(encoder: Encoder, assay: EncodedAssay, start: int, cache_dir, device)
     tokens = assay.tokens
     lengths = tokens.mask.sum(dim=1)
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(dim=0)])
-    shape = (int(offsets[-1]), encoder.width)
-    if cache_dir is None:
-        states = torch.empty(shape)
-        _run(encoder, tokens, start, offsets, states, device)
-    else:
-        states = _mapped(encoder, tokens, start, offsets, shape, Path(cache_dir), device)
+    states = store_of(cache_dir, encoder, tokens, layer=start).tensor(
+        "states",
+        (int(offsets[-1]), encoder.width),
+        lambda rows: _run(encoder, tokens, start, offsets, torch.from_numpy(rows), device),
+    )
     return FrozenTokens(tokens, states, offsets)
 
 
@@ -142,61 +134,3 @@ def _run(encoder: Encoder, tokens, start, offsets, states, device) -> None:
             hidden = functional_call(encoder.module, weights, reads, options).cpu()
             for row, own, real in zip(rows.tolist(), hidden, part.mask.cpu(), strict=True):
                 states[offsets[row] : offsets[row + 1]] = own[real]
-
-
-def _mapped(encoder, tokens, start, offsets, shape, directory, device) -> torch.Tensor:
-    """The states in a file of `directory`, computed if it is not there or not whole."""
-    key = content_key(encoder, tokens, f"layer {start}")
-    file = directory / f"{key[:32]}.npy"
-    seal = file.with_suffix(".json")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if file.exists() or seal.exists():
-            if problem := _problem(file, seal, key, shape):
-                warnings.warn(
-                    f"the cached states {file} {problem}; they are computed anew", stacklevel=4
-                )
-            else:
-                return _open(file)
-        draft = directory / f".{file.name}.{os.getpid()}.part"
-        try:
-            array = np.lib.format.open_memmap(draft, "w+", np.float32, shape)
-            _run(encoder, tokens, start, offsets, torch.from_numpy(array), device)
-            array.flush()
-            digest = hashlib.sha256(array).hexdigest()
-            del array
-            os.replace(draft, file)
-            note = {"key": key, "shape": list(shape), "sha256": digest}
-            sealing = directory / f".{seal.name}.{os.getpid()}.part"
-            sealing.write_text(json.dumps(note), encoding="utf-8")
-            os.replace(sealing, seal)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"the folder of cached states cannot be used ({error.strerror})",
-            "look at its permissions and free space, choose another one, or none",
-            file=directory,
-        ) from error
-    return _open(file)
-
-
-def _open(file: Path) -> torch.Tensor:
-    """Map a file; copy-on-write, so that nothing can change it."""
-    return torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
-
-
-def _problem(file: Path, seal: Path, key: str, shape: tuple[int, int]) -> str:
-    """What is wrong with a cached file, or nothing."""
-    try:
-        note = json.loads(seal.read_text(encoding="utf-8"))
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        return f"cannot be read ({type(error).__name__})"
-    if not isinstance(note, dict) or note.get("key") != key:
-        return "belongs to something else"
-    if array.dtype != np.float32 or array.shape != shape:
-        return f"holds {array.dtype} {array.shape} in place of float32 {shape}"
-    if hashlib.sha256(np.ascontiguousarray(array)).hexdigest() != note.get("sha256"):
-        return "has a wrong checksum"
-    return ""

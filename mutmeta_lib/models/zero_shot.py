@@ -6,11 +6,10 @@ beside the wild type's other residues, so that several mutations add up and one 
 serves all its variants. It is what a model knows of a variant from sequences alone.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,9 +17,9 @@ import torch
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, Variant
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.embeddings import cached
 from mutmeta_lib.models.encoders import Encoder
 from mutmeta_lib.models.language_model import MEND, LanguageModel, load_language_model, log_odds
+from mutmeta_lib.records.store import Store
 from mutmeta_lib.tasks.tasks import Examples
 
 MASKED = {"zero_shot": True, "zero_shot_wt": False}
@@ -89,14 +88,13 @@ def zero_shot(
 
     @cache
     def table(wild_type: str, positions: tuple[int, ...]) -> np.ndarray:
-        def compute() -> np.ndarray:
-            return log_odds(model, wild_type, positions, masked=masked, device=device)
+        def fill(rows: np.ndarray) -> None:
+            rows[:] = log_odds(model, wild_type, positions, masked=masked, device=device)
 
-        if cache_dir is None:
-            return compute()
-        about = [model.sha256, model.max_tokens, masked, wild_type, positions]
-        key = hashlib.sha256(json.dumps(["log-odds", *about]).encode()).hexdigest()
-        return cached(cache_dir, key, (len(positions), len(AMINO_ACIDS)), compute, "log-odds")
+        about = {"head": model.sha256, "max_tokens": model.max_tokens, "masked": masked}
+        about |= {"wild_type": wild_type, "positions": list(positions)}
+        store = Store(Path(cache_dir) if cache_dir else None, about)
+        return store.tensor("log-odds", (len(positions), len(AMINO_ACIDS)), fill).numpy()
 
     @cache
     def scores(assay: Assay) -> np.ndarray:

@@ -1,72 +1,62 @@
 """A record is the only way a number leaves the library: what was run, on what, and what came out.
 
-Records are JSON files that can be read, compared and committed. A page prints numbers from
-records only, and asks for a result by its parameters: a record with the same parameters is
-loaded, otherwise the experiment runs (see ``result``).
+Records are JSON files that can be read, compared and committed. A page prints numbers from records
+only, and asks for a result by its parameters: a record with the same parameters is loaded,
+otherwise the experiment runs (see `result`).
 """
 
 import inspect
 import json
 import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records.drafts import draft_of
-from mutmeta_lib.records.machine import environment, peak_memory_mb
-from mutmeta_lib.records.plain import canonical, fingerprint, layout, plain
-
-__all__ = [
-    "Record",
-    "describe",
-    "environment",
-    "name_record",
-    "number",
-    "peak_memory_mb",
-    "read_record",
-    "recorded_parameters",
-    "result",
-    "write_record",
-]
+from mutmeta_lib.records.files import canonical, fingerprint, layout, plain, replacing
 
 NOT_PARAMETERS = ("profile", "progress", "workers", "checkpoint_dir", "cache_dir", "log_dir")
 """Arguments of an experiment that cannot change its result and are therefore not recorded."""
 
-
 FOLDERS = ("data_dir", "encoder", "reference_dir", "release_dir")
 """Arguments that may name a folder."""
 
+PACKAGES = "mutmeta, numpy, pandas, scikit-learn, scipy, torch, transformers, learn2learn"
+"""Packages whose versions can change a number. One that is not installed is left out."""
+
 
 def recorded_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an experiment as a record keeps them.
+    """Arguments of an experiment as a record keeps them; of a folder only the last part.
 
-    Tuples become lists, and of a folder only the last part is kept: a record must not name places
-    of one machine; the hashes of data and encoder say what was really used.
+    A record must not name places of one machine: the hashes of data and encoder say what was used.
 
     >>> recorded_parameters({"shots": (0, 5), "encoder": "models/esm2", "workers": 2})
     {'shots': [0, 5], 'encoder': 'esm2'}
     """
-    kept = {}
-    for name, value in arguments.items():
-        if name not in NOT_PARAMETERS:
-            folder = name in FOLDERS and isinstance(value, str)
-            kept[name] = plain(Path(value).name if folder else value)
-    return kept
+    return {
+        name: Path(value).name if name in FOLDERS and isinstance(value, str) else plain(value)
+        for name, value in arguments.items()
+        if name not in NOT_PARAMETERS
+    }
 
 
 @dataclass(frozen=True)
 class Record:
     """One run of one experiment. All fields hold plain JSON values (NaN becomes None).
 
-    ``tables`` may be given as DataFrames; they are kept as ``{"columns": [...], "rows": [...]}``.
-    ``numbers`` maps a name to what ``number`` returns, ``data`` an assay id to its sha256,
-    ``seconds`` a phase to its duration, ``created`` is an ISO date and time (UTC).
+    ``data`` maps an assay id to its SHA-256, ``seconds`` a phase to its duration, ``numbers`` a
+    name to what `number` returns. ``tables`` may be given as DataFrames; they are kept as
+    ``{"columns", "rows"}``. ``created`` is an ISO date and time (UTC).
     """
 
     experiment: str
@@ -82,42 +72,34 @@ class Record:
     tables: dict[str, dict[str, list]]
 
     def __post_init__(self):
-        for field in fields(self):
-            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+        for name in FIELDS:
+            object.__setattr__(self, name, plain(getattr(self, name)))
         try:
             datetime.fromisoformat(self.created)
         except (TypeError, ValueError):
-            raise DataError(
-                f"'{self.created}' is not a date and time", "write it as 2026-01-31T12:00:00+00:00"
-            ) from None
+            problem = f"'{self.created}' is not a date and time"
+            raise DataError(problem, "write it as 2026-01-31T12:00:00+00:00") from None
 
     @property
     def hash(self) -> str:
         """What identifies the computation, 12 hexadecimal digits.
 
-        It covers the experiment, its parameters, the hashes of the data and of the encoder. It
-        does not depend on the machine, the time or the results, so the same question asked
-        elsewhere has the same hash.
+        It covers experiment, parameters and the hashes of data and encoder, not machine, time or
+        results: the same question asked elsewhere has the same hash.
         """
         question = [self.experiment, self.parameters, self.data, self.encoder.get("sha256")]
         return fingerprint(question)[:12]
 
     @cached_property
     def digest(self) -> str:
-        """What identifies this run, results included, 12 hexadecimal digits.
+        """What identifies this run, results included: 12 digits of the file's ``content_sha256``.
 
-        The file holds it in full as ``content_sha256``. Pages and executed notebooks print it, so
-        that a reader can tell which record a number or a figure was drawn from.
+        Pages and executed notebooks print it, so that a reader can tell which record they show.
         """
         return fingerprint(_content(self))[:12]
 
     def table(self, name: str) -> pd.DataFrame:
-        """One of the tables, missing values as NaN.
-
-        Raises:
-            KeyError: there is no table of this name; the message lists those there are.
-
-        """
+        """One of the tables, missing values as NaN; a `KeyError` lists those there are."""
         if name not in self.tables:
             raise KeyError(f"no table '{name}' in this record, only {sorted(self.tables)}")
         kept = self.tables[name]
@@ -126,19 +108,20 @@ class Record:
         return frame.astype(dict.fromkeys(unknown, float))
 
 
+FIELDS = tuple(field.name for field in fields(Record))
+
+
+def _content(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in FIELDS}
+
+
 def number(
-    value: float,
-    low: float | None = None,
-    high: float | None = None,
-    n: int | None = None,
-    unit: str = "",
+    value: float, low: float | None = None, high: float | None = None, n: int | None = None, unit=""
 ) -> dict[str, Any]:
     """A number a page may print: value, interval, how many units it averages, unit of measure.
 
     >>> number(0.5, 0.4, 0.6, 24)
     {'value': 0.5, 'low': 0.4, 'high': 0.6, 'n': 24, 'unit': ''}
-    >>> number(float("nan"))["value"] is None
-    True
     """
     made = plain({"value": value, "low": low, "high": high, "n": n, "unit": unit})
     if made["low"] is not None and made["high"] is not None and made["low"] > made["high"]:
@@ -146,16 +129,12 @@ def number(
     return made
 
 
-def _content(record: Record) -> dict[str, Any]:
-    return {field.name: getattr(record, field.name) for field in fields(record)}
-
-
 def write_record(record: Record, path: str | os.PathLike[str]) -> None:
-    """Write a record as JSON, all or nothing: a reader never meets half a file."""
+    """Write a record as JSON, all or nothing."""
     content = _content(record)
     stored = {"hash": record.hash, "content_sha256": fingerprint(content), **content}
-    with draft_of(Path(path)) as draft:
-        draft.write_text(layout(stored) + "\n", encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(layout(stored) + "\n", encoding="utf-8")
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:
@@ -166,39 +145,31 @@ def read_record(path: str | os.PathLike[str]) -> Record:
             agree with the stored hashes (edited by hand, or a merge gone wrong).
 
     """
-    path = Path(path)
     mend = "compute it anew or restore the committed file"
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        named = stored.keys() if isinstance(stored, dict) else set()
+        if odd := named ^ {"hash", "content_sha256", *FIELDS}:
+            raise DataError(f"not a record (missing or unknown: {', '.join(sorted(odd))})", mend)
+        content = {name: stored[name] for name in FIELDS}
+        if fingerprint(content) != stored["content_sha256"]:
+            raise DataError("the content was changed after it was written", mend)
+        record = Record(**content)
+        if record.hash != stored["hash"]:
+            raise DataError("the stored hash is not that of the parameters", mend)
     except FileNotFoundError:
         raise DataError("there is no such record", "run the experiment first", file=path) from None
     except json.JSONDecodeError as error:
         raise DataError(f"not a record ({error.msg})", mend, file=path, row=error.lineno) from None
     except UnicodeDecodeError:
         raise DataError("not a record (not UTF-8 text)", mend, file=path) from None
-    names = [field.name for field in fields(Record)]
-    expected = {"hash", "content_sha256", *names}
-    if not isinstance(stored, dict) or set(stored) != expected:
-        odd = sorted(expected.symmetric_difference(stored if isinstance(stored, dict) else ()))
-        raise DataError(f"not a record (missing or unknown: {', '.join(odd)})", mend, file=path)
-    content = {name: stored[name] for name in names}
-    if fingerprint(content) != stored["content_sha256"]:
-        raise DataError("the content was changed after it was written", mend, file=path)
-    try:
-        record = Record(**content)
     except DataError as error:
         raise error.at(file=path) from None
-    if record.hash != stored["hash"]:
-        raise DataError("the stored hash is not that of the parameters", mend, file=path)
     return record
 
 
 def result(
-    experiment: Callable[..., Record],
-    parameters: Mapping[str, Any],
-    path: str | os.PathLike[str],
-    *,
-    recompute: bool,
+    experiment: Callable[..., Record], parameters: Mapping[str, Any], path: str, *, recompute: bool
 ) -> tuple[Record, bool]:
     """Ask for a result by its parameters; returns the record and whether it was loaded.
 
@@ -206,13 +177,7 @@ def result(
     defaults of ``experiment``. Otherwise, or with ``recompute``, ``experiment(**parameters)``
     runs and its record is written to ``path``.
     """
-    signature = inspect.signature(experiment)
-    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-        raise TypeError(
-            "the experiment takes any parameter, so its defaults are unknown; pass it as it is, "
-            "or with functools.partial"
-        )
-    asked = signature.bind(**parameters)
+    asked = inspect.signature(experiment).bind(**parameters)
     asked.apply_defaults()
     if not recompute and Path(path).exists():
         found = read_record(path)
@@ -226,8 +191,7 @@ def result(
 def describe(record: Record, loaded: bool) -> str:
     """Say in one sentence where a page's numbers come from, and name the record."""
     where = record.environment.get("device", "an unknown device")
-    threads = record.environment.get("threads")
-    if threads is not None:
+    if (threads := record.environment.get("threads")) is not None:
         where += f" ({threads} thread{'' if threads == 1 else 's'})"
     took = duration(sum(record.seconds.values()))
     when = f"loaded; computed on {record.created[:10]}" if loaded else "computed just now"
@@ -245,9 +209,75 @@ def duration(seconds: float) -> str:
     >>> duration(0.25), duration(42.4), duration(725), duration(4000)
     ('0.25 s', '42 s', '12 min', '1 h 7 min')
     """
-    if seconds < 10:
-        return f"{seconds:.2g} s"
     if seconds < 120:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """Python, processor, device, threads, package versions and commit; no path, no host name.
+
+    ``device`` is ``cpu``, ``cuda`` (or ``cuda:1``) or ``auto``: the first CUDA device if there is
+    one.
+    """
+    import torch  # slow to import, and a page that only reads records does not need it
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    # On Linux the standard library does not know the processor's name.
+    processor = _kernel_says("/proc/cpuinfo", "model name") or platform.processor()
+    packages = {}
+    for name in PACKAGES.split(", "):
+        with suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    is_cuda = device.startswith("cuda")
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": processor,
+        "device": torch.cuda.get_device_name(device) if is_cuda else f"CPU, {processor}",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "packages": packages,
+        "commit": commit_of(Path(__file__).parents[1]),
+    }
+
+
+def peak_memory_mb() -> float:
+    """The most resident memory this process ever held, in MB (10⁶ bytes); NaN on Windows."""
+    # Not getrusage: on Linux its peak includes what the parent held before it started us.
+    if kept := _kernel_says("/proc/self/status", "VmHWM"):
+        return int(kept.split()[0]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def _kernel_says(file: str, name: str) -> str:
+    """The value of a line ``name: value`` of a Linux kernel's file; empty where there is none."""
+    with suppress(FileNotFoundError):
+        for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(name):
+                return line.partition(":")[2].strip()
+    return ""
+
+
+def commit_of(library: Path) -> str:
+    """The commit of a library's own repository, with ``-changed`` when the library differs from it.
+
+    ``unknown`` where there is no git, no repository, or one that the library is no part of.
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(library), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "errors.py")
+        return git("rev-parse", "HEAD") + ("-changed" if git("status", "--porcelain", ".") else "")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"

@@ -22,9 +22,9 @@ from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.learn.baselines import RIDGE_PENALTIES, Ridge
 from mutmeta_lib.learn.methods import GradientMethod, Method, Rate, divergences
 from mutmeta_lib.models.predictor import Params, Predictor
-from mutmeta_lib.records.pieces import Pieces
 from mutmeta_lib.records.progress import silent
 from mutmeta_lib.records.record import Record, number
+from mutmeta_lib.records.store import Store
 from mutmeta_lib.reproduction.pairs import Pair, load_pairs, neighbours
 from mutmeta_lib.reproduction.speed import descend, tuned
 from mutmeta_lib.study.estimates import contrast, estimate, named
@@ -86,7 +86,7 @@ def pair_transfer(
     asked = {"study": study.parameters(), "source_steps": source_steps, "version": __version__}
     asked |= {"data": sorted([a.sha256 for a in assays] + list(paired))}
     asked |= {"encoder": predictor.encoder.sha256}
-    kept = Pieces(Path(where.store) if where.store else None, asked)
+    kept = Store(Path(where.store) if where.store else None, asked)
 
     def one_seed(seed: int) -> list[dict]:
         split = split_around(assays, list(paired.values()), share=study.share, seed=seed)

@@ -17,8 +17,8 @@ from mutmeta_lib import __version__
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.records.pieces import Pieces
 from mutmeta_lib.records.record import Record, recorded_parameters
+from mutmeta_lib.records.store import Store
 from mutmeta_lib.reproduction import protocol_data as files
 from mutmeta_lib.reproduction import protocol_estimates as estimates
 from mutmeta_lib.reproduction.protocol_data import ProtocolData, Rows, cap_rows
@@ -140,7 +140,7 @@ def tidy_rows(
     label, data = f"{run.name}, {encoding}", cap_rows(whole, run.most_rows)
     folder = Path(checkpoint_dir) / f"{run.name}-{encoding}" if checkpoint_dir else None
     question = {"protocol": asdict(run), "data": data.sha256, "encoder": run.load().sha256}
-    kept = Pieces(folder, question | {"encoding": encoding, "version": __version__})
+    kept = Store(folder, question | {"encoding": encoding, "version": __version__})
 
     @cache  # takes long, and is not needed if all parts were kept
     def encoded() -> dict[str, Rows]:

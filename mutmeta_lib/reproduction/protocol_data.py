@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ import torch
 
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.embeddings import cached_embeddings, embed
+from mutmeta_lib.models.embeddings import embed
 from mutmeta_lib.models.encoders import Encoder
 from mutmeta_lib.reproduction.counts import INITIAL
 from mutmeta_lib.reproduction.released import as_stated, find_table, read_release
@@ -159,10 +158,10 @@ def encode_protocol(
     tokens = encode_rows(everything, encoding, encoder)
     if frozen:
         texts, place = distinct_rows(tokens, POOLING)
-        run = partial(cached_embeddings, cache_dir=cache_dir) if cache_dir else embed
         found = []
         for start in range(0, len(texts), CHUNK):
-            found.append(run(encoder, tokens.rows(texts[start : start + CHUNK]), POOLING))
+            part = tokens.rows(texts[start : start + CHUNK])
+            found.append(embed(encoder, part, POOLING, cache_dir=cache_dir))
             progress(min(start + CHUNK, len(texts)), len(texts))
         vectors = torch.from_numpy(np.concatenate(found)[place])
         nothing = torch.empty(len(tokens), 0, dtype=torch.bool)  # tokens are not read any more

@@ -23,9 +23,9 @@ from mutmeta_lib.learn.methods import GradientMethod, Rate
 from mutmeta_lib.learn.tuning import best_rate, grid_scores
 from mutmeta_lib.models.embeddings import embed
 from mutmeta_lib.models.predictor import Params, Predictor, predict
-from mutmeta_lib.records.pieces import Pieces
 from mutmeta_lib.records.progress import silent
 from mutmeta_lib.records.record import Record, number
+from mutmeta_lib.records.store import Store
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.estimates import bootstrap_mean, bootstrap_ratio, estimate
 from mutmeta_lib.study.run import Run, Where, initial_params, make_record, prepare
@@ -160,7 +160,7 @@ def speed(
     asked = {"study": study.parameters(), "question": vars(question) | {"tasks_counted": []}}
     asked |= {"data": {assay.id: assay.sha256 for assay in assays}, "version": __version__}
     asked |= {"encoder": data.vectors.predictor.encoder.sha256}
-    kept = Pieces(Path(where.store) if where.store else None, asked)
+    kept = Store(Path(where.store) if where.store else None, asked)
 
     def run_of(asked_study: Study, case: Case) -> Run:
         return Run(asked_study, read, case, replace(where, device="cpu"), kept, silent)

@@ -40,7 +40,6 @@ from mutmeta_lib.models.encoders import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.models.swap import swap
 from mutmeta_lib.models.zero_shot import describe_head, zero_shot
-from mutmeta_lib.records.pieces import Pieces
 from mutmeta_lib.records.progress import Report, shown_progress, silent
 from mutmeta_lib.records.record import (
     Record,
@@ -55,6 +54,7 @@ from mutmeta_lib.records.record import (
     recorded_parameters,
     write_record,
 )
+from mutmeta_lib.records.store import Store
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.evaluate import MIN_QUERY, evaluate, hold_out_task, score
 from mutmeta_lib.study.parallel import run_all
@@ -212,7 +212,7 @@ class Run:
     read: Read
     case: Case
     where: Where
-    kept: Pieces
+    kept: Store
     report: Report
 
     @property
@@ -428,7 +428,7 @@ def run_case(
         "case": [case.regime, case.name, case.seed],
         "split": [case.split.train, case.split.validation, case.split.test],
     }
-    kept = Pieces(Path(where.store) if where.store else None, question)
+    kept = Store(Path(where.store) if where.store else None, question)
     run = Run(study, replace(reads[0], swap="same"), case, where, kept, report)
     return kept.get(run.label, lambda: _run(run, reads))
 

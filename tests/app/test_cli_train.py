@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from mutmeta_lib.cli import app
-from mutmeta_lib.records.checkpoints import latest_checkpoint, load_checkpoint
+from mutmeta_lib.records.store import load, load_newest
 
 SMALL = ["--steps", "2", "--tasks-per-step", "1", "--support", "4", "--query", "4"]
 SMALL += ["--inner-steps", "1", "--device", "cpu", "--fold", "0"]
@@ -25,18 +25,18 @@ def test_a_start_is_written_with_what_it_comes_from_and_can_be_gone_on_with(tmp_
     done = train(*arguments)
     assert done.exit_code == 0, done.output
     assert "maml: 2 steps on" in done.stdout
-    params, origin = load_checkpoint(output)
+    params, origin = load(output)
     assert {name.split(".")[0] for name in params} == {"encoder", "head"}
     assert origin["settings"]["steps"] == 2
     assert (origin["encoder"], origin["encoding"]) == ("tiny", "separator")
     assert origin["data"]
     assert str(tmp_path) not in json.dumps(origin)
     assert any(logs.iterdir())
-    history = latest_checkpoint(checkpoint)[1]["history"]
+    history = load_newest(checkpoint)[1]["history"]
     again = train(*arguments)
     assert again.exit_code == 0
-    assert latest_checkpoint(checkpoint)[1]["history"] == history, "nothing was left to do"
-    torch.testing.assert_close(load_checkpoint(output)[0], params, rtol=0, atol=0)
+    assert load_newest(checkpoint)[1]["history"] == history, "nothing was left to do"
+    torch.testing.assert_close(load(output)[0], params, rtol=0, atol=0)
 
 
 def test_accelerate_launch_shares_the_tasks_of_the_same_command(tmp_path):
@@ -58,11 +58,9 @@ def test_accelerate_launch_shares_the_tasks_of_the_same_command(tmp_path):
     assert done.stdout.count("2 steps on") == 1
     alone = train(tmp_path / "alone.safetensors", *arguments, one)
     assert alone.exit_code == 0, alone.output
-    origins = [load_checkpoint(tmp_path / f"{name}.safetensors")[1] for name in ("start", "alone")]
+    origins = [load(tmp_path / f"{name}.safetensors")[1] for name in ("start", "alone")]
     assert origins[0] == origins[1]
-    losses = [
-        [row["train_loss"] for row in load_checkpoint(file)[1]["history"]] for file in (two, one)
-    ]
+    losses = [[row["train_loss"] for row in load(file)[1]["history"]] for file in (two, one)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 import toy_run
 
-from mutmeta_lib.records.checkpoints import latest_checkpoint, load_checkpoint
+from mutmeta_lib.records.store import load, load_newest
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # torch imports the last of these when it is first used.
@@ -59,11 +59,11 @@ def straight(tmp_path_factory):
     steps, ended = run(folder / "run.safetensors", folder / "result.safetensors")
     assert ended
     assert steps == list(range(1, toy_run.STEPS + 1))
-    return load_checkpoint(folder / "result.safetensors")
+    return load(folder / "result.safetensors")
 
 
 def assert_same(result, straight):
-    (params, state), (expected, expected_state) = load_checkpoint(result), straight
+    (params, state), (expected, expected_state) = load(result), straight
     assert params.keys() == expected.keys()
     for name in params:
         assert torch.equal(params[name], expected[name]), name
@@ -108,6 +108,6 @@ def test_ctrl_c_ends_cleanly_and_saves_the_last_state(tmp_path, straight):
     sentence = f"stopped after meta-step {last} of {toy_run.STEPS}; start again to go on from"
     assert told.split() == [*sentence.split(), str(checkpoint)]
     # It would have saved at the end only, but for Ctrl-C.
-    assert latest_checkpoint(checkpoint)[1]["history"][-1]["step"] == last
+    assert load_newest(checkpoint)[1]["history"][-1]["step"] == last
     assert run(checkpoint, result) == (list(range(last + 1, toy_run.STEPS + 1)), True)
     assert_same(result, straight)

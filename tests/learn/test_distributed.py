@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.distributed import ALONE, Ranks, launched
-from mutmeta_lib.records.checkpoints import load_checkpoint
+from mutmeta_lib.records.store import load
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # Forked from a process that has imported them; torch imports the last of these when first used.
@@ -72,7 +72,7 @@ def two(tmp_path_factory):
 
 
 def read(folder, name, rank=0):
-    return load_checkpoint(folder / f"{name} {rank}.safetensors")
+    return load(folder / f"{name} {rank}.safetensors")
 
 
 def numbers(history):

@@ -40,7 +40,7 @@ def test_the_start_is_copied():
 @pytest.mark.parametrize("made", [fresh, moved])
 def test_a_restored_state_goes_on_as_the_saved_one(tmp_path, made):
     first, second = made(), fresh()
-    save(first, tmp_path / "x.safetensors", {"run": 1}, keep=2)
+    save(first, tmp_path / "x.safetensors", {"run": 1})
     restore(second, tmp_path / "x.safetensors", {"run": 1})
     for state in (first, second):
         for value in state.current.values():
@@ -65,7 +65,7 @@ def test_no_checkpoint_leaves_a_fresh_state(tmp_path):
 
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path):
-    save(fresh(), tmp_path / "x.safetensors", {"run": 1}, keep=2)
+    save(fresh(), tmp_path / "x.safetensors", {"run": 1})
     with pytest.raises(DataError, match="other settings, data or start"):
         restore(fresh(), tmp_path / "x.safetensors", {"run": 2})
 

@@ -13,7 +13,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.training import MetaTraining, meta_train, pick_device, validation_loss
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.records.checkpoints import latest_checkpoint
+from mutmeta_lib.records.store import load_newest
 from mutmeta_lib.tasks.tasks import sample_tasks
 
 PREDICTOR = toy_predictor()
@@ -139,7 +139,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_state(tmp_path, monkeypatch
     with pytest.raises(DataError, match="No space left on device"):
         train(checkpoint=path, checkpoint_every=2, progress=fill_at_four)
     monkeypatch.undo()
-    assert latest_checkpoint(path)[1]["history"][-1]["step"] == 2
+    assert load_newest(path)[1]["history"][-1]["step"] == 2
     assert_same(train(checkpoint=path), train())
 
 
@@ -228,7 +228,7 @@ def test_tasks_that_are_not_finite_are_skipped_counted_and_told(tmp_path):
     assert len(set(counts.values())) > 1
     assert all(value.isfinite().all() for value in run.params.values())
     assert any(not torch.equal(run.params[name], START[name]) for name in START)
-    assert latest_checkpoint(path)[1]["history"][0]["skipped"] == counts[1]
+    assert load_newest(path)[1]["history"][0]["skipped"] == counts[1]
 
 
 def test_a_step_without_a_finite_task_moves_nothing():

@@ -1,6 +1,5 @@
 """A frozen trunk gives the numbers of the whole, from memory and from disk."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -90,31 +89,20 @@ def test_a_cache_is_read_not_computed(tmp_path, monkeypatch):
         freeze(PREDICTOR, assays, 1, cache_dir=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("harm", "says"),
-    [
-        (lambda file: file.write_bytes(file.read_bytes()[:-8]), "cannot be read"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-1] + b"!"), "has a wrong checksum"),
-        (lambda file: file.with_suffix(".json").unlink(), "cannot be read"),
-        (lambda file: file.with_suffix(".json").write_text("[]"), "belongs to something else"),
-        (lambda file: np.save(file, np.zeros((2, 2))), "holds float64"),
-    ],
-)
-def test_a_damaged_cache_is_computed_anew(tmp_path, harm, says):
+def test_a_damaged_cache_is_computed_anew(tmp_path):
     assays = toy_encoded(1, predictor=PREDICTOR)
     _, (sound,) = freeze(PREDICTOR, assays, 2, cache_dir=tmp_path)
     expected = sound.tokens.states.clone()
-    (file,) = tmp_path.glob("*.npy")
-    harm(file)
-    with pytest.warns(UserWarning, match=says):
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.warns(UserWarning, match="wrong checksum.*computed anew"):
         _, (found,) = freeze(PREDICTOR, assays, 2, cache_dir=tmp_path)
     assert torch.equal(found.tokens.states, expected)
-    assert set(json.loads(file.with_suffix(".json").read_text())) == {"key", "shape", "sha256"}
 
 
 def test_a_mapped_file_cannot_be_changed_through_its_tensor(tmp_path):
     _, (frozen,) = freeze(PREDICTOR, toy_encoded(1), 2, cache_dir=tmp_path)
-    (file,) = tmp_path.glob("*.npy")
+    (file,) = tmp_path.iterdir()
     before = file.read_bytes()
     frozen.tokens.states.zero_()
     assert file.read_bytes() == before
@@ -122,7 +110,7 @@ def test_a_mapped_file_cannot_be_changed_through_its_tensor(tmp_path):
 
 def test_an_unusable_folder_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="the folder of cached states cannot be used"):
+    with pytest.raises(DataError, match="the file cannot be written"):
         freeze(PREDICTOR, toy_encoded(1), 2, cache_dir=tmp_path / "file")
 
 
