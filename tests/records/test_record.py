@@ -91,7 +91,7 @@ CHANGED = [
     ("ab" * 32, "ba" * 32, "the content was changed"),
     (make().hash, "0" * 12, "the stored hash is not that of the parameters"),
     ('"profile"', '"remark"', r"not a record \(missing or unknown: profile, remark\)"),
-    ('"profile": "quick",', '"profile"', "row 5: not a record"),
+    ('"profile": "quick",', '"profile"', "row 6: not a record"),
 ]
 FOREIGN = [
     (b'{\n "a": 1,\n', "row 3"),
