@@ -1,8 +1,8 @@
 """MutMeta: few-shot prediction of protein mutation effects with meta-learning.
 
 A reproduction of *Meta-Learning for Cross-Task Generalization in Protein Mutation Property
-Prediction* (arXiv 2510.20943). ``import mutmeta_lib as mm`` offers the names below, each loaded when
-it is first asked for. The rooms import downwards only; from the bottom: ``records``, ``data``,
+Prediction* (arXiv 2510.20943). ``import mutmeta_lib as mm`` offers the names below, each loaded
+when it is first asked for. The rooms import downwards only; from the bottom: ``records``, ``data``,
 ``tasks``, ``models``, ``learn``, ``study``, ``reproduction``, ``app``.
 
 >>> import mutmeta_lib as mm
