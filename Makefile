@@ -47,7 +47,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env learn2learn book published runs full-runs copies test lint format notebooks figures bench demo-data clean distclean
+.PHONY: help env learn2learn book published runs full-runs copies test lint format notebooks faults figures bench demo-data clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -109,6 +109,9 @@ notebooks: $(STAMP) ## re-execute the committed notebooks from their MyST text (
 	printf '%s\n' $(NOTEBOOKS) | xargs -P $(JOBS) -n 1 $(BIN)/jupyter nbconvert \
 	  --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False
 	$(BIN)/jupytext --sync notebooks/[0-9]*.md
+
+faults: $(STAMP) ## seed faults into the library and see which the tests notice
+	$(BIN)/python scripts/faults.py
 
 figures: $(STAMP) ## draw the first page's figure again from the committed records
 	$(BIN)/python scripts/draw_scorecard.py

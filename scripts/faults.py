@@ -1,0 +1,241 @@
+"""Seed faults into the library, one at a time, and see whether the tests notice.
+
+``python scripts/faults.py`` (``make faults``) runs them all in a copy of the repository and writes
+the outcome into tests/README.md; with names, only those, and nothing is written. A fault replaces
+one piece of text that stands in its file once.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = ROOT / "tests" / "README.md"
+MARK = "<!-- faults -->"
+
+
+class Fault(NamedTuple):
+    """What is wrong in words, where, and the tests that should notice."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    tests: str
+
+
+FAULTS = [
+    Fault(
+        "the sign of a paired difference",
+        "study/estimates.py",
+        "values.assign(**{metric: values[0] - values[1]})",
+        "values.assign(**{metric: values[1] - values[0]})",
+        "study/test_estimates.py",
+    ),
+    Fault(
+        "assays resampled in place of clusters",
+        "study/estimates.py",
+        'bootstrap_mean(means["value"].to_numpy(), means["unit"].to_numpy())',
+        'bootstrap_mean(means["value"].to_numpy())',
+        "study/test_estimates.py",
+    ),
+    Fault(
+        "seeds counted as assays",
+        "study/estimates.py",
+        '.groupby("assay")\n    means',
+        '.groupby(["assay", "seed"])\n    means',
+        "study/test_estimates.py",
+    ),
+    Fault(
+        "an interval of 90 % called one of 95 %",
+        "study/estimates.py",
+        "np.quantile(means, [(1 - level) / 2, (1 + level) / 2])",
+        "np.quantile(means, [(1 - level), level])",
+        "study/test_estimates.py",
+    ),
+    Fault(
+        "a verdict that forgets the ranks",
+        "study/estimates.py",
+        'gain["high"] < claimed or difference["mean"] <= 0',
+        'gain["high"] < claimed',
+        "study/test_estimates.py",
+    ),
+    Fault(
+        "query labels shown to the method",
+        "study/evaluate.py",
+        'labels=torch.full_like(task.query.labels, float("nan"))',
+        "labels=task.query.labels",
+        "study/test_evaluate.py",
+    ),
+    Fault(
+        "predictions scored on the scaled axis",
+        "study/evaluate.py",
+        "predicted, measured = task.label_scale.to_scores(labels), task.query.scores",
+        "predicted, measured = labels, task.query.scores",
+        "study/test_evaluate.py",
+    ),
+    Fault(
+        "held-out sites that stay in training",
+        "study/evaluate.py",
+        "hit = np.array([any(s.position in chosen for s in variant) for variant in variants])",
+        "hit = np.array([all(s.position in chosen for s in variant) for variant in variants]) "
+        "& (rng.random(len(variants)) < 0.5)",
+        "study/test_evaluate.py",
+    ),
+    Fault(
+        "a property in meta-training that is held out",
+        "study/study.py",
+        "    touched = {of[name] for name in test}\n",
+        "    touched = set()\n",
+        "study/test_study.py",
+    ),
+    Fault(
+        "rates chosen on the assays that are tested",
+        "study/run.py",
+        "self.case, list(self.case.split.validation)",
+        "self.case, list(self.case.split.test)",
+        "study/test_run.py",
+    ),
+    Fault(
+        "the worst outer rate kept",
+        "study/run.py",
+        "return sorted(tries, key=_lowest)",
+        "return sorted(tries, key=_lowest)[::-1]",
+        "study/test_run.py",
+    ),
+    Fault(
+        "kept results given to another question",
+        "study/run.py",
+        "    asked = {k: v for k, v in study.parameters().items() if k not in own}\n",
+        "    asked = {}\n",
+        "study/test_run.py",
+    ),
+    Fault(
+        "the highest error chosen",
+        "learn/tuning.py",
+        '{"spearman": 1, "error": -1}',
+        '{"spearman": 1, "error": 1}',
+        "learn/test_tuning.py",
+    ),
+    Fault(
+        "MAML that adapts away from the labels",
+        "learn/inner.py",
+        "value - rates[name] * gradient[name]",
+        "value + rates[name] * gradient[name]",
+        "learn",
+    ),
+    Fault(
+        "a diverged adaptation that is used",
+        "learn/methods.py",
+        "        if after <= before:  # False for NaN as well",
+        "        if after <= before or True:",
+        "learn/test_methods.py",
+    ),
+    Fault(
+        "one-hot vectors of the wild type",
+        "learn/baselines.py",
+        "enumerate(apply_variant(variant, wild_type))",
+        "enumerate(wild_type)",
+        "learn",
+    ),
+    Fault(
+        "labels scaled with the query in sight",
+        "tasks/tasks.py",
+        "LabelScale.fit(scores[support], prior)",
+        "LabelScale.fit(scores[np.concatenate([support, query])], prior)",
+        "tasks",
+    ),
+    Fault(
+        "support and query that overlap by one",
+        "tasks/tasks.py",
+        "query = order[pool:] if",
+        "query = order[max(pool - 1, 0) :] if",
+        "tasks study/test_evaluate.py",
+    ),
+    Fault(
+        "a ranking that counts from the wrong end",
+        "tasks/losses.py",
+        "return (rest - predicted).sum() / max(len(labels), 1)",
+        "return (rest + predicted).sum() / max(len(labels), 1)",
+        "tasks",
+    ),
+    Fault(
+        "one encoding's site marked one token late",
+        "tasks/encodings.py",
+        "row[list(text.sites)] = True",
+        "row[[min(s + 1, len(row) - 1) for s in text.sites]] = True",
+        "tasks",
+    ),
+]
+
+
+def seed(copy: Path, fault: Fault) -> str | None:
+    """Whether a test noticed: the first that failed, or None."""
+    path = copy / "mutmeta_lib" / fault.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(fault.before) != 1:
+        raise SystemExit(
+            f"{fault.name}: its text stands {text.count(fault.before)} times in {path}"
+        )
+    path.write_text(text.replace(fault.before, fault.after), encoding="utf-8")
+    tests = [f"tests/{name}" for name in fault.tests.split()]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    environment = os.environ | threads | {"PYTHONPATH": str(copy)}
+    try:
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    finally:
+        path.write_text(text, encoding="utf-8")
+    if done.returncode == 0:
+        return None
+    told = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if not told:
+        raise SystemExit(f"{fault.name}: the tests did not run\n{done.stdout[-2000:]}")
+    return told[0].split(" ")[1].split("::")[-1].partition("[")[0]
+
+
+def main() -> None:
+    """Run the faults that were named, or all of them."""
+    asked = [f for f in FAULTS if not sys.argv[1:] or any(w in f.name for w in sys.argv[1:])]
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    workers = 2
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [Path(folder, str(place)) for place in range(workers)]
+        for copy in copies:
+            for name in files.stdout.splitlines():
+                if (ROOT / name).is_file():
+                    (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(ROOT / name, copy / name)
+
+        def lane(place: int) -> list[tuple[Fault, str | None]]:
+            made = []
+            for fault in asked[place::workers]:
+                made.append((fault, seed(copies[place], fault)))
+                print(f"{'caught' if made[-1][1] else 'MISSED'}: {fault.name}", flush=True)
+            return made
+
+        with ThreadPoolExecutor(workers) as pool:
+            found = dict(one for lane in pool.map(lane, range(workers)) for one in lane)
+    caught = sum(noticed is not None for noticed in found.values())
+    print(f"{caught} of {len(asked)} faults were caught")
+    if len(asked) < len(FAULTS):
+        return
+    rows = []
+    for fault in FAULTS:
+        noticed = f"`{found[fault]}`" if found[fault] else "**no test**"
+        rows.append(f"| {fault.name} | `{fault.file}` | {noticed} |")
+    head = ["", f"{caught} of {len(FAULTS)} are caught.", "", "| Fault | File | Noticed by |"]
+    text = TABLE.read_text(encoding="utf-8").partition(MARK)[0]
+    table = "\n".join([*head, "|---|---|---|", *rows])
+    TABLE.write_text(f"{text}{MARK}\n{table}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
