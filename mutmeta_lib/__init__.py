@@ -19,6 +19,7 @@ _NAMES = {
     "read_table": "mutmeta_lib.data.assays",
     "read_data_dir": "mutmeta_lib.data.folders",
     "parse_variant": "mutmeta_lib.data.variants",
+    "single_variants": "mutmeta_lib.data.variants",
     "encode": "mutmeta_lib.tasks.encodings",
     "encode_assay": "mutmeta_lib.tasks.tasks",
     "draw_task": "mutmeta_lib.tasks.tasks",
