@@ -139,8 +139,9 @@ def tidy_rows(
     """
     label, data = f"{run.name}, {encoding}", cap_rows(whole, run.most_rows)
     folder = Path(checkpoint_dir) / f"{run.name}-{encoding}" if checkpoint_dir else None
-    question = {"protocol": asdict(run), "data": data.sha256, "encoder": run.load().sha256}
-    kept = Store(folder, question | {"encoding": encoding, "version": __version__})
+    question = asdict(replace(run, encodings=[encoding], seeds=0))
+    question |= {"data": data.sha256, "encoder": run.load().sha256, "version": __version__}
+    kept = Store(folder, question)
 
     @cache  # takes long, and is not needed if all parts were kept
     def encoded() -> dict[str, Rows]:

@@ -8,15 +8,13 @@ Rows are taken at their word: this is the data as released, faults included.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 
-from mutmeta_lib.data.assays import Assay
-from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.embeddings import embed
 from mutmeta_lib.models.encoders import Encoder
 from mutmeta_lib.reproduction.counts import INITIAL
@@ -73,29 +71,24 @@ def read_protocol(release_dir: str | os.PathLike[str]) -> ProtocolData:
     return ProtocolData(parts, TARGETS, tuple(resplit), hashes)
 
 
-def protocol_of_assays(initial: Assay, targets: Mapping[str, Sequence[Assay]]) -> ProtocolData:
-    """The same comparison on assays: each target's rows are put together, scaled, and split.
-
-    As in the public code, labels are standardised over *all* rows before the split.
-    """
-    parts = {"initial": _standardised(initial)}
-    for name, assays in targets.items():
-        split = split_rows(pd.concat([_standardised(assay) for assay in assays]))
-        parts |= dict(zip((f"{name} train", f"{name} test"), split, strict=True))
-    used = [initial, *(assay for assays in targets.values() for assay in assays)]
-    hashes = {assay.id: assay.sha256 for assay in used}
-    return ProtocolData(parts, tuple(targets), tuple(targets), hashes)
-
-
 def _miniature() -> ProtocolData:
-    """Stability of GB1 for the initial fit, then two assays of each protein as a data set."""
+    """Stability of GB1 for the initial fit, then two assays of each protein as a data set.
+
+    As in the public code, labels are standardised over all rows before the split.
+    """
     assays = load_assays(DEMO, per_protein=2)
-    (initial,) = [assay for assay in assays if assay.property == "stability"]
-    targets: dict[str, list[Assay]] = {}
+    sets: dict[str, list[pd.DataFrame]] = {}
     for assay in assays:
-        if assay is not initial:
-            targets.setdefault(assay.protein.replace("-", " ").split()[0], []).append(assay)
-    return protocol_of_assays(initial, targets)
+        target = assay.protein.replace("-", " ").split()[0]
+        label = (assay.scores - assay.scores.mean()) / assay.scores.std()
+        rows = {"wild_type": assay.wild_type, "variant": list(assay.variants), "label": label}
+        name = "initial" if assay.property == "stability" else target
+        sets.setdefault(name, []).append(pd.DataFrame(rows))
+    parts = {"initial": pd.concat(sets.pop("initial"))}
+    for name, rows in sets.items():
+        names = (f"{name} train", f"{name} test")
+        parts |= dict(zip(names, split_rows(pd.concat(rows)), strict=True))
+    return ProtocolData(parts, tuple(sets), tuple(sets), {a.id: a.sha256 for a in assays})
 
 
 def split_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -171,12 +164,3 @@ def encode_protocol(
     places = np.split(np.arange(len(labels)), ends)
     whole = Rows(tokens, labels)
     return {name: whole.take(place) for name, place in zip(data.parts, places, strict=True)}
-
-
-def _standardised(assay: Assay) -> pd.DataFrame:
-    spread = assay.scores.std()
-    if not spread > 0:
-        raise DataError(f"assay {assay.id} has one score only", "choose another assay")
-    scaled = (assay.scores - assay.scores.mean()) / spread
-    made = {"wild_type": assay.wild_type, "variant": list(assay.variants), "label": scaled}
-    return pd.DataFrame(made)

@@ -65,8 +65,6 @@ class Written(NamedTuple):
 def find_table(release_dir: str | PathLike[str], id: str) -> Path | None:
     """Where a table, such as ``fireprot_dTm_test``, lies in a copy of the repository, or None."""
     name, _, part = id.rpartition("_")
-    if part not in FOLDERS or name not in LABELS:
-        raise DataError(f"there is no table '{id}'", f"use one of {', '.join(LISTED)}")
     stem = name if part == "raw" else id
     names = (f"{FOLDERS[part]}{between}{stem}.csv" for between in ("/", "__"))
     paths = (Path(release_dir, name + ending) for name in names for ending in ("", ".gz"))
@@ -78,10 +76,10 @@ def read_release(
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Tables of the public repository as one, and the SHA-256 of each csv file (unpacked) by id.
 
-    Without `ids`, every listed table that is there: copies often lack the largest. With `ids`,
-    exactly those. Columns are ``table`` (the id), ``name``, ``part``, ``sequence``, ``mutations``
-    (a tuple of `Written`, one or more), ``label`` (scaled in train and test), and in the
-    repository's words ``source`` and ``feature``; one row per measurement, in file order.
+    Without `ids`, every listed table that is there: copies often lack the largest. Columns are
+    ``table`` (the id), ``name``, ``part``, ``sequence``, ``mutations`` (a tuple of `Written`),
+    ``label`` (scaled in train and test), and in the repository's words ``source`` and ``feature``;
+    one row per measurement, in file order.
 
     Raises:
         DataError: a table is missing, or none is found; or, naming file, row and column, a row
@@ -97,9 +95,13 @@ def read_release(
             "give a copy of the public repository, or of its two data folders",
             file=Path(release_dir),
         )
-    there = {id: path for id, path in found.items() if path is not None}
-    rows = pd.concat([_read(path, id) for id, path in there.items()], ignore_index=True)
-    return rows, {id: _sha256(path) for id, path in there.items()}
+    rows, hashes = [], {}
+    for id, path in found.items():
+        if path is not None:
+            rows.append(_read(path, id))
+            with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+                hashes[id] = hashlib.sha256(file.read()).hexdigest()
+    return pd.concat(rows, ignore_index=True), hashes
 
 
 def _read(path: Path, id: str) -> pd.DataFrame:
@@ -145,11 +147,6 @@ def _mutations(sequence: str, cells: Mapping[str, str]) -> tuple[Written, ...]:
     if not found:
         raise DataError("the row has no mutation", "fill it in", column=NUMBERED[0])
     return tuple(found)
-
-
-def _sha256(path: Path) -> str:
-    content = path.read_bytes()
-    return hashlib.sha256(gzip.decompress(content) if path.suffix == ".gz" else content).hexdigest()
 
 
 def undo(sequence: str, mutations: Sequence[Written]) -> str:
@@ -204,12 +201,11 @@ def release_text(
     """Write a row as the public code does, in an implementation of our own.
 
     In the version of 22 July 2025 (``data.py``: ``_combine_mutations``,
-    ``_highlight_mutation_in_sequence``, ``_precompute_tokenization``) only the first two mutations
-    of a row are read. Each in turn is looked up in the text *as it stands*, at the character that
-    its position had in the sequence, and replaced by a marked pair of residues if the letter there
-    agrees. A text of more than 974 characters is given up for the plain form: at most 924
-    residues, then the mutations as words. `spaced` is the form for ProtBERT, with a blank between
-    residues; ESM-2 and BERT get the sequence without.
+    ``_highlight_mutation_in_sequence``, ``_precompute_tokenization``) each mutation that is read is
+    looked up in the text *as it stands*, at the character that its position had in the sequence,
+    and replaced by a marked pair of residues if the letter there agrees. A text of more than 974
+    characters is given up: at most 924 residues, then the mutations as words. `spaced` is the form
+    for ProtBERT, with a blank between residues; ESM-2 and BERT get the sequence without.
 
     >>> release_text("MKTA", [Written("T", 3, "G")]).text
     'M K  [SEP] T [SEP] G [SEP] A'

@@ -37,6 +37,7 @@ def folder(tmp_path_factory):
     write_table(folder, "combined_ddG_train", [*domain[:6], *literature[:7]])
     write_table(folder, "combined_ddG_test", [*domain[6:], *literature[6:]])
     clash = [(CLASH, ["G1A"], 0.5, source, "score") for source in ("one", "two", "two")]
+    clash.append((domain[2][0], ["M1A"], 0.5, "three", "score"))
     write_table(folder, "stability_proxy_raw", clash)
     melting = [(WILD, [f"K2{a}"], 3.5 - i, "fireprot", "dTm") for i, a in enumerate(LETTERS)]
     write_table(folder, "fireprot_dTm_test", [*melting, (WILD, ["K2Y"], 9.0, "fireprot", "dTm")])
@@ -107,10 +108,12 @@ def test_a_sequence_of_two_sources_is_found_and_collections_left_aside(record):
         ("one", "stability_proxy_raw"): 1,
         ("two", "stability_proxy_raw"): 2,
         ("s", "combined_ddG_test"): 1,
+        ("three", "stability_proxy_raw"): 1,
+        ("domain", "combined_ddG_train"): 1,
     }
-    assert set(found["starts"]) == {CLASH}
-    assert record.numbers["clash_rows"]["value"] == 1, "raw tables do not count"
-    assert record.numbers["clash_length"]["value"] == len(CLASH)
+    assert set(found["starts"]) == {CLASH, backwards(3, "W")[0]}
+    numbers = [record.numbers[f"clash_{what}"]["value"] for what in ("rows", "sources", "length")]
+    assert numbers == [2, 2, 10], "raw tables do not count"
 
 
 def test_agreement_is_over_rows_that_the_initial_fit_has(record):

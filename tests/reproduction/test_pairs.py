@@ -9,16 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import toy_assay
 
-from mutmeta_lib.data.folders import demo_dir
+from mutmeta_lib.data.folders import demo_dir, read_data_dir
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.reproduction import pairs
 from mutmeta_lib.reproduction.pair_transfer import (
+    pair_methods,
     pair_numbers,
     pair_tables,
     pair_transfer,
 )
 from mutmeta_lib.reproduction.pairs import load_pairs, make_pair
 from mutmeta_lib.study.study import Study
+from mutmeta_lib.study.vectors import embed_assays
+from mutmeta_lib.tasks.tasks import make_task
 
 SMALL = {"meta_steps": 2, "tasks_per_step": 2, "support": 4, "query": 4, "inner_steps": 1}
 SMALL |= {"adapt_steps": 2, "seeds": 1, "share": 0.25}
@@ -28,9 +33,9 @@ SMALL |= {"adapt_steps": 2, "seeds": 1, "share": 0.25}
 @given(st.integers(0, 50), st.sampled_from(["", "M", "MGSSH"]), st.integers(5, 80))
 def test_shared_variants_are_found_whatever_the_numbering(seed, prefix, cap):
     a = toy_assay(seed, length=30)
-    moved = [[replace(s, position=s.position + len(prefix)) for s in v] for v in a.variants]
+    moved = [[replace(s, position=s.position + len(prefix)) for s in v] for v in a.variants[::-1]]
     longer = {"id": "B", "wild_type": prefix + a.wild_type, "variants": tuple(map(tuple, moved))}
-    pair = make_pair("kind", a, replace(a, **longer), cap)
+    pair = make_pair("kind", a, replace(a, **longer, scores=a.scores[::-1]), cap)
     assert len(pair.shared) == min(cap, len(a))
     for row, other in pair.shared.items():
         assert pair.a.scores[row] == pair.b.scores[other]
@@ -93,14 +98,29 @@ def test_what_a_says_needs_no_label_of_b(record):
     assert (ways["maml", 0] != ways["maml_a", 0]).all(), "the scores of A were learned"
 
 
-def test_what_a_says_of_the_variants_that_it_measured_is_what_it_measured():
-    """Two assays with the same scores: A knows all of B."""
-    name = "GB1_NISTHAL2019_on_WT"
-    from mutmeta_lib.data.folders import read_data_dir
-
-    (assay,) = read_data_dir(demo_dir(), ids=[name])
-    pair = make_pair("same", assay, replace(assay, id="B"), 40)
-    assert len(pair.shared) == 40
+def test_a_s_word_is_what_it_measured_else_what_ridge_says():
+    """Two assays of 40 variants, 20 of them shared, in other rows of B."""
+    (assay,) = read_data_dir(demo_dir(), ids=["GB1_NISTHAL2019_on_WT"])
+    parts = [np.arange(40), np.arange(59, 19, -1)]
+    a, b = (
+        replace(assay, id=id, scores=assay.scores[rows],
+                variants=tuple(assay.variants[row] for row in rows))
+        for id, rows in zip("AB", parts, strict=True)
+    )  # fmt: skip
+    pair = make_pair("halves", a, b, 40)
+    predictor = Predictor(load_encoder("tiny"), "sites")
+    frozen = embed_assays(predictor, [a, b], "separator", "standardised", "measured")
+    methods = pair_methods(pair, frozen, frozen.predictor, {}, 1, 1)
+    query = make_task(frozen.assays["B"], np.arange(0), np.arange(40)).query
+    said = methods["scores_a"].predict(None, query)
+    known = np.isin(np.arange(40), list(pair.shared.values()))
+    assert known.sum() == 20
+    scaled = (b.scores[known] - a.scores.mean()) / a.scores.std(ddof=1)
+    np.testing.assert_allclose(said[known], scaled, atol=1e-4)
+    assert np.corrcoef(said[~known], b.scores[~known])[0, 1] < 0.999
+    np.testing.assert_array_equal(methods["ridge_a"].predict(None, query), said)
+    vectors = methods["ridge_a"].features(query)
+    np.testing.assert_allclose(vectors[:, -1], said * frozen.features(query).shape[1] ** 0.5)
 
 
 def test_differences_are_paired_and_labels_that_a_is_worth_are_counted():

@@ -7,8 +7,8 @@ from release_copy import toy_release
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import read_record, write_record
+from mutmeta_lib.reproduction import protocol
 from mutmeta_lib.reproduction import protocol_estimates as estimates
-from mutmeta_lib.reproduction.protocol import protocol_experiment
 from mutmeta_lib.reproduction.protocol_data import TARGETS, read_protocol
 from mutmeta_lib.reproduction.protocol_run import ARMS
 
@@ -113,17 +113,40 @@ def test_the_first_encoding_is_set_against_the_other():
     assert all(table.empty for table in estimates.contrast_tables(scores(["mutant"])).values())
 
 
+def test_means_are_over_draws_and_seeds_and_ranges_over_seeds():
+    table = scores(["mutant"])
+    seconds = pd.DataFrame({"seed": [0, 1], "phase": "x", "seconds": [1.0, 4.0]})
+    seconds = seconds.assign(encoder="tiny", encoding="mutant", target="all")
+    table.loc[table["size"] == 0, "mse"] += table["seed"]
+    made = estimates.mean_tables(table, seconds)
+    errors = made["errors"].query("method == 'finetuned'").iloc[0]
+    own = table.query("method == 'finetuned' and size == 16")
+    assert errors[["mse", "median_mse"]].tolist() == [own["mse"].mean(), own["mse"].median()]
+    assert errors["spearman"] == pytest.approx(0.1)
+    whole = made["whole"].query("method == 'finetuned'").iloc[0]
+    assert whole[["mse", "least", "most"]].tolist() == [11.0, 10.0, 12.0]
+    assert made["seconds"].iloc[0][["seconds", "least", "most"]].tolist() == [2.5, 1.0, 4.0]
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     return toy_release(tmp_path_factory.mktemp("given") / "copy")
 
 
 def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch):
-    told = []
+    told, encoders = [], []
+    seed = protocol.run_seed
+
+    def watched(trial):
+        encoders.append((trial.protocol.name, trial.predictor.encoder.sha256))
+        return seed(trial)
+
+    monkeypatch.setattr(protocol, "run_seed", watched)
     asked = ASKED | {"encoder": "tiny", "encodings": ["separator", "unknown_text"]}
     asked |= {"checkpoint_dir": str(tmp_path / "kept"), "cache_dir": str(tmp_path / "cache")}
-    record = protocol_experiment(release_dir=str(copy), progress=told.append, **asked)
+    record = protocol.protocol_experiment(release_dir=str(copy), progress=told.append, **asked)
     assert told
+    assert len({sha for name, sha in encoders if name == "tiny"}) == 2, "weights are the seed's"
     assert record.parameters["release_dir"] == "copy"
     assert set(record.data) == set(read_protocol(copy).sha256)
     write_record(record, tmp_path / "protocol.json")
@@ -143,15 +166,25 @@ def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch
     assert texts.loc[("frozen_tiny", TARGETS[1], "unknown_text"), "sequences"] == 1
     assert texts.loc[("tiny", TARGETS[1], "separator"), "texts"] > 10
 
+    own = record.table("seconds").query("encoder == 'tiny' and target == 'fireprot_dTm'")
+    spent = own.set_index("phase")["seconds"]
+    saved = 100 * (1 - spent["released_4"] / spent["finetuned"])
+    found = record.numbers["tiny_separator_dTm_released_time"]["value"]
+    assert found == pytest.approx(saved, abs=0.5)
+
     def broken(*_):
         raise AssertionError("kept parts are not computed again")
 
-    monkeypatch.setattr("mutmeta_lib.reproduction.protocol.run_seed", broken)
+    monkeypatch.setattr(protocol, "run_seed", broken)
     monkeypatch.setattr("mutmeta_lib.reproduction.protocol_data.encode_protocol", broken)
-    again = protocol_experiment(release_dir=str(copy), **asked)
+    again = protocol.protocol_experiment(release_dir=str(copy), **asked)
     assert again.tables == record.tables
+    fewer = protocol.protocol_experiment(
+        release_dir=str(copy), **asked | {"encodings": ["unknown_text"], "seeds": 1}
+    )
+    assert set(fewer.table("gains")["seeds"]) == {1}
 
 
 def test_no_encoder_at_all_is_refused(copy):
     with pytest.raises(DataError, match="there is no encoder to run"):
-        protocol_experiment(release_dir=str(copy), tiny_encodings=[])
+        protocol.protocol_experiment(release_dir=str(copy), tiny_encodings=[])

@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from release_copy import toy_release
+from release_copy import OTHER, WILD, toy_release
 
+from mutmeta_lib.data.variants import parse_variant
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop, meta_gradient
 from mutmeta_lib.models.embeddings import embed
@@ -17,7 +19,7 @@ from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.reproduction import protocol_data as protocol
 from mutmeta_lib.reproduction import protocol_run as run
 from mutmeta_lib.reproduction.released import find_table, read_release
-from mutmeta_lib.study.study import load_assays
+from mutmeta_lib.tasks.encodings import encode
 
 ENCODER = tiny_encoder(width=16, layers=1, heads=2)
 PREDICTOR = Predictor(ENCODER, "cls", hidden=(8,))
@@ -75,13 +77,21 @@ def test_caps_touch_what_is_trained_on_and_nothing_else(copy):
     assert protocol.cap_rows(data, 0).parts == data.parts
 
 
-def test_assays_are_scaled_over_all_rows_before_the_split():
-    first, *rest = load_assays("demo", per_protein=1)
-    data = protocol.protocol_of_assays(first, {"a": rest[:1], "b": rest[1:2]})
-    labels = np.concatenate([data.parts[f"a {part}"]["label"] for part in ("train", "test")])
-    assert (labels.mean(), labels.std()) == pytest.approx((0, 1), abs=1e-9)
-    with pytest.raises(DataError, match="has one score only"):
-        protocol.protocol_of_assays(replace(first, scores=np.ones(len(first))), {})
+def test_the_miniature_is_scaled_per_assay_before_the_split():
+    data = protocol.read_protocol("demo")
+    assert data.targets == data.resplit == ("Abeta42", "GB1", "TDP")
+    for target in data.targets:
+        both = pd.concat([data.parts[f"{target} {part}"] for part in ("train", "test")])
+        assert (both["label"].mean(), both["label"].std(ddof=0)) == pytest.approx((0, 1))
+
+
+def test_rows_of_many_wild_types_are_written_in_their_order():
+    texts = [(WILD, "K2R"), (OTHER, "S2A"), (WILD, "WT"), (OTHER, "T3G")]
+    rows = pd.DataFrame([(w, parse_variant(v)) for w, v in texts], columns=["wild_type", "variant"])
+    batch = protocol.encode_rows(rows, "separator", ENCODER)
+    for place, row in enumerate(rows.itertuples()):
+        alone = encode("separator", row.wild_type, row.variant, ENCODER.vocabulary, 256)
+        assert batch.token_ids[place][batch.mask[place]].tolist() == list(alone.token_ids)
 
 
 @pytest.mark.parametrize("encoding", ["separator", "unknown_text"])
@@ -110,6 +120,8 @@ def test_support_rows_are_never_query_rows(n, draw, data):
     assert len({*support, *query}) == 2 * size
     assert {*support, *query} <= set(range(n))
     np.testing.assert_array_equal(support, run.draw_rows(n, "a", size, draw)[0])
+    others = [run.draw_rows(1000, *at)[0][0] for at in (("a", 1, 0), ("a", 1, 1), ("b", 1, 0))]
+    assert len(set(others)) == 3
     with pytest.raises(DataError, match=f"{n} rows do not hold {n} support"):
         run.draw_rows(n, "a", n, draw)
 
@@ -171,6 +183,8 @@ def test_one_cycle_learns_drops_rows_out_and_leaves_its_start_alone(trial):
     assert torch.equal(flat(fit(0)), flat(fit(0)))
     assert not torch.equal(flat(fit(0)), flat(fit(1)))
     assert not torch.equal(flat(fit(0)), flat(fit(0, loss=PREDICTOR.loss))), "dropout"
+    orders = [flat(fit(seed, loss=PREDICTOR.loss)) for seed in (0, 1)]
+    assert not torch.equal(*orders), "the order of the rows is drawn"
     fast, slow = ((flat(fit(0, name)) - before).norm() for name in ("finetuned", "finetuned_slow"))
     assert fast > 10 * slow
     # 60 rows hold three whole batches of 16.
@@ -204,9 +218,14 @@ def test_a_seed_scores_every_method_on_the_same_draws(trial):
     drawn = [run.draw_rows(len(test), DTM, 3, draw) for draw in range(SMALL.draws)]
     mean = [np.mean((labels[query] - labels[support].mean()) ** 2) for support, query in drawn]
     assert errors(found, "mean") == errors(other, "mean") == pytest.approx(mean, rel=1e-5)
-    said = trial.predict(trial.initial_fit(), test)
-    initial = [np.mean((labels[query] - said[query]) ** 2) for _, query in drawn]
-    assert errors(found, "initial") == pytest.approx(initial, rel=1e-4)
+    sure = replace(trial, predictor=replace(PREDICTOR, dropout=0.0))  # no chance in adaptation
+    start, exact = sure.initial_fit(), run.run_seed(sure)
+    for method, adapt in (("initial", False), ("initial_adapted", True)):
+        expected = []
+        for support, query in drawn:
+            moved = sure.adapt(PREDICTOR.loss, start, test.take(support)) if adapt else start
+            expected.append(np.mean((labels[query] - sure.predict(moved, test)[query]) ** 2))
+        assert errors(exact, method) == pytest.approx(expected, rel=1e-4)
     assert errors(found, "released") != errors(other, "released")
     assert errors(found, "initial_adapted") != errors(found, "initial")
     phases = {row["phase"]: row["seconds"] for row in found["seconds"]}
