@@ -5,7 +5,7 @@ record.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -35,7 +35,6 @@ def audit_experiment(
     correlation: float = 0.5,
     seed: int = 0,
     profile: str = "full",
-    progress: Callable[[str], None] | None = None,
 ) -> Record:
     """Count what the tables of the public repository hold.
 
@@ -50,11 +49,9 @@ def audit_experiment(
     that the chapter names.
     """
     parameters = recorded_parameters(locals())
-    say = progress or (lambda line: None)
     began = time.perf_counter()
     read, hashes = read_release(release_dir)
     rows, assays = counts.described(read), _reference(reference_dir, read)
-    say(f"{len(hashes)} tables and {len(assays)} assays to compare with: read")
     tables = {
         "missing": pd.DataFrame({"table": [id for id in LISTED if id not in hashes]}),
         "directions": counts.directions(rows),
@@ -66,7 +63,6 @@ def audit_experiment(
         "texts": counts.text_fates(rows),
         "reference": counts.against_reference(rows, assays),
     }
-    say("rows: counted")
     drawn, made = {"draws": draws, "seed": seed}, {"queries": [], "errors": [], "labels": []}
     for id, own in rows[rows["table"].isin(targets)].groupby("table")["label"]:
         labels, size = own.to_numpy(), min(SHOWN, len(own))
@@ -76,7 +72,6 @@ def audit_experiment(
         made["errors"].append(found.assign(table=id, query_rows=size))
         made["labels"].append(label_histogram(labels).assign(table=id))
     tables |= {name: pd.concat([pd.DataFrame(), *parts]) for name, parts in made.items()}
-    say("query rows: drawn")
     record = make_record(
         "audit",
         profile,

@@ -18,6 +18,7 @@ from mutmeta_lib.study.estimates import bootstrap_mean
 
 INITIAL = "combined_ddG"
 """The data set of the initial fit: the repository's helper script joins its two parts."""
+FITTED = (f"{INITIAL}_train", f"{INITIAL}_test")
 
 KINDS = {
     "deltag_t": "trypsin ΔG (Tsuboyama 2023)",
@@ -102,7 +103,8 @@ def agreement(rows: pd.DataFrame) -> pd.DataFrame:
     Rows are the same when sequence and mutations are: a model reads the same. A source of several
     proteins counts as one, and a correlation needs three rows.
     """
-    initial = _initial(rows).drop_duplicates(TEXT, keep="last")[[*TEXT, "label"]]
+    initial = rows[rows["table"].isin(FITTED)].drop_duplicates(TEXT, keep="last")
+    initial = initial[[*TEXT, "label"]]
     both = rows[rows["name"] != INITIAL].merge(initial, on=TEXT, suffixes=("", "_initial"))
     found = [
         (source, len(own), _rank(own["label_initial"], own["label"]), table)
@@ -118,7 +120,7 @@ def proline(rows: pd.DataFrame) -> pd.DataFrame:
     the first mean, against the second, tells which way a label points. The new residue is the
     first letter in backwards rows.
     """
-    part = _initial(rows)
+    part = rows[rows["table"].isin(FITTED)]
     part = part[[len(m) == 1 and m[0].first != m[0].last for m in part["mutations"]]]
     written = zip(part["mutations"], part["backwards"], strict=True)
     new = np.array([m.first if backwards else m.last for (m,), backwards in written])
@@ -198,10 +200,6 @@ def against_reference(rows: pd.DataFrame, assays: Sequence[Assay]) -> pd.DataFra
             row["spearman"] = _rank(part["label"].loc[either.index], either)
             found.append(row)
     return pd.DataFrame(found)
-
-
-def _initial(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[(rows["name"] == INITIAL) & (rows["part"] != "raw")]
 
 
 def _both_parts(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:

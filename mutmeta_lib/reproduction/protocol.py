@@ -90,14 +90,7 @@ def protocol_experiment(
         for encoding in run.encodings
     }
     scores, seconds, times = (
-        pd.concat(
-            [
-                pd.DataFrame(tidy[kind]).assign(encoder=name, encoding=encoding)
-                for (name, encoding), tidy in found.items()
-            ],
-            ignore_index=True,
-        )
-        for kind in KINDS
+        pd.DataFrame([row for tidy in found.values() for row in tidy[kind]]) for kind in KINDS
     )
     tables = {
         "rows": row_table(data, runs),
@@ -109,7 +102,8 @@ def protocol_experiment(
     }
     described = describe_encoder(runs[0].load())
     if len(runs) > 1:
-        described["provenance"] |= {"beside it": "tiny, trained"}
+        also = {"beside it": "tiny, trained"}
+        described |= {"provenance": described["provenance"] | also}
     made = make_record(
         "protocol",
         profile,
@@ -161,8 +155,9 @@ def tidy_rows(
     for seed in range(run.seeds):
         made = kept.get(f"seed {seed}", partial(one, seed))
         found["spent"].append(made["spent"])
+        where = {"encoder": run.name, "encoding": encoding, "seed": seed}
         for kind in KINDS:
-            found[kind] += [{**row, "seed": seed} for row in made[kind]]
+            found[kind] += [{**row, **where} for row in made[kind]]
         say(f"{label}: seed {seed} done")
     return found
 

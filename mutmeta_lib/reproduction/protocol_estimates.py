@@ -31,9 +31,6 @@ COMPARED = [(arm, against) for arm in ARMS for against in AGAINST] + [("finetune
 LEARNERS = ("initial", "finetuned", "initial_adapted", *ARMS)
 """Methods that read the text, so that its encoding can matter."""
 
-BASES = ("finetuned", "initial_adapted")
-"""What an arm is compared with: fine-tuning on the training part, and the same labels and steps."""
-
 PARTS = {
     "encoding": ((1, "base", 0), (-1, "base", 1)),
     "meta": ((1, "arm", 1), (-1, "base", 1)),
@@ -162,8 +159,8 @@ def contrast_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables ``encodings`` and ``shares``: the first encoding of an encoder against the others.
 
     ``encodings`` has the gain of the first encoding per method, ``shares`` that of each of `PARTS`
-    per arm and base. Draws and seeds are the same on both sides. Both are empty when there is one
-    encoding.
+    per arm and base: fine-tuning on the training part, or the same labels and steps without the
+    arm. Draws and seeds are the same on both sides. Both are empty when there is one encoding.
     """
     encodings, shares = [], []
     drawn = scores[scores["size"] > 0]
@@ -176,7 +173,7 @@ def contrast_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
             for method in LEARNERS:
                 terms = [(1, method, 0), (-1, method, 1)]
                 encodings.append({**both, "method": method, **_product(pair, terms)})
-            for arm, base, part in product(ARMS, BASES, PARTS):
+            for arm, base, part in product(ARMS, LEARNERS[1:3], PARTS):
                 who = {"arm": arm, "base": base}
                 terms = [(power, who[role], i) for power, role, i in PARTS[part]]
                 row = {**both, "method": arm, "base": base, "part": part}

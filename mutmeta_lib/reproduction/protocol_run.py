@@ -208,19 +208,14 @@ def _detached(params: Params) -> Params:
     return {name: value.detach() for name, value in params.items()}
 
 
-def draw_support_query(
-    n: int, size: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_support_query(n: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Row numbers of a support and a query set, ``size`` each, that share none."""
     if n < 2 * size:
-        raise DataError(
-            f"{n} rows do not hold {size} support and {size} query rows", "lower the sizes"
-        )
-    order = rng.permutation(n)
-    return order[:size], order[size : 2 * size]
+        raise DataError(f"{n} rows do not hold {size} support and {size} query rows", "draw fewer")
+    return np.split(rng.permutation(n)[: 2 * size], 2)
 
 
-def draw_rows(n: int, target: str, size: int, draw: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_rows(n: int, target: str, size: int, draw: int) -> list[np.ndarray]:
     """Support and query rows of one draw: the same for all seeds, encoders and encodings."""
     rng = np.random.default_rng(stable_seed("protocol draw", target, size, draw))
     return draw_support_query(n, size, rng)
@@ -250,10 +245,9 @@ def run_seed(trial: Trial) -> dict[str, list[dict]]:
     start, spent = _timed(trial.initial_fit)
     scores, seconds = [], [{"target": "all", "phase": "initial", "seconds": spent}]
     for target in trial.targets:
-        phases: dict[str, float] = defaultdict(float)
-        scores += [{"target": target, **row} for row in _scores(trial, target, start, phases)]
-        for phase, spent in phases.items():
-            seconds.append({"target": target, "phase": phase, "seconds": spent})
+        spent = defaultdict(float)
+        scores += [{"target": target, **row} for row in _scores(trial, target, start, spent)]
+        seconds += [{"target": target, "phase": p, "seconds": s} for p, s in spent.items()]
     return {"scores": scores, "seconds": seconds}
 
 

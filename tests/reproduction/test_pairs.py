@@ -13,15 +13,10 @@ from mutmeta_lib.data.folders import demo_dir, read_data_dir
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.reproduction import pairs
-from mutmeta_lib.reproduction.pair_transfer import (
-    pair_methods,
-    pair_numbers,
-    pair_tables,
-    pair_transfer,
-)
+from mutmeta_lib.reproduction import pair_transfer, pairs
+from mutmeta_lib.reproduction.pair_transfer import pair_methods, pair_numbers, pair_tables
 from mutmeta_lib.reproduction.pairs import load_pairs, make_pair
-from mutmeta_lib.study.study import Study
+from mutmeta_lib.study.study import Study, split_around
 from mutmeta_lib.study.vectors import embed_assays
 from mutmeta_lib.tasks.tasks import make_task
 
@@ -71,7 +66,24 @@ def test_listed_pairs_are_read_from_a_data_directory(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def record():
     study = Study(per_protein=4, shots=(0, 5, 10), **SMALL)
-    return pair_transfer(study, pair_cap=40, source_steps=3, progress=len)
+    return pair_transfer.pair_transfer(study, pair_cap=40, source_steps=3, progress=len)
+
+
+def test_no_protein_of_a_pair_is_learned_from(record, monkeypatch):
+    found = []
+
+    def seen(assays, test, **how):
+        found.append((split_around(assays, test, **how), {a.id for a in test}))
+        raise InterruptedError
+
+    monkeypatch.setattr(pair_transfer, "split_around", seen)
+    study = Study(per_protein=4, shots=(0,), **SMALL)
+    with pytest.raises(InterruptedError):
+        pair_transfer.pair_transfer(study, pair_cap=40)
+    [(split, test)] = found
+    assert test == {*record.table("pairs")["a"], *record.table("pairs")["b"]}
+    kinds = {id: id.split("_")[0] for id in (*split.train, *split.validation, *test)}
+    assert not {kinds[id] for id in test} & {kinds[id] for id in (*split.train, *split.validation)}
 
 
 def test_pairs_are_taken_both_ways_and_every_method_predicts_the_same_rows(record):
