@@ -64,7 +64,7 @@ def parse_defaults(source: str, *, file: str | None = None) -> dict[str, Any]:
             if isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
                 targets = line.targets if isinstance(line, ast.Assign) else [line.target]
                 for name in [target.id for target in targets if isinstance(target, ast.Name)]:
-                    problem = f"the default of parameter '{name}' is not a plain value"
+                    problem = f"the default of parameter '{name}' is computed"
                     defaults[name] = ast.literal_eval(line.value)
     except (SyntaxError, ValueError):
         mend = "write a literal (number, text, list) in the parameters cell"

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Len
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from mutmeta_lib.app.console import unknown
@@ -32,10 +31,10 @@ from mutmeta_lib.records.record import NOT_PARAMETERS
 RECORDS = "records_dir"
 """The notebook's parameter that says where records go. Every run of a sweep gets a folder."""
 
-Values = Annotated[list, Len(1)]
+Values = Annotated[list, Field(min_length=1)]
 Seeds = Annotated[
-    dict[str, Annotated[list[int], Len(1)]],
-    Len(0, 1),
+    dict[str, Annotated[list[int], Field(min_length=1)]],
+    Field(max_length=1),
     BeforeValidator(lambda value: {"seed": value} if isinstance(value, list) else value),
 ]
 Share = Annotated[float, Field(lt=1)] | Annotated[float, Field(multiple_of=1)]
