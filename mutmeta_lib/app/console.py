@@ -129,10 +129,10 @@ def unknown(what: str, name: Any, known: Iterable[str]) -> DataError:
 
 
 def check_known(names: Iterable[str], known: Sequence[str], what: str) -> None:
-    """Refuse a name that is not one of the known ones."""
+    """Refuse a name that is not one of the known ones, which are few: all of them are told."""
     for name in names:
         if name not in known:
-            raise unknown(what, name, known)
+            raise DataError(f"there is no {what} '{name}'", f"use one of {', '.join(known)}")
 
 
 def check_device(device: str) -> None:

@@ -83,7 +83,7 @@ run nowhere.ipynb                            | no notebook 'nowhere.ipynb'
 evaluate --metric accuracy                   | no metric 'accuracy'; use one of spearman
 evaluate --shots 0;5                         | write whole numbers with commas
 evaluate --shots 5,0,05                      | --shots 5,0,05 names a number twice
-evaluate --methods maml,rigde                | no method 'rigde'; did you mean 'ridge'?
+evaluate --methods maml,rigde                | no method 'rigde'; use one of maml
 evaluate --device tpu                        | no device 'tpu'
 """
 
