@@ -171,6 +171,41 @@ FAULTS = [
         "row[[min(s + 1, len(row) - 1) for s in text.sites]] = True",
         "tasks",
     ),
+    Fault(
+        "rows written backwards that are read forwards",
+        "reproduction/counts.py",
+        'rows["undone"].where(backwards, rows["sequence"])',
+        'rows["sequence"].where(backwards, rows["undone"])',
+        "reproduction/test_audit.py",
+    ),
+    Fault(
+        "a second mutation that is always found",
+        "reproduction/released.py",
+        "or characters[place][0] != written.first:",
+        "or False:",
+        "reproduction/test_released.py",
+    ),
+    Fault(
+        "the protocol's arms adapted on the rows they are asked",
+        "reproduction/protocol_run.py",
+        "_timed(trial.adapt, loss, params, labelled)",
+        "_timed(trial.adapt, loss, params, asked)",
+        "reproduction/test_protocol_run.py",
+    ),
+    Fault(
+        "errors averaged over draws in place of ratios",
+        "reproduction/protocol_estimates.py",
+        "np.log(over_seeds @ errors)",
+        "(over_seeds @ np.log(errors))",
+        "reproduction/test_protocol.py",
+    ),
+    Fault(
+        "a pair's protein in meta-training",
+        "reproduction/pair_transfer.py",
+        "split_around(assays, list(paired.values())",
+        "split_around(assays, list(paired.values())[:1]",
+        "reproduction/test_pairs.py",
+    ),
 ]
 
 
