@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
 from mutmeta_lib.learn.algorithms import ALGORITHMS
+from mutmeta_lib.learn.gradients import meta_gradient
 from mutmeta_lib.learn.inner import InnerLoop
-from mutmeta_lib.learn.learn2learn import load_maml
-from mutmeta_lib.learn.meta import meta_gradient
+from mutmeta_lib.learn.learn2learn import load_algorithm
 from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.models.frozen import FrozenTokens
 from mutmeta_lib.models.predictor import Params, Predictor
@@ -116,12 +116,12 @@ def ours(
 ) -> tuple[str, Callable[[], Params]]:
     """Our backend for this model, and the gradient by it."""
     algorithm = ALGORITHMS["maml"](predictor)
-    backend, batched = algorithm.fastest(loop), algorithm.batched(loop)
+    backend, backends = algorithm.fastest(loop), algorithm.backends(loop)
     pairs = [(task.support, task.query) for task in tasks]
 
     def gradient() -> Params:
         given = (predictor.loss, params, pairs, loop)
-        return meta_gradient(*given, backend=backend, batched=batched)[1]
+        return meta_gradient(*given, backend=backend, backends=backends)[1]
 
     return backend, gradient
 
@@ -132,7 +132,8 @@ def theirs(
     """learn2learn's loop over tasks; ``module`` maps examples to their loss."""
     for parameter in module.parameters():
         parameter.requires_grad_(any(parameter is one for one in named.values()))
-    maml = load_maml()(module, lr=loop.lr, first_order=loop.first_order, allow_nograd=True)
+    how = {"lr": loop.lr, "first_order": loop.first_order, "allow_nograd": True}
+    maml = load_algorithm().MAML(module, **how)
 
     def gradient() -> Params:
         maml.zero_grad(set_to_none=True)

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.inner import InnerLoop, inner_update
-from mutmeta_lib.learn.learn2learn import load_maml
+from mutmeta_lib.learn.learn2learn import load_algorithm
 from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.records.files import check_writable
@@ -122,7 +122,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> Record:
         DataError: learn2learn is missing.
 
     """
-    load_maml()  # told now if it is missing, not after the first measurements
+    load_algorithm()  # told now if it is missing, not after the first measurements
     began = time.perf_counter()
     rate = matmul_rate()
     numbers = {"matmul_gflops": number(rate / 1e9, unit="GFLOP/s")}

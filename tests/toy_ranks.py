@@ -16,7 +16,7 @@ from toy import toy_encoded, toy_predictor
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.distributed import ALONE, Ranks, launched
-from mutmeta_lib.learn.training import MetaTraining, meta_train
+from mutmeta_lib.learn.train import MetaTraining, meta_train
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.store import save
 

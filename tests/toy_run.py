@@ -9,7 +9,7 @@ from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.app.console import Commands
 from mutmeta_lib.learn import InnerLoop
-from mutmeta_lib.learn.training import MetaTraining, meta_train
+from mutmeta_lib.learn.train import MetaTraining, meta_train
 from mutmeta_lib.records.store import save
 
 STEPS = 24

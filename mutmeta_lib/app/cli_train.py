@@ -71,8 +71,7 @@ def train_command(
     from mutmeta_lib.learn import InnerLoop
     from mutmeta_lib.learn.algorithms import ALGORITHMS
     from mutmeta_lib.learn.distributed import launched
-    from mutmeta_lib.learn.training import meta_train
-    from mutmeta_lib.learn.training_settings import ON_NONFINITE, PRECISIONS, MetaTraining
+    from mutmeta_lib.learn.train import ON_NONFINITE, PRECISIONS, MetaTraining, meta_train
     from mutmeta_lib.records.files import check_writable
     from mutmeta_lib.records.progress import shown_progress
     from mutmeta_lib.records.store import save
@@ -111,8 +110,8 @@ def train_command(
         try:
             predictor = make_predictor(encoder, pooling, seed=seed, device=where)
             member = ALGORITHMS[algorithm](predictor)
-            batched = member.batched(member.training_loop(member.loop(settings.inner)))
-            check_known([backend], ["auto", *member.backends, *batched], "backend")
+            known = member.backends(member.training_loop(member.loop(settings.inner)))
+            check_known([backend], ["auto", *known], "backend")
             sides = encode_fold(split, assays, encoding, predictor)
             used = [side for side in sides.train if len(side) >= support + query]
             if ranks.first and len(used) < len(sides.train):

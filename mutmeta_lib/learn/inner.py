@@ -1,33 +1,61 @@
 r"""The inner loop: a few gradient steps on a task's support set.
 
 .. math:: \theta'_0 = \theta, \qquad
-   \theta'_{s+1} = \theta'_s - \alpha \nabla_{\theta'_s} L_\text{support}(\theta'_s)
+   \theta'_{s+1} = \theta'_s - \alpha \odot \nabla_{\theta'_s} L_\text{support}(\theta'_s)
+
+The *scope* says by their names which parameters it adapts. Those outside stay at the start; they
+still receive the outer gradient, so they are learned across tasks, only not within one.
+
+=========== ============================================ ==========================================
+scope       adapted                                      known as
+=========== ============================================ ==========================================
+``all``     every parameter                              MAML (arXiv 1703.03400)
+``head``    ``head.*``                                   ANIL (Raghu et al. 2020, arXiv 1909.09157)
+``encoder`` ``encoder.*``                                BOIL (Oh et al. 2021, arXiv 2008.08882)
+``last-k``  the last k layers of the encoder and the     between ``head`` and ``all``
+            head; embeddings and a norm after the last
+            layer stay
+``lora``    low-rank adapters (`lora`) and the head      as FSFP (doi:10.1038/s41467-024-49798-6)
+=========== ============================================ ==========================================
+
+The rate :math:`\alpha` is one number. In Meta-SGD (Li et al. 2017, arXiv 1707.09835) it has the
+shape of :math:`\theta` and is learned with it: each rate stands beside its parameter under
+``rate.<name>``, and may become negative, as in the paper.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor
-from torch.func import grad
 
-from mutmeta_lib.learn.scope import adapted_names
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.models.layers import layer_of
+from mutmeta_lib.tasks.tasks import Examples
 
 Params = dict[str, Tensor]
 Batch = TypeVar("Batch")
 Loss = Callable[[Params, Batch], Tensor]
 """A scalar loss of parameters and a batch of any kind."""
 Update = Callable[..., Params]
-"""An inner loop: ``(loss, params, support, loop)`` to adapted parameters of the same names."""
+"""An inner loop: ``(loss, params, support, loop)`` to adapted parameters."""
+
+SCOPES = ("all", "head", "encoder", "lora", "last-<k>")
+"""The known scopes; k is a number from 1 to the number of layers."""
+RATE = "rate."
+"""What the name of a learned rate begins with; the name of its parameter follows."""
+UNUSED = {"allow_unused": True, "materialize_grads": True}
+"""For `torch.autograd.grad`: a parameter that the loss does not touch has gradient zero."""
 
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """Adaptation by gradient descent: ``steps`` steps of size ``lr``.
+    """Adaptation by gradient descent: ``steps`` steps of size ``lr`` on what is in ``scope``.
 
-    ``first_order`` treats the inner gradients as constants, so the meta-gradient is the query
-    gradient at the adapted parameters (FOMAML); otherwise it is differentiated through. ``scope``
-    says which parameters are adapted (see ``scope``); the others stay at the start.
+    ``first_order`` takes the inner gradients as constants, so the meta-gradient is the query
+    gradient at the adapted parameters (FOMAML); otherwise it is differentiated through.
     """
 
     lr: float = 0.01
@@ -37,59 +65,121 @@ class InnerLoop:
 
 
 def inner_update(loss: Loss, params: Params, support: Batch, loop: InnerLoop) -> Params:
-    """Adapt parameters to a support set; the given parameters are left as they are.
+    """Adapt parameters to a support set; the given ones are left as they are.
 
-    Args:
-        loss: scalar loss of ``(params, batch)``.
-        params: start of the inner loop, a dictionary of tensors.
-        support: the labelled support set, passed to ``loss`` as it is.
-        loop: number and size of the steps, first or second order, and what is adapted.
-
-    Returns:
-        New parameters of the same names and shapes. They depend differentiably on ``params``;
-        those outside the scope are the given tensors themselves.
+    The result has their names and shapes, without learned rates: these have done their work. It
+    depends differentiably on ``params`` where those require a gradient, else on nothing.
 
     Raises:
         DataError: the scope does not fit the parameters.
 
     Example (one step on a parabola with its minimum at 3)::
 
-        >>> import torch
         >>> parabola = lambda params, target: ((params["w"] - target) ** 2).sum()
         >>> start = {"w": torch.tensor([0.0])}
         >>> inner_update(parabola, start, torch.tensor([3.0]), InnerLoop(lr=0.1, steps=1))
         {'w': tensor([0.6000])}
 
     """
-    rates = dict.fromkeys(adapted_names(params, loop.scope), loop.lr)
-    return descend(loss, params, support, loop, rates)
+    rates = rates_of(params, loop)
+    through = torch.is_grad_enabled() and any(value.requires_grad for value in params.values())
+    params = {name: value for name, value in params.items() if not name.startswith(RATE)}
+    adapted = {name: params[name] for name in rates}
+    for _ in range(loop.steps):
+        leaves = {
+            name: value if through and value.requires_grad else value.detach().requires_grad_()
+            for name, value in adapted.items()
+        }
+        with torch.enable_grad():
+            value = loss({**params, **leaves}, support)
+        slopes = torch.autograd.grad(
+            value, list(leaves.values()), create_graph=through and not loop.first_order, **UNUSED
+        )
+        with torch.set_grad_enabled(through):
+            moved = zip(leaves.items(), slopes, strict=True)
+            adapted = {name: value - rates[name] * slope for (name, value), slope in moved}
+    return {**params, **adapted}
 
 
-def descend(
-    loss: Loss,
-    params: Params,
-    support: Batch,
-    loop: InnerLoop,
-    rates: Mapping[str, float | Tensor],
-) -> Params:
-    """Gradient steps on the parameters that have a rate; the others stay as they are.
+def finetune(loss: Loss, params: Params, batches: Iterable[Batch], *, lr: float) -> Params:
+    """One step of Adam on each batch in turn, on a copy of ``params``: what MAML is compared with.
 
-    Args:
-        loss: scalar loss of ``(params, batch)``.
-        params: start of the inner loop.
-        support: the labelled support set.
-        loop: number of the steps, first or second order; its rate and scope are not read.
-        rates: name -> rate, a number or a tensor of the parameter's shape.
+    The paper's fine-tuning takes shuffled mini-batches for whole epochs (`shuffled`; the
+    public code's learning-rate schedule is left out); full-batch steps are ``[support] * steps``.
+    """
+    tuned = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+    optimiser = torch.optim.Adam(tuned.values(), lr=lr)
+    for batch in batches:
+        optimiser.zero_grad()
+        loss(tuned, batch).backward()
+        optimiser.step()
+    return {name: value.detach() for name, value in tuned.items()}
 
-    Returns:
-        New parameters of the same names and shapes.
+
+def shuffled(
+    support: Examples, times: int, batch_size: int, generator: torch.Generator
+) -> Iterator[Examples]:
+    """Mini-batches of examples, shuffled anew each time over: the cost grows with the data set."""
+    for _ in range(times):
+        order = torch.randperm(len(support), generator=generator).numpy()
+        for start in range(0, len(order), batch_size):
+            yield support.take(order[start : start + batch_size])
+
+
+def rates_of(params: Params, loop: InnerLoop) -> dict[str, float | Tensor]:
+    """The rate of each parameter that adapts, by name: its own where rates are learned."""
+    learned = {name.removeprefix(RATE): v for name, v in params.items() if name.startswith(RATE)}
+    return learned or dict.fromkeys(adapted_names(params, loop.scope), loop.lr)
+
+
+def with_rates(params: Params, loop: InnerLoop) -> Params:
+    """Parameters and, for those in the scope, rates to be learned that all begin at ``loop.lr``.
+
+    >>> with_rates({"w": torch.ones(2)}, InnerLoop(lr=0.5))
+    {'w': tensor([1., 1.]), 'rate.w': tensor([0.5000, 0.5000])}
+    """
+    names = adapted_names(params, loop.scope)
+    return params | {RATE + name: torch.full_like(params[name], loop.lr) for name in names}
+
+
+def adapted_names(names: Iterable[str], scope: str) -> tuple[str, ...]:
+    """The names in ``scope``, in the order given.
+
+    Raises:
+        DataError: the scope is unknown, asks for more layers than there are, or holds no
+            parameter.
+
+    >>> names = ["encoder.blocks.0.w", "encoder.blocks.1.w", "encoder.norm.w", "head.0.w"]
+    >>> adapted_names(names, "last-1")
+    ('encoder.blocks.1.w', 'head.0.w')
 
     """
-    adapted = {name: params[name] for name in rates}
-    support_gradient = grad(lambda changed: loss({**params, **changed}, support))
-    for _ in range(loop.steps):
-        gradient = support_gradient(adapted)
-        if loop.first_order:
-            gradient = {name: value.detach() for name, value in gradient.items()}
-        adapted = {name: value - rates[name] * gradient[name] for name, value in adapted.items()}
-    return {**params, **adapted}
+    names = tuple(names)
+    mend = f"use a model whose parameters are named {scope}.*, or the scope 'all'"
+    if scope == "all":
+        return names
+    if scope in ("head", "encoder"):
+        chosen = tuple(name for name in names if name.startswith(f"{scope}."))
+    elif scope == "lora":
+        adapters = any(".lora_" in name for name in names)
+        chosen = tuple(n for n in names if adapters and (".lora_" in n or n.startswith("head.")))
+        mend = "give the encoder adapters with learn.lora.with_lora"
+    elif re.fullmatch(r"last-[1-9]\d*", scope):
+        k, layers = int(scope.removeprefix("last-")), sorted({*map(layer_of, names)} - {None})
+        chosen = tuple(
+            name for name in names if name.startswith("head.") or layer_of(name) in layers[-k:]
+        )
+        if k > len(layers):
+            raise DataError(
+                f"inner-loop scope '{scope}' asks for more layers than the encoder's {len(layers)}",
+                f"ask for last-1 to last-{len(layers)}, or for 'all'"
+                if layers
+                else "use 'all', 'head' or 'encoder'",
+            )
+    else:
+        raise DataError(
+            f"unknown inner-loop scope {scope!r}", f"choose from {', '.join(SCOPES)} with k >= 1"
+        )
+    if not chosen:
+        raise DataError(f"the inner-loop scope {scope!r} holds no parameter", mend)
+    return chosen

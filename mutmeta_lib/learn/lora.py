@@ -5,8 +5,8 @@ r"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) in an encoder, by
 
 in every linear layer that is asked for. B starts at zero, so that the encoder computes what it did;
 A is drawn as torch draws linear layers. With the scope ``"lora"`` the inner loop adapts A, B and
-the head; the outer loop learns all parameters, as in every scope. peft marks W as frozen
-(``requires_grad``); parameters that are handed to a predictor as a dictionary know no such mark.
+the head; the outer loop learns all parameters, as in every scope: peft's mark of W as frozen is
+unknown to parameters in a dictionary.
 """
 
 import re
@@ -22,35 +22,26 @@ from mutmeta_lib.models.predictor import Params
 ADAPTER = "default"
 """peft's name for the one adapter of each layer."""
 
-INSTALL = 'low-rank adapters need the package peft: pip install "mutmeta[lora]"'
-
 
 def with_lora(
     encoder: Encoder, *, rank: int = 4, alpha: float = 8.0, seed: int = 0, targets: str = ""
 ) -> Encoder:
     """A copy of an encoder with adapters in its linear layers; it computes the same until adapted.
 
-    Args:
-        encoder: Any encoder of ours; it is left as it is.
-        rank: Rank r of the update of each layer.
-        alpha: The update is scaled by ``alpha / rank``.
-        seed: Decides the matrices A.
-        targets: Regular expression that is searched for in the names of linear layers, such as
-            ``"(query|value)$"`` or ``"layer.5."``; empty means all of them.
-
-    Returns:
-        An encoder named ``<name>+lora``, whose hash and provenance tell of the adapters.
+    ``targets`` is a regular expression that is searched for in the names of linear layers, such as
+    ``"(query|value)$"`` or ``"layer.5."``; empty means all of them. ``seed`` decides the matrices
+    A. Name, hash and provenance of the copy tell of the adapters.
 
     Raises:
-        DataError: No linear layer is called so, the rank is below 1, or there are adapters already.
+        DataError: no linear layer is called so, the rank is below 1, or there are adapters already.
         ImportError: peft is not installed; the message says how to install it.
 
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ImportError(INSTALL) from error
-
+        told = 'low-rank adapters need the package peft: pip install "mutmeta[lora]"'
+        raise ImportError(told) from error
     if rank < 1:
         raise DataError(f"adapters cannot have rank {rank}", "use a rank of 1 or more")
     if "lora" in encoder.provenance:
@@ -90,18 +81,13 @@ def with_lora(
 
 
 def merge_lora(encoder: Encoder, params: Params) -> Params:
-    """Fold adapters into plain weights: parameters for the encoder that ``with_lora`` was given.
+    """Fold adapters into plain weights: parameters for the encoder that `with_lora` was given.
 
-    Args:
-        encoder: The encoder with adapters.
-        params: Parameters of a predictor with that encoder, adapted or not.
-
-    Returns:
-        Parameters without adapters that predict the same, in the plain predictor's order; they
-        depend differentiably on ``params``.
+    They predict the same, stand in the plain predictor's order, and depend differentiably on
+    ``params``, which may have been adapted.
 
     Raises:
-        DataError: The encoder has no adapters.
+        DataError: the encoder has no adapters.
 
     """
     if "lora" not in encoder.provenance:

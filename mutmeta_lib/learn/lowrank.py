@@ -7,14 +7,12 @@ examples its weight is
    h W_s^\top = h W_0^\top - \alpha \sum_{r<s} (h H_r^\top) D_r
 
 with the layer's inputs :math:`H_r` (k, in) and the loss's derivative by its outputs :math:`D_r`
-(k, out) at step r. Keeping :math:`H_r` and :math:`D_r` instead of :math:`W_s` takes k (in + out)
-numbers a step in the place of in x out, and the product with the shared start :math:`W_0` is one
-matrix product over the examples of all tasks. The first layer's inputs never change, so there the
-sum over steps is kept and the similarities of examples are computed once; biases are the
-similarity 1; the last layer has one output and is adapted directly.
-
-The backward pass of the inner loop is written out, so the meta-gradient is a plain first derivative
-of what is computed here. Nothing is approximated: tests hold it to ``meta.task_gradient``.
+(k, out) at step r. Keeping these instead of :math:`W_s` takes k (in + out) numbers a step in the
+place of in x out, and the product with the shared start :math:`W_0` is one over the examples of all
+tasks. The first layer's inputs never change, so there the sum over steps is kept and the
+similarities of examples are computed once; biases are the similarity 1; the last layer has one
+output and is adapted directly. The backward pass of the inner loop is written out, so the
+meta-gradient is a plain first derivative of what is computed here. Nothing is approximated.
 """
 
 import torch
@@ -36,18 +34,10 @@ def lowrank_losses(
     loop: InnerLoop,
     objective: str = "mse",
 ) -> Tensor:
-    """Query loss of every task after adapting the head to its support set.
+    """Query losses ``(n_tasks,)`` after adapting the head to each support set, differentiable.
 
-    Args:
-        params: ``head.0.weight``, ``head.0.bias``, ... of an MLP with ReLU and one output.
-        support: Features ``(n_tasks, k, width)`` and labels ``(n_tasks, k)``.
-        query: Features ``(n_tasks, q, width)`` and labels ``(n_tasks, q)``.
-        loop: The inner loop; its scope is the head.
-        objective: Name of the loss, see ``losses.LOSSES``.
-
-    Returns:
-        Losses ``(n_tasks,)``, differentiable by the parameters.
-
+    ``params`` are ``head.0.weight``, ``head.0.bias``, ... of an MLP with ReLU and one output;
+    ``support`` and ``query`` are features ``(n_tasks, k, width)`` and labels ``(n_tasks, k)``.
     """
     layers = len(params) // 2
     weights = [params[f"head.{i}.weight"] for i in range(layers)]
@@ -86,26 +76,15 @@ def lowrank_losses(
             if known is not None:
                 seen, derivative = known
                 onward = torch.baddbmm(onward, back @ derivative.mT, seen, alpha=-loop.lr)
-            entered = _constant(inputs[i - 1], loop)
-            memory[i] = (
-                (entered, own)
-                if known is None
-                else (torch.cat([known[0], entered], dim=1), torch.cat([known[1], own], dim=1))
-            )
+            new = _constant(inputs[i - 1], loop), own
+            pairs = zip(known, new, strict=True) if known else ()
+            memory[i] = tuple(torch.cat(pair, dim=1) for pair in pairs) or new
             back = onward
     inputs = _run(start_others, alike_others, first, weights, biases, memory, loop.lr)
     return loss(_out(inputs[-1], last), others_labels)
 
 
-def _run(
-    start: Tensor,
-    alike: Tensor,
-    first: Tensor | None,
-    weights: list[Tensor],
-    biases: list[Tensor],
-    memory: Memory,
-    rate: float,
-) -> list[Tensor]:
+def _run(start, alike, first, weights, biases, memory: Memory, rate: float) -> list[Tensor]:
     """The outputs of all hidden layers at the adapted weights."""
     x = start if first is None else torch.baddbmm(start, alike, first, alpha=-rate)
     outputs = [torch.relu(x)]

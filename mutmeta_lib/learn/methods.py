@@ -24,8 +24,7 @@ from mutmeta_lib.learn.baselines import (
     SupportMean,
     onehot_features,
 )
-from mutmeta_lib.learn.finetune import finetune, finetune_epochs
-from mutmeta_lib.learn.scope import adapted_names
+from mutmeta_lib.learn.inner import adapted_names, finetune, shuffled
 from mutmeta_lib.models.predictor import Params, Predictor, predict
 from mutmeta_lib.models.zero_shot import MASKED
 from mutmeta_lib.tasks.losses import RANKING
@@ -110,7 +109,7 @@ class GradientMethod(_Learner):
     """Full-batch gradient steps from a start: plain SGD (MAML's inner loop) or Adam.
 
     MAML, fine-tuning from the pretrained encoder and fine-tuning from the jointly trained start
-    are this class with another start. ``scope`` says which parameters move (``learn.scope``).
+    are this class with another start. ``scope`` says which parameters move (``learn.inner``).
     """
 
     rate: Rate
@@ -130,9 +129,8 @@ class GradientMethod(_Learner):
             tuned = finetune(
                 lambda changed, batch: loss({**self.start, **changed}, batch),
                 moving,
-                support,
+                [support] * self.steps,
                 lr=lr,
-                steps=self.steps,
             )
             adapted = {**self.start, **tuned}
         else:
@@ -151,8 +149,8 @@ class EpochFineTuning(_Learner):
         """Pass over the support set ``epochs`` times."""
         if not len(support):
             return self.start
-        how = {"lr": self.lr, "epochs": self.epochs, "batch_size": 16, "generator": generator}
-        tuned = finetune_epochs(self.predictor.loss, self.start, support, **how)
+        batches = shuffled(support, self.epochs, 16, generator)
+        tuned = finetune(self.predictor.loss, self.start, batches, lr=self.lr)
         return self.unless_diverged(tuned, support, f"adam at {self.lr}, {self.epochs} epochs")
 
 

@@ -1,15 +1,17 @@
 """Everything of a meta-training run that changes from step to step, saved and put back whole."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.distributed import ALONE, Ranks
-from mutmeta_lib.learn.training_settings import MetaTraining
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.records import store
 from mutmeta_lib.records.files import plain
@@ -18,40 +20,88 @@ from mutmeta_lib.tasks.tasks import EncodedAssay
 
 @dataclass(eq=False)
 class RunState:
-    """Where a run stands: the meta-step to come is ``len(history) + 1``.
+    """Where a run stands.
 
     ``current`` are the parameters that ``optimiser`` moves, ``best`` those with the lowest
-    validation loss so far, found at ``best_step``. ``rng`` draws the tasks.
+    validation loss so far, found at ``best_step`` (0: none was taken). ``rng`` draws the tasks.
     """
 
     current: Params
     optimiser: torch.optim.Adam
     rng: np.random.Generator
     best: Params
-    best_step: int
+    best_step: int = 0
     best_loss: float = float("inf")
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+
+    @classmethod
+    def begin(cls, params: Params, lr: float, rng: np.random.Generator) -> Self:
+        """The state before the first step, with a copy of ``params``: the best till validation."""
+        current = {n: value.detach().clone().requires_grad_() for n, value in params.items()}
+        return cls(current, torch.optim.Adam(current.values(), lr=lr), rng, current)
+
+    @property
+    def step(self) -> int:
+        """The meta-step to come."""
+        return len(self.history) + 1
 
     def params(self) -> Params:
         """The current parameters without a gradient; they share its memory."""
         return {name: value.detach() for name, value in self.current.items()}
 
+    def save(self, checkpoint: str | Path, identity: dict) -> None:
+        """Write the state to a checkpoint file, and keep the one before it."""
+        tensors = {f"params/{name}": value for name, value in self.current.items()}
+        tensors |= {f"best/{name}": value for name, value in self.best.items()}
+        for name, value in self.current.items():
+            for key, moment in self.optimiser.state[value].items():
+                tensors[f"adam/{key}/{name}"] = moment
+        # Copies, as till a validation the best parameters share their memory with the current ones.
+        tensors = {name: value.detach().clone() for name, value in tensors.items()}
+        kept = {key: getattr(self, key) for key in ("history", "seconds", "best_loss", "best_step")}
+        kept |= {"identity": identity, "rng": self.rng.bit_generator.state}
+        store.save(checkpoint, tensors, kept, keep_previous=True)
 
-def begin(params: Params, settings: MetaTraining, rng: np.random.Generator) -> RunState:
-    """The state before the first step. ``params`` are copied; until a validation they are best."""
-    current = {name: value.detach().clone() for name, value in params.items()}
-    for value in current.values():
-        value.requires_grad_(True)
-    optimiser = torch.optim.Adam(current.values(), lr=settings.meta_lr)
-    return RunState(current, optimiser, rng, current, settings.steps)
+    def restore(self, checkpoint: str | Path, identity: dict, ranks: Ranks = ALONE) -> None:
+        """Put the newest checkpoint's content in the place of a fresh state, if there is one.
+
+        Of several ranks the first reads the file, and the others are sent what it holds.
+
+        Raises:
+            DataError: the checkpoint is that of another run, or cannot be read.
+
+        """
+        found = ranks.from_first(store.load_newest(checkpoint) if ranks.first else None)
+        if found is None:
+            return
+        tensors, kept = found
+        if kept.pop("identity", None) != identity:
+            raise DataError(
+                "the checkpoint was written by a run with other settings, data or start",
+                "choose another checkpoint file, or delete this one and those before it",
+                file=checkpoint,
+            )
+        self.rng.bit_generator.state = kept.pop("rng")
+        vars(self).update(kept)
+        for name, value in self.current.items():
+            with torch.no_grad():
+                value.copy_(tensors[f"params/{name}"])
+            self.optimiser.state[value] = {
+                key: tensors[f"adam/{key}/{name}"].to("cpu" if key == "step" else value.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"adam/{key}/{name}" in tensors
+            }
+        if self.best_step:
+            best = {name: tensors[f"best/{name}"] for name in self.current}
+            self.best = {name: value.to(self.current[name].device) for name, value in best.items()}
 
 
 def run_identity(
     predictor: Predictor,
     params: Params,
     assays: Sequence[EncodedAssay],
-    settings: MetaTraining,
+    settings: Any,
     seed: int,
     validation: Sequence[EncodedAssay],
 ) -> dict:
@@ -69,65 +119,44 @@ def run_identity(
     }
 
 
-def save(state: RunState, checkpoint: str | Path, identity: dict) -> None:
-    """Write the state to a checkpoint file, and keep the one before it."""
-    tensors = {f"params/{name}": value for name, value in state.current.items()}
-    tensors |= {f"best/{name}": value for name, value in state.best.items()}
-    for name, value in state.current.items():
-        for key, moment in state.optimiser.state[value].items():
-            tensors[f"adam/{key}/{name}"] = moment
-    # Copies, as until a validation the best parameters share their memory with the current ones.
-    tensors = {name: value.detach().clone() for name, value in tensors.items()}
-    kept = {
-        "identity": identity,
-        "rng": state.rng.bit_generator.state,
-        "history": state.history,
-        "seconds": state.seconds,
-        "best_loss": state.best_loss,
-        "best_step": state.best_step,
-    }
-    store.save(checkpoint, tensors, kept, keep_previous=True)
+@contextmanager
+def curves(
+    log_dir: str | Path | None, *, first_step: int = 1
+) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """Write scalars of steps to a folder that TensorBoard reads; without one nothing is done.
 
-
-def restore(state: RunState, checkpoint: str | Path, identity: dict, ranks: Ranks = ALONE) -> None:
-    """Put the newest checkpoint's content in the place of a fresh state; none leaves it fresh.
-
-    Of several ranks the first reads the file, and the others are sent what it holds.
+    A value that is NaN was not taken at that step and is left out. What an earlier run, killed
+    after its last save, has written of ``first_step`` and later ones is no longer shown.
 
     Raises:
-        DataError: the checkpoint is that of another run, or cannot be read.
+        DataError: TensorBoard is not installed, or the folder cannot be written to.
 
     """
-    found = ranks.from_first(store.load_newest(checkpoint) if ranks.first else None)
-    if found is None:
+    if log_dir is None:
+        yield lambda step, scalars: None
         return
-    tensors, kept = found
-    if kept.get("identity") != identity:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(log_dir), purge_step=first_step if first_step > 1 else None)
+    except ImportError:
         raise DataError(
-            "the checkpoint was written by a run with other settings, data or start",
-            "choose another checkpoint file, or delete this one and those before it",
-            file=checkpoint,
-        )
-    _restore_tensors(state, tensors)
-    state.rng.bit_generator.state = kept["rng"]
-    state.history, state.seconds = kept["history"], kept["seconds"]
-    state.best_loss, state.best_step = kept["best_loss"], kept["best_step"]
-    if state.best_loss < float("inf"):
-        device = next(iter(state.current.values())).device
-        state.best = {name: tensors[f"best/{name}"].to(device) for name in state.current}
+            "log_dir needs TensorBoard, which is not installed",
+            'leave log_dir out or run: pip install "mutmeta[tensorboard]"',
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"the folder of logs cannot be written to ({error.strerror})",
+            "look at its permissions, or choose another one",
+            file=log_dir,
+        ) from error
 
+    def log(step: int, scalars: Mapping[str, float]) -> None:
+        for name, value in scalars.items():
+            if not math.isnan(value):
+                writer.add_scalar(name, value, step)
 
-def _restore_tensors(state: RunState, tensors: Params) -> None:
-    """Parameters and Adam's moments."""
-    with torch.no_grad():
-        for name, value in state.current.items():
-            value.copy_(tensors[f"params/{name}"])
-            moments = {
-                key.split("/")[1]: moment
-                for key, moment in tensors.items()
-                if key.startswith("adam/") and key.split("/", 2)[2] == name
-            }
-            state.optimiser.state[value] = {
-                key: moment.to(value.device if "exp" in key else "cpu")
-                for key, moment in moments.items()
-            }
+    try:
+        yield log
+    finally:
+        writer.close()

@@ -34,7 +34,7 @@ from mutmeta_lib.learn.methods import (
     build_methods,
     divergences,
 )
-from mutmeta_lib.learn.training import MetaTraining, Trained, meta_train, pick_device
+from mutmeta_lib.learn.train import MetaTraining, Trained, meta_train, pick_device
 from mutmeta_lib.learn.tuning import best_rate, grid_scores
 from mutmeta_lib.models.encoders import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Params, Predictor

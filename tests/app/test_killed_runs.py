@@ -21,7 +21,7 @@ from mutmeta_lib.records.store import load, load_newest
 CONTEXT = multiprocessing.get_context("forkserver")
 # torch imports the last of these when it is first used.
 CONTEXT.set_forkserver_preload(
-    ["mutmeta_lib.learn.training", "mutmeta_lib.app.console", "torch._dynamo"]
+    ["mutmeta_lib.learn.train", "mutmeta_lib.app.console", "torch._dynamo"]
 )
 
 

@@ -14,7 +14,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.calibration import MIN_SLOPE, Affine, Calibrated, calibrate, fit_affine
 from mutmeta_lib.learn.methods import GradientMethod
-from mutmeta_lib.learn.training import MetaTraining, meta_train
+from mutmeta_lib.learn.train import MetaTraining, meta_train
 from mutmeta_lib.study.evaluate import evaluate
 from mutmeta_lib.tasks.labels import learn_label_priors
 from mutmeta_lib.tasks.tasks import Examples

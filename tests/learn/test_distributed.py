@@ -162,16 +162,25 @@ def test_every_item_is_in_one_share_and_shares_are_even(n, size):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@given(n=st.integers(0, 20), size=st.integers(1, 8))
+def test_numbers_of_the_shares_come_back_in_the_order_of_the_items(n, size):
+    class Heard(Ranks):
+        def all(self, own):
+            return [Ranks(rank, size).share(list(range(n))) for rank in range(size)]
+
+    assert Heard(0, size).gather([], n) == list(range(n))
+
+
 def test_alone_nothing_is_changed_or_sent():
-    values = torch.arange(3.0)
-    assert ALONE.sum(values) is values
-    assert ALONE.gather(values, 3) is values
-    assert (ALONE.any(True), ALONE.any(False)) == (True, False)
+    tensors = {"w": torch.arange(3.0)}
+    assert ALONE.sum(tensors) is tensors
+    assert ALONE.gather([1.0, 2.0], 2) == [1.0, 2.0]
+    assert ALONE.all(True) == [True]
     ALONE.check_same({"a": 1}, "settings")
     assert ALONE.from_first(None) is None
-    with launched() as ranks:
-        assert ranks == ALONE
+    with launched("cpu") as ranks:
         assert ranks.first
+        assert (ranks.size, ranks.device) == (1, "cpu")
 
 
 def test_without_accelerate_one_sentence_says_what_to_install(monkeypatch):

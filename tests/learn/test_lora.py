@@ -2,20 +2,19 @@
 
 import builtins
 from copy import deepcopy
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hf_directories import write_esm, write_protbert
-from torch.func import grad, vmap
+from torch.func import grad
 from toy import toy_assay
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn import BACKENDS, InnerLoop, inner_update, meta_gradient
+from mutmeta_lib.learn import InnerLoop, inner_update
+from mutmeta_lib.learn.inner import adapted_names
 from mutmeta_lib.learn.lora import merge_lora, with_lora
-from mutmeta_lib.learn.scope import adapted_names
-from mutmeta_lib.learn.training import MetaTraining, meta_train
+from mutmeta_lib.learn.train import MetaTraining, meta_train
 from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.tasks.tasks import encode_assay, sample_tasks
@@ -142,70 +141,6 @@ def test_merging_is_what_peft_does(adapted):
         layer.load_state_dict({n[len(prefix) :]: v for n, v in params.items() if prefix in n})
         layer.merge()
         torch.testing.assert_close(layer.weight, merged[f"{prefix}weight"], rtol=0, atol=1e-12)
-
-
-def slope_along(function, params, gradient, part):
-    generator = torch.Generator().manual_seed(1)
-    direction = {
-        name: torch.randn(value.shape, generator=generator, dtype=value.dtype)
-        for name, value in params.items()
-        if part in name
-    }
-    up, down = (
-        function({**params, **{n: params[n] + step * d for n, d in direction.items()}}).item()
-        for step in (1e-6, -1e-6)
-    )
-    exact = sum(float((gradient[name] * d).sum()) for name, d in direction.items())
-    return exact, (up - down) / 2e-6
-
-
-@pytest.mark.learn2learn
-def test_meta_gradient_equals_finite_differences_and_learn2learn(adapted):
-    predictor, params, tasks = Predictor(adapted, hidden=(4,)), start(adapted), drawn(adapted)
-    _, gradient, _ = meta_gradient(predictor.loss, params, tasks, LOOP)
-
-    def value(changed):
-        return meta_gradient(predictor.loss, changed, tasks, LOOP)[0]
-
-    for part in (".lora_A.", ".lora_B.", ".base_layer.", "head."):
-        exact, slope = slope_along(value, params, gradient, part)
-        assert exact == pytest.approx(slope, rel=1e-5, abs=1e-9), part
-        assert abs(exact) > 1e-9, part
-    norm = sum(float((part**2).sum()) for part in gradient.values()) ** 0.5
-    for backend in BACKENDS:
-        theirs = meta_gradient(predictor.loss, params, tasks, LOOP, backend=backend)[1]
-        apart = sum(float(((gradient[n] - theirs[n]) ** 2).sum()) for n in params) ** 0.5
-        assert apart <= 1e-6 * norm
-
-
-def test_vmapped_over_tasks_equals_loop():
-    """With adapters `tiny` still works under vmap."""
-    encoder = with_lora(tiny_encoder(width=16, layers=1, heads=2), rank=2)
-    params = start(encoder)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(4, 20, (3, 5, 9), generator=generator)
-    labels = torch.randn(3, 5, generator=generator, dtype=torch.float64)
-    mask = torch.ones(5, 9, dtype=torch.bool)
-    own = {n.removeprefix("encoder."): v for n, v in params.items() if n.startswith("encoder.")}
-
-    def loss(changed, batch):
-        tokens, target = batch
-        merged = {**own, **changed}
-        hidden = torch.func.functional_call(encoder.module, merged, (tokens, mask))
-        return torch.mean((hidden[:, 0].sum(dim=1) - target) ** 2)
-
-    adapters = {name: value for name, value in own.items() if ".lora_" in name}
-
-    def task_gradient(tokens, target):
-        def after(begin):
-            batch = (tokens, target)
-            return loss(inner_update(loss, begin, batch, replace(LOOP, scope="all")), batch)
-
-        return grad(after)(adapters)
-
-    looped = [task_gradient(*task) for task in zip(ids, labels, strict=True)]
-    stacked = {name: torch.stack([one[name] for one in looped]) for name in adapters}
-    torch.testing.assert_close(vmap(task_gradient)(ids, labels), stacked)
 
 
 def test_meta_training_with_adapters_lowers_the_loss():

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import linear
 
+from mutmeta_lib.learn.gradients import task_gradient
 from mutmeta_lib.learn.inner import InnerLoop
 from mutmeta_lib.learn.lowrank import lowrank_losses
-from mutmeta_lib.learn.meta import task_gradient
 from mutmeta_lib.tasks.losses import LOSSES
 
 

@@ -1,0 +1,208 @@
+r"""Heads that are solved on a support set, not descended to: ridge regression, Gaussian process.
+
+Both replace the MLP head of a predictor, and the outer loop learns the encoder *through* the
+solution. With h the pooled encoder output, of width d, H that of the k support examples, one a row,
+and y their labels:
+
+**R2-D2** (Bertinetto et al. 2019, arXiv 1805.08136). With a column of ones added to H,
+
+.. math:: w = H^\top (H H^\top + \lambda I)^{-1} y, \qquad \hat y = a \, w^\top h + b
+
+which is ridge regression in its dual (Woodbury) form: one small k x k system instead of d x d.
+:math:`\log\lambda`, a and b are learned. The penalty falls on the column of ones as well.
+
+**Deep kernel transfer** (Patacchiola et al. 2020, arXiv 1910.05199). The labels of a task are a
+Gaussian process with mean :math:`\mu` and kernel
+
+.. math:: k(h, h') = a_1 \, \frac{h^\top h'}{d}
+   + a_2 \exp\Bigl(-\frac{\lVert h - h' \rVert^2}{2 \ell^2 d}\Bigr), \qquad
+   \hat y = \mu + k(h, H) (K + \sigma^2 I)^{-1} (y - \mu)
+
+The linear part alone is R2-D2's head; the second part (RBF) lets the response bend. The outer loop
+maximises the *marginal likelihood* of all labels of a task, not the query error of the posterior
+mean as R2-D2 does: the mean depends on :math:`a_1, a_2, \sigma^2` through their ratios only, so a
+squared error would leave the posterior *variance* without a scale. It needs no query set;
+`algorithms` gives it the labels that the others see in support and query.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from mutmeta_lib.learn.inner import InnerLoop, Loss
+from mutmeta_lib.models.predictor import Params, Predictor
+from mutmeta_lib.tasks.batches import TokenBatch
+from mutmeta_lib.tasks.tasks import Examples
+
+
+@dataclass(frozen=True, eq=False)
+class SolvedPredictor(Predictor):
+    """A predictor whose head is solved; ``hidden`` and ``dropout`` are not used.
+
+    ``numbers`` are what the head learns besides, by name, with what they begin at.
+    """
+
+    numbers: ClassVar[dict[str, float]]
+
+    @classmethod
+    def of(cls, predictor: Predictor) -> Self:
+        """The same encoder and pooling with this head."""
+        return cls(**{**vars(predictor), "hidden": ()})
+
+    def prepare(self, params: Params, loop: InnerLoop | None = None) -> Params:
+        """The encoder's parameters out of ``params``, and a fresh head; no random numbers."""
+        start = {name: value for name, value in params.items() if name.startswith("encoder.")}
+        like = next(iter(params.values()))
+        return start | {name: like.new_full((), v) for name, v in self.numbers.items()}
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh parameters; the generator is not used."""
+        return self.prepare(super().init(generator))
+
+    def update(self, loss: Loss, params: Params, support: Examples, loop: InnerLoop) -> Params:
+        """Solve on the support set; every parameter stays at the start, without labels all do.
+
+        ``loss`` and ``loop`` are those of any inner loop; the solution needs neither.
+        """
+        return {**params, **self.solve(params, *self.data(params, support))} if support else params
+
+    def solve(self, params: Params, inputs: Tensor, labels: Tensor) -> Params:
+        """What the head needs to predict after the labels ``(k,)`` of ``inputs`` ``(k, d)``."""
+        raise NotImplementedError
+
+    def data(self, params: Params, examples: Examples) -> tuple[Tensor, Tensor]:
+        """Pooled encoder outputs ``(k, d)`` and labels ``(k,)``."""
+        device = next(iter(params.values())).device
+        inputs = self.pooled(params, examples.tokens.to(device))
+        return inputs, examples.labels.to(inputs)
+
+
+def ridge_weights(features: Tensor, labels: Tensor, penalty: Tensor) -> Tensor:
+    """Ridge regression weights ``(d,)`` of features ``(k, d)`` and labels ``(k,)``, differentiable.
+
+    >>> ridge_weights(torch.eye(2), torch.tensor([2.0, 4.0]), torch.tensor(1.0))
+    tensor([1., 2.])
+    """
+    gram = features @ features.T
+    shift = penalty * torch.eye(len(labels), dtype=gram.dtype, device=gram.device)
+    return features.T @ torch.linalg.solve(gram + shift, labels)
+
+
+def _with_ones(pooled: Tensor) -> Tensor:
+    return torch.cat([pooled, torch.ones_like(pooled[:, :1])], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class RidgePredictor(SolvedPredictor):
+    """R2-D2: ``scale * (features @ weight) + offset``.
+
+    Every task replaces ``ridge.weight``; the start holds zeros, so that without any label the
+    offset is predicted.
+    """
+
+    numbers = {"ridge.log_penalty": 0.0, "ridge.scale": 1.0, "ridge.offset": 0.0}  # noqa: RUF012
+
+    def prepare(self, params: Params, loop: InnerLoop | None = None) -> Params:
+        """As every solved head, and a weight of zeros, ``(width + 1,)``."""
+        start = super().prepare(params)
+        return start | {"ridge.weight": start["ridge.scale"].new_zeros(self.encoder.width + 1)}
+
+    def head(
+        self, params: Params, pooled: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Labels ``(n,)`` from pooled embeddings ``(n, width)``."""
+        linear = _with_ones(pooled) @ params["ridge.weight"]
+        return params["ridge.scale"] * linear + params["ridge.offset"]
+
+    def solve(self, params: Params, inputs: Tensor, labels: Tensor) -> Params:
+        """The ridge weights."""
+        penalty = params["ridge.log_penalty"].exp()
+        return {"ridge.weight": ridge_weights(_with_ones(inputs), labels, penalty)}
+
+
+def kernel(params: Params, left: Tensor, right: Tensor) -> Tensor:
+    """Covariances ``(n, m)`` of the labels of ``left`` ``(n, d)`` and ``right`` ``(m, d)``."""
+    width = left.shape[1]
+    # Distances do not depend on the origin; one amid the points spares float32 a cancellation.
+    origin = right.detach().mean(dim=0)
+    a, b = left - origin, right - origin
+    squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
+    decay = squared.clamp(min=0) / (2 * width * (2 * params["kernel.log_length"]).exp())
+    linear = params["kernel.log_linear"].exp() * (left @ right.T) / width
+    return linear + params["kernel.log_rbf"].exp() * (-decay).exp()
+
+
+def factor(params: Params, inputs: Tensor) -> Tensor:
+    """Lower Cholesky factor ``(k, k)`` of the covariance of noisy labels at ``inputs`` ``(k, d)``.
+
+    A jitter of 10 k rounding units of the mean variance is added to the noise, so that equal inputs
+    do no harm in float32. A matrix that is not positive definite in spite of it, or not finite,
+    gives NaN, which meta-training reports with the task's name.
+    """
+    covariance = kernel(params, inputs, inputs)
+    k = len(inputs)
+    jitter = 10 * k * torch.finfo(inputs.dtype).eps * covariance.detach().diagonal().mean()
+    shift = (params["kernel.log_noise"].exp() + jitter) * torch.eye(k).to(covariance)
+    lower, failed = torch.linalg.cholesky_ex(covariance + shift)
+    return torch.where(failed > 0, torch.nan, lower)
+
+
+@dataclass(frozen=True, eq=False)
+class DeepKernelPredictor(SolvedPredictor):
+    """Deep kernel transfer: without labels the prior mean is predicted.
+
+    Labels add ``kernel.inputs`` ``(k, d)``, ``kernel.factor`` ``(k, k)`` and ``kernel.weights``
+    ``(k,)``. ``objective`` judges predictions, but does not train them (see the module). The start
+    is for labels of unit variance, its noise exp(-1.2) = 0.3 that of `baselines.GaussianProcess`.
+    """
+
+    numbers = {  # noqa: RUF012
+        "kernel.mean": 0.0,
+        "kernel.log_linear": 0.0,
+        "kernel.log_rbf": 0.0,
+        "kernel.log_length": 0.0,
+        "kernel.log_noise": -1.2,
+    }
+
+    def head(
+        self, params: Params, pooled: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Posterior mean of the labels ``(n,)`` from pooled embeddings ``(n, width)``."""
+        mean = params["kernel.mean"].expand(len(pooled))
+        if "kernel.inputs" not in params:
+            return mean
+        return mean + kernel(params, pooled, params["kernel.inputs"]) @ params["kernel.weights"]
+
+    def variance(self, params: Params, tokens: TokenBatch) -> Tensor:
+        """Posterior variance ``(n,)`` of the noise-free labels, on the scaled-label axis.
+
+        Add ``params["kernel.log_noise"].exp()`` for that of new measurements; times the label
+        scale squared it is in the assay's units. Without adaptation it is the prior's.
+        """
+        device = next(iter(params.values())).device
+        pooled = self.pooled(params, tokens.to(device))
+        linear, bend = params["kernel.log_linear"].exp(), params["kernel.log_rbf"].exp()
+        prior = linear * (pooled**2).mean(dim=1) + bend
+        if "kernel.inputs" not in params:
+            return prior
+        cross = kernel(params, params["kernel.inputs"], pooled)
+        known = torch.linalg.solve_triangular(params["kernel.factor"], cross, upper=False)
+        return (prior - (known**2).sum(dim=0)).clamp(min=0)
+
+    def solve(self, params: Params, inputs: Tensor, labels: Tensor) -> Params:
+        """The process conditioned on the labels."""
+        lower = factor(params, inputs)
+        weights = torch.cholesky_solve((labels - params["kernel.mean"])[:, None], lower)[:, 0]
+        return {"kernel.inputs": inputs, "kernel.factor": lower, "kernel.weights": weights}
+
+    def surprise(self, params: Params, examples: Examples) -> Tensor:
+        """Negative log marginal likelihood per label, a scalar."""
+        inputs, labels = self.data(params, examples)
+        lower = factor(params, inputs)
+        residual = (labels - params["kernel.mean"])[:, None]
+        white = torch.linalg.solve_triangular(lower, residual, upper=False)
+        log_volume = lower.diagonal().log().sum()
+        return (0.5 * (white**2).sum() + log_volume) / len(labels) + 0.5 * math.log(2 * math.pi)

@@ -1,0 +1,231 @@
+"""The solved heads against scikit-learn, each other and their own limits.
+
+That gradients pass through the solution, that the order of labels does not matter and what happens
+without any holds for the whole family, see ``test_family``.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+from sklearn.linear_model import Ridge
+from toy import toy_encoded, toy_predictor
+
+from mutmeta_lib.learn import InnerLoop, meta_gradient
+from mutmeta_lib.learn.algorithms import ALGORITHMS
+from mutmeta_lib.learn.closed_form import factor, kernel, ridge_weights
+from mutmeta_lib.models.predictor import Predictor, predict
+from mutmeta_lib.tasks.tasks import Examples, sample_tasks
+
+BASE = toy_predictor()
+SOLVED = {"r2d2": ALGORITHMS["r2d2"](BASE), "deepkernel": ALGORITHMS["deepkernel"](BASE)}
+VALUES = {"mean": 0.3, "log_linear": -0.4, "log_rbf": 0.5, "log_length": -0.2, "log_noise": -1.5}
+RIDGE = {"log_penalty": 0.7, "scale": 1.3, "offset": -0.2}
+LOOP = InnerLoop()
+TASKS = sample_tasks(toy_encoded(2), 2, support=6, query=5, rng=np.random.default_rng(0))
+
+
+def numbers(kind, **values):
+    """The learned numbers of a head alone."""
+    return {f"{kind}.{k}": torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
+
+
+def start(name, **changed):
+    model = SOLVED[name].model
+    params = {n: v.double() for n, v in model.init(torch.Generator().manual_seed(0)).items()}
+    kind, values = {"r2d2": ("ridge", RIDGE), "deepkernel": ("kernel", VALUES)}[name]
+    return params | numbers(kind, **(values | changed))
+
+
+def adapt(name, support, **changed):
+    algorithm = SOLVED[name]
+    return algorithm.update(algorithm.model.loss, start(name, **changed), support, LOOP)
+
+
+def predicted(name, support, query, **changed):
+    return predict(SOLVED[name].model, adapt(name, support, **changed), query.tokens)
+
+
+def features(examples):
+    return BASE.pooled(start("r2d2"), examples.tokens).numpy()
+
+
+def random_data(k, d, seed):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(k, d)), rng.normal(size=k)
+
+
+def process(x, y, params):
+    """The same Gaussian process, which scikit-learn keeps as it is given."""
+    linear, bend, noise = (
+        np.exp(params[f"kernel.log_{name}"].item()) for name in ("linear", "rbf", "noise")
+    )
+    length = np.exp(params["kernel.log_length"].item()) * x.shape[1] ** 0.5
+    covariance = (
+        ConstantKernel(linear / x.shape[1]) * DotProduct(1e-8)
+        + ConstantKernel(bend) * RBF(length)
+        + WhiteKernel(noise)
+    )
+    model = GaussianProcessRegressor(covariance, alpha=0, optimizer=None)
+    return model.fit(x, y - params["kernel.mean"].item())
+
+
+shapes = {"k": st.integers(1, 12), "d": st.integers(1, 12), "seed": st.integers(0, 99)}
+
+
+@given(penalty=st.floats(1e-2, 1e3), **shapes)
+@settings(max_examples=60)
+def test_ridge_weights_are_those_of_scikit_learn(k, d, seed, penalty):
+    x, y = random_data(k, d, seed)
+    ours = ridge_weights(*map(torch.tensor, (x, y)), torch.tensor(penalty, dtype=torch.float64))
+    theirs = Ridge(alpha=penalty, fit_intercept=False, solver="svd").fit(x, y)
+    np.testing.assert_allclose(ours, theirs.coef_, rtol=1e-7, atol=1e-9)
+
+
+@given(
+    log_linear=st.floats(-3, 2),
+    log_rbf=st.floats(-3, 2),
+    log_length=st.floats(-1, 2),
+    log_noise=st.floats(-4, 1),
+    mean=st.floats(-2, 2),
+    **shapes,
+)
+@settings(max_examples=40)
+def test_covariances_are_those_of_scikit_learn(k, d, seed, **values):
+    x, y = random_data(k, d, seed)
+    params = numbers("kernel", **values)
+    theirs = process(x, y, params)
+    lower = factor(params, torch.tensor(x))
+    np.testing.assert_allclose(lower @ lower.T, theirs.kernel_(x), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(lower, theirs.L_, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_predictions_variances_and_likelihood_are_those_of_scikit_learn(task):
+    support, query, labels = task.support, task.query, task.support.labels.double().numpy()
+    x, new = features(support), features(query)
+    ones = [np.hstack([part, np.ones((len(part), 1))]) for part in (x, new)]
+    ridge = Ridge(alpha=np.exp(0.7), fit_intercept=False, solver="svd").fit(ones[0], labels)
+    found = predicted("r2d2", support, query)
+    np.testing.assert_allclose(found, 1.3 * ridge.predict(ones[1]) - 0.2, rtol=1e-8)
+    params, model = start("deepkernel"), SOLVED["deepkernel"].model
+    theirs = process(x, labels, params)
+    mean, spread = theirs.predict(new, return_std=True)
+    found = predicted("deepkernel", support, query)
+    np.testing.assert_allclose(found, mean + VALUES["mean"], rtol=1e-8)
+    variance = model.variance(adapt("deepkernel", support), query.tokens)
+    np.testing.assert_allclose(variance + np.exp(VALUES["log_noise"]), spread**2, rtol=1e-8)
+    expected = -theirs.log_marginal_likelihood_value_ / len(labels)
+    assert model.surprise(params, support).item() == pytest.approx(expected, rel=1e-9)
+    # Meta-training maximises the likelihood of all labels of a task.
+    algorithm = SOLVED["deepkernel"]
+    value, _, _ = meta_gradient(
+        model.loss, params, [algorithm.batches(task)], LOOP, backends=algorithm.backends(LOOP)
+    )
+    assert value == model.surprise(params, algorithm.batches(task)[1])
+
+
+def test_without_the_bend_the_process_is_ridge_regression():
+    """The linear kernel's posterior mean is R2-D2's head, with the noise as its penalty."""
+    x, y = (torch.tensor(a) for a in random_data(7, 4, 0))
+    new = torch.tensor(random_data(9, 4, 1)[0])
+    values = {"log_rbf": -80.0, "log_linear": 0.3, "log_noise": -0.7, "mean": 0.0}
+    params = numbers("kernel", **(VALUES | values))
+    weights = torch.cholesky_solve(y[:, None], factor(params, x))[:, 0]
+    penalty = torch.tensor(4 * np.exp(-0.7 - 0.3), dtype=torch.float64)
+    torch.testing.assert_close(kernel(params, new, x) @ weights, new @ ridge_weights(x, y, penalty))
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_without_labels_the_offset_is_predicted_and_much_noise_leaves_it(name):
+    support, query = TASKS[0].support, TASKS[0].query
+    offset = {"r2d2": RIDGE["offset"], "deepkernel": VALUES["mean"]}[name]
+    none = support.take(np.array([], dtype=int))
+    noisy = {"log_penalty": 40.0} if name == "r2d2" else {"log_noise": 40.0}
+    for found in (predicted(name, none, query), predicted(name, support, query, **noisy)):
+        torch.testing.assert_close(found, torch.full_like(found, offset), rtol=0, atol=1e-9)
+
+
+def test_little_noise_fits_the_support_and_labels_only_take_variance_away():
+    support, query = TASKS[0].support, TASKS[0].query
+    labels, model = support.labels.double(), SOLVED["deepkernel"].model
+    ridge = predicted("r2d2", support, support, log_penalty=-18.0, scale=1.0)
+    torch.testing.assert_close(ridge, labels - 0.2, rtol=0, atol=1e-4)
+    sharp = predicted("deepkernel", support, support, log_noise=-25.0)
+    torch.testing.assert_close(sharp, labels, rtol=0, atol=1e-6)
+    known = model.variance(adapt("deepkernel", support, log_noise=-25.0), support.tokens)
+    assert known.max() < 1e-8
+    variances = [
+        model.variance(adapt("deepkernel", support.take(np.arange(k))), query.tokens)
+        for k in (0, 1, 3, 6)
+    ]
+    pooled = torch.tensor(features(query))
+    prior = kernel(start("deepkernel"), pooled, pooled).diagonal()
+    torch.testing.assert_close(variances[0], prior)
+    assert all((after <= before + 1e-12).all() for before, after in pairwise(variances))
+
+
+@pytest.mark.parametrize("k", [2, 16, 96])
+@pytest.mark.parametrize("spread", [0.0, 1e-4, 1.0])
+def test_equal_inputs_far_from_the_origin_are_no_trouble_in_float32(k, spread):
+    generator = torch.Generator().manual_seed(0)
+    inputs = 30 + spread * torch.randn(k, 32, generator=generator)
+    params = {n: v.float() for n, v in numbers("kernel", **(VALUES | {"log_noise": -40.0})).items()}
+    lower = factor(params, inputs)
+    assert torch.isfinite(lower).all()
+    weights = torch.cholesky_solve(torch.randn(k, 1, generator=generator), lower)
+    assert torch.isfinite(kernel(params, inputs, inputs) @ weights).all()
+
+
+def test_distances_survive_a_large_common_offset_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(9, 32, generator=generator, dtype=torch.float64)
+    params = numbers("kernel", **(VALUES | {"log_linear": -80.0}))
+    single = {name: value.float() for name, value in params.items()}
+    moved = kernel(single, (inputs + 100).float(), (inputs + 100).float())
+    torch.testing.assert_close(moved.double(), kernel(params, inputs, inputs), rtol=0, atol=1e-4)
+
+
+def test_a_broken_covariance_is_reported_not_raised():
+    algorithm = SOLVED["deepkernel"]
+    pairs = [algorithm.batches(task) for task in TASKS]
+    broken = start("deepkernel", log_linear=torch.nan)
+    ways = algorithm.backends(LOOP)
+    value, _, losses = meta_gradient(algorithm.model.loss, broken, pairs, LOOP, backends=ways)
+    assert value.isnan()
+    assert losses.isnan().all()
+
+
+def test_the_noise_it_learns_is_that_of_the_labels():
+    """Labels drawn from the model itself: the likelihood is best near the true values."""
+    encoded, params = toy_encoded(1, n=200)[0], start("deepkernel")
+    generator = torch.Generator().manual_seed(3)
+    draw = torch.randn(200, generator=generator, dtype=torch.float64)
+    truth = factor(params, BASE.pooled(params, encoded.tokens)) @ draw + VALUES["mean"]
+    examples = Examples(encoded, np.arange(200), truth)
+
+    def surprise(**moved):
+        return SOLVED["deepkernel"].model.surprise(start("deepkernel", **moved), examples).item()
+
+    for name in ("log_noise", "log_rbf"):
+        best = surprise()
+        assert best < surprise(**{name: VALUES[name] + 2})
+        assert best < surprise(**{name: VALUES[name] - 2})
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_the_start_is_the_given_encoder_and_no_random_number(name):
+    base = BASE.init(torch.Generator().manual_seed(0))
+    made = ALGORITHMS[name](Predictor(BASE.encoder, "mean", objective="list_mle")).model
+    assert (made.pooling, made.objective, made.hidden) == ("mean", "list_mle", ())
+    prepared = made.prepare(base)
+    encoder = {n for n in base if n.startswith("encoder.")}
+    assert all(prepared[n] is base[n] for n in encoder)
+    head = {"r2d2": [*RIDGE, "weight"], "deepkernel": [*VALUES]}[name]
+    assert {n.rpartition(".")[2] for n in prepared.keys() - encoder} == {*head}
+    torch.testing.assert_close(prepared, made.init(torch.Generator().manual_seed(5)))

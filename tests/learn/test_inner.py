@@ -1,0 +1,116 @@
+"""Which parameters adapt, by their names; one loop of Adam and one of plain gradient steps."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hf_directories import write_esm, write_protbert
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import toy_encoded, toy_predictor
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn.inner import InnerLoop, adapted_names, finetune, inner_update, shuffled
+from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.models.predictor import Predictor
+from mutmeta_lib.tasks.tasks import draw_task, task_generator
+
+PREDICTOR = toy_predictor()
+START = PREDICTOR.init(torch.Generator().manual_seed(0))
+SUPPORT = draw_task(toy_encoded(1)[0], 20, task_generator(0, "f"), pool=20).support
+NAMES = ["encoder.x.w", *(f"encoder.layer.{n}.{p}" for n in range(12) for p in "wb"), "head.0.w"]
+
+
+@given(st.lists(st.from_regex(r"(encoder|head)\.\d\.\w+", fullmatch=True), unique=True))
+def test_head_and_encoder_are_a_partition_in_order(names):
+    names = ["encoder.x", "head.x", *names]
+    head, encoder = adapted_names(names, "head"), adapted_names(names, "encoder")
+    assert set(head) | set(encoder) == set(names) == set(adapted_names(names, "all"))
+    assert not set(head) & set(encoder)
+    assert list(head) == [name for name in names if name in head]
+
+
+def test_scopes_grow_by_layers_in_the_order_of_their_numbers():
+    scopes = ["head", *(f"last-{k}" for k in range(1, 13))]
+    for place, (fewer, more) in enumerate(pairwise(adapted_names(NAMES, s) for s in scopes)):
+        layer = 11 - place
+        assert set(more) - set(fewer) == {f"encoder.layer.{layer}.{part}" for part in "wb"}
+        assert set(fewer) < set(more)
+    assert set(NAMES) - set(more) == {"encoder.x.w"}
+
+
+@pytest.mark.parametrize("write", [write_protbert, write_esm])
+def test_layers_of_hugging_face_models_are_found(write, tmp_path):
+    encoder = load_encoder(str(write(tmp_path / "model")))
+    names = list(Predictor(encoder, hidden=(4,)).init(torch.Generator()))
+    last = [name for name in adapted_names(names, "last-1") if not name.startswith("head.")]
+    assert last == [name for name in names if name.startswith("encoder.model.encoder.layer.1.")]
+    assert len(last) > 10
+
+
+@pytest.mark.parametrize(
+    ("names", "scope", "told"),
+    [
+        *((NAMES, scope, "unknown inner-loop scope") for scope in ("", "body", "last", "Head")),
+        *((NAMES, f"last-{k}", "unknown inner-loop scope") for k in ("0", "-1", "1.5", "01")),
+        (NAMES, "last-13", "'last-13' asks for more layers than the encoder's 12; ask for last-1"),
+        (["head.0.weight"], "last-1", "than the encoder's 0; use 'all', 'head' or 'encoder'"),
+        (["w"], "head", "'head' holds no parameter; use a model whose parameters are named head"),
+        (["head.w"], "encoder", "'encoder' holds no parameter"),
+        (NAMES, "lora", r"'lora' holds no parameter; .*with_lora"),
+    ],
+)
+def test_scopes_that_do_not_fit_are_refused(names, scope, told):
+    with pytest.raises(DataError, match=told):
+        adapted_names(names, scope)
+
+
+def test_gradients_flow_where_they_are_asked_for_and_nowhere_else():
+    """Plain tensors in, plain tensors out; leaves in, a graph out, unless gradients are off."""
+    loop = InnerLoop(0.1, 2)
+    adapted = inner_update(PREDICTOR.loss, START, SUPPORT, loop)
+    assert not any(value.requires_grad for value in adapted.values())
+    leaves = {name: value.clone().requires_grad_() for name, value in START.items()}
+    through = inner_update(PREDICTOR.loss, leaves, SUPPORT, loop)
+    assert all(value.requires_grad for value in through.values())
+    with torch.no_grad():
+        still = inner_update(PREDICTOR.loss, leaves, SUPPORT, loop)
+    assert not any(value.requires_grad for value in still.values())
+    for other in (through, still):
+        torch.testing.assert_close(other, adapted, rtol=0, atol=0)
+    half = {name: value.requires_grad_("head" in name) for name, value in leaves.items()}
+    torch.testing.assert_close(inner_update(PREDICTOR.loss, half, SUPPORT, loop), adapted)
+
+
+def test_adam_matches_its_first_step_in_closed_form():
+    """Adam's first step moves each parameter by lr against its gradient's sign."""
+
+    def loss(params, target):
+        return ((params["w"] - target) ** 2).sum()
+
+    start = {"w": torch.tensor([0.0, 5.0])}
+    tuned = finetune(loss, start, [torch.tensor([3.0, 3.0])], lr=0.1)
+    torch.testing.assert_close(tuned["w"], torch.tensor([0.1, 4.9]))
+    assert torch.equal(start["w"], torch.tensor([0.0, 5.0]))
+
+
+def test_the_loss_falls_and_the_start_stays():
+    before = {name: value.clone() for name, value in START.items()}
+    tuned = finetune(PREDICTOR.loss, START, [SUPPORT] * 40, lr=3e-3)
+    assert PREDICTOR.loss(tuned, SUPPORT) < 0.5 * PREDICTOR.loss(START, SUPPORT)
+    torch.testing.assert_close(START, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("n", "epochs", "batch"), [(20, 3, 8), (16, 2, 16)])
+def test_epochs_see_every_example_once_each_time_in_another_order(n, epochs, batch):
+    support = SUPPORT.take(np.arange(n))
+    parts = list(shuffled(support, epochs, batch, torch.Generator().manual_seed(0)))
+    per_epoch = -(-n // batch)
+    assert len(parts) == epochs * per_epoch
+    rows = [
+        [row for part in parts[first : first + per_epoch] for row in part.rows]
+        for first in range(0, len(parts), per_epoch)
+    ]
+    assert all(sorted(one) == sorted(support.rows) for one in rows)
+    assert all(one != other for one, other in pairwise(rows))
