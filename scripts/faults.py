@@ -125,9 +125,9 @@ FAULTS = [
     Fault(
         "MAML that adapts away from the labels",
         "learn/inner.py",
-        "value - rates[name] * gradient[name]",
-        "value + rates[name] * gradient[name]",
-        "learn",
+        "value - rates[name] * slope",
+        "value + rates[name] * slope",
+        "learn/test_gradients.py",
     ),
     Fault(
         "a diverged adaptation that is used",

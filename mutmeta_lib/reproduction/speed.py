@@ -18,7 +18,7 @@ import torch
 
 from mutmeta_lib import __version__
 from mutmeta_lib.data.proteins import cluster_proteins
-from mutmeta_lib.learn.finetune import finetune_epochs
+from mutmeta_lib.learn.inner import finetune, shuffled
 from mutmeta_lib.learn.methods import GradientMethod, Rate
 from mutmeta_lib.learn.tuning import best_rate, grid_scores
 from mutmeta_lib.models.embeddings import embed
@@ -316,9 +316,8 @@ def by_size(run: Run, question: Question) -> list[dict]:
                     generator = torch.Generator().manual_seed(stable_seed("sizes", seed, size))
                     began = time.process_time()
                     if kind == "epochs":
-                        how = {"lr": EPOCH_RATE, "epochs": study.epochs, "batch_size": 16}
-                        how |= {"generator": generator}
-                        adapted = finetune_epochs(predictor.loss, start, support, **how)
+                        batches = shuffled(support, study.epochs, 16, generator)
+                        adapted = finetune(predictor.loss, start, batches, lr=EPOCH_RATE)
                     else:
                         adapted = descend(predictor, start, support, rate, question.horizon)
                     seconds = time.process_time() - began

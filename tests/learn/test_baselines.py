@@ -46,7 +46,7 @@ def test_embeddings_come_back_from_the_cache(tmp_path):
             TASK.query
         )
         np.testing.assert_array_equal(plain, kept)
-    assert len(list(tmp_path.rglob("*.npz"))) == 1
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
 
 
 def test_ridge_is_ridge_with_the_penalty_of_least_leave_one_out_error():

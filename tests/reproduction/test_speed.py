@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import toy_encoded, toy_predictor
 
-from mutmeta_lib.learn.finetune import finetune
+from mutmeta_lib.learn.inner import finetune
 from mutmeta_lib.reproduction.speed import (
     Question,
     Trajectory,
@@ -43,7 +43,7 @@ def path(errors, seconds=None):
 def test_descending_is_fine_tuning_followed_step_by_step():
     seen = []
     ours = descend(PREDICTOR, START, TASK.support, ("adam", 1e-2), 4, lambda s, p: seen.append(s))
-    theirs = finetune(PREDICTOR.loss, START, TASK.support, lr=1e-2, steps=4)
+    theirs = finetune(PREDICTOR.loss, START, [TASK.support] * 4, lr=1e-2)
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in START)
     assert len(seen) == 5
     assert seen[0] == 0 == sorted(seen)[0]
