@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from cases import made_up_assay, write_esm  # noqa: E402
 
 from mutmeta_lib.learn import InnerLoop  # noqa: E402
-from mutmeta_lib.learn.training import MetaTraining, meta_train  # noqa: E402
+from mutmeta_lib.learn.train import MetaTraining, meta_train  # noqa: E402
 from mutmeta_lib.models.frozen import freeze  # noqa: E402
 from mutmeta_lib.records.record import environment  # noqa: E402
 from mutmeta_lib.study.run import Where, initial_params, make_predictor, run  # noqa: E402
@@ -62,7 +62,9 @@ def whole() -> dict:
     return {"seconds": time.perf_counter() - began, "rows": len(rows)}
 
 
-def steps(layers: int, width: int, start: int, precision: str, first_order: bool) -> dict:
+def steps(
+    layers: int, width: int, start: int, precision: str, first_order: bool, backend: str = "auto"
+) -> dict:
     """Seconds of a meta-step of four tasks, and the most memory, with layers from ``start`` on."""
     with tempfile.TemporaryDirectory() as folder:
         write_esm(Path(folder), layers, width, 20)
@@ -80,6 +82,7 @@ def steps(layers: int, width: int, start: int, precision: str, first_order: bool
         inner=InnerLoop(0.01, 5, first_order),
         validate_every=6,
         precision=precision,
+        backend=backend,
     )
     torch.cuda.reset_peak_memory_stats()
     begun = initial_params(predictor, 0, "cuda")
@@ -97,6 +100,8 @@ STEPS: dict[str, Callable[[], Any]] = {
     "whole": whole,
     "esm2_8m_last_layer_second_order": lambda: steps(6, 320, 5, "float32", False),
     "esm2_8m_all_second_order": lambda: steps(6, 320, 0, "float32", False),
+    "esm2_8m_all_vmap": lambda: steps(6, 320, 0, "float32", False, "vmap"),
+    "esm2_8m_all_recursion": lambda: steps(6, 320, 0, "float32", False, "recursion"),
     "esm2_8m_all_bfloat16": lambda: steps(6, 320, 0, "bfloat16", False),
     "esm2_650m_last_layer_bfloat16": lambda: steps(33, 1280, 32, "bfloat16", False),
     "esm2_650m_all_first_order_bfloat16": lambda: steps(33, 1280, 0, "bfloat16", True),
