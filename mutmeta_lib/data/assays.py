@@ -1,14 +1,11 @@
 """Assays: one property of one protein, measured on many variants; and tables of your own."""
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +16,6 @@ from mutmeta_lib.data.variants import Variant, check_sequence, check_variant, fo
 from mutmeta_lib.errors import DataError, located
 
 PROPERTIES = ("fitness", "stability", "solubility", "expression")
-"""The kinds of property an assay may measure."""
-
 HIGHER_IS_BETTER = "higher = better"
 
 _COLLECTION = ("protein", "wild_type_sequence")
@@ -83,7 +78,7 @@ class Assay:
 
 
 def read_table(
-    csv: str | PathLike[str],
+    csv: str | Path,
     wild_type: str,
     *,
     property: str,
@@ -98,15 +93,14 @@ def read_table(
 ) -> Assay:
     """Read a table of your own: a column of mutations and a column of scores, one protein.
 
-    Mutations, on positions of `wild_type` from 1, may be in any notation of `parse_variant`. Where
+    Mutations may be in any notation of `parse_variant`, on positions of `wild_type` from 1. Where
     there is no such column, but one called ``mutated_sequence`` or ``sequence``, the mutations are
     its differences from the wild type; beside mutations, ``mutated_sequence`` must agree with them.
-    Higher scores are better, and `sign` says how that came about. `id` and `protein` are the file's
-    name by default; `source` is a DOI. Rows of the kinds in `drop` (`variants.DROP`) are left out
-    and counted in `Assay.left_out`; they stop the reading otherwise.
+    Rows of the kinds in `drop` (`variants.DROP`) are left out and counted; they stop the reading
+    otherwise. `id` and `protein` are the file's name by default, and `source` is a DOI.
 
     Raises `DataError` for what cannot be read, with file, row, column and the mend; warns of what
-    can be read and is odd all the same, as sequences of which most seem to be of another protein.
+    is read and odd all the same, such as sequences of which most seem to be of another protein.
 
     >>> from mutmeta_lib.data.folders import demo_dir, read_data_dir
     >>> wild_type = read_data_dir(ids=["GB1_NISTHAL2019_on_WT"])[0].wild_type
@@ -126,13 +120,13 @@ def read_table(
     return Assay(*names, rows.variants, rows.scores, units, sign, source, rows.left_out)
 
 
-def table_name(path: str | PathLike[str]) -> str:
+def table_name(path: str | Path) -> str:
     """Return a table's name without ``.csv`` and ``.csv.gz``."""
     return Path(path).name.removesuffix(".gz").removesuffix(".csv")
 
 
 def check_table(
-    csv: str | PathLike[str],
+    csv: str | Path,
     wild_type: str,
     *,
     mutant_column: str = "mutant",
@@ -141,8 +135,7 @@ def check_table(
 ) -> Rows:
     """Read a table as `read_table` does, and find everything that is wrong or odd in its rows.
 
-    Raises `DataError` for a problem of the whole file (no such file, a missing column, a wild type
-    that is none), since rows cannot be judged then.
+    Raises `DataError` for a problem of the whole file, since rows cannot be judged then.
     """
     check_sequence(wild_type)
     # Sequences do not stand in for a name that was given, which may be mistyped.

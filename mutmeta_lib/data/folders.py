@@ -1,11 +1,8 @@
 """Folders of assays: a manifest with one csv per data set, or ProteinGym's files as they come."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Sequence
-from os import PathLike
 from pathlib import Path
 
 import pandas as pd
@@ -17,8 +14,6 @@ from mutmeta_lib.data.variants import check_sequence
 from mutmeta_lib.errors import DataError, located
 
 DEMO = "demo"
-"""The folder that means the data bundled with the library."""
-
 _LOWER = re.compile(
     r"(as in source:? *)?(lower|low|smaller|negative)\b"
     r"|(?!flipped).*(\b(lower|smaller) *(=|is) *better|\bhigher *(=|is) *worse)",
@@ -33,7 +28,7 @@ def demo_dir() -> Path:
 
 
 def read_data_dir(
-    data_dir: str | PathLike[str] = DEMO,
+    data_dir: str | Path = DEMO,
     *,
     ids: Sequence[str] | None = None,
     properties: Sequence[str] | None = None,
@@ -42,10 +37,9 @@ def read_data_dir(
     """Read the assays of a folder; ``demo`` means those bundled with the library.
 
     The folder holds ``MANIFEST.csv`` (`read_manifest`), whose order is kept, and
-    ``<property>/<id>.csv`` or ``.csv.gz`` with the columns mutant and score (and mutated_sequence,
-    checked where present). A file with the columns protein and wild_type_sequence is a collection:
-    it gives one assay per protein, called ``<id>/<protein>``. A folder without manifest that holds
-    ProteinGym's reference file is read as `proteingym.read_proteingym` reads its files.
+    ``<property>/<id>.csv`` or ``.csv.gz`` with the columns mutant and score. A file with the
+    columns protein and wild_type_sequence as well is a collection: it gives one assay per protein,
+    called ``<id>/<protein>``. Without a manifest, it holds ProteinGym's reference file and tables.
 
     `ids` selects data sets, or single proteins of a collection; `properties` selects kinds; `drop`
     is as in `read_table`. Warns of tables that the folder does not name, and of proteins of which
@@ -75,13 +69,12 @@ def read_data_dir(
     return [assay for assay in assays if not {assay.id, assay.id.split("/")[0]}.isdisjoint(ids)]
 
 
-def read_manifest(data_dir: str | PathLike[str]) -> pd.DataFrame:
+def read_manifest(data_dir: str | Path) -> pd.DataFrame:
     """Read ``MANIFEST.csv`` of a data directory: one row per data set.
 
     Columns: id, property, protein, target_seq (the wild type; empty for a collection),
-    n_proteins (int), score_units, sign, doi (empty where unknown). Raises `DataError` for a file
-    in place of the folder, a missing column, a repeated id, an unknown property, a wild type with
-    a wrong letter, and a sign that is empty or says that lower is better.
+    n_proteins (int), score_units, sign (not empty, and not that lower is better), doi (empty where
+    unknown). Raises `DataError` for what is not so, and for an id twice.
     """
     if Path(data_dir).is_file():
         raise DataError("this is a file", "give the folder with MANIFEST.csv", file=data_dir)
@@ -92,39 +85,31 @@ def read_manifest(data_dir: str | PathLike[str]) -> pd.DataFrame:
         with located(file=path, row=row):
             with located(column="id"):
                 if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", entry.id):
-                    mend = "use letters, digits, '.', '_' and '-'"
-                    raise DataError(f"'{entry.id}' cannot name a file", mend)
+                    raise DataError(f"'{entry.id}' is no name of a file", "use A-Z, 0-9, . _ and -")
                 if (first := seen.setdefault(entry.id, row)) != row:
-                    mend = "give each data set its own id"
-                    raise DataError(f"'{entry.id}' is also in row {first}", mend)
+                    raise DataError(f"'{entry.id}' is also in row {first}", "rename one of them")
             with located(column="property"):
                 check_property(entry.property)
             with located(column="target_seq"):
                 check_sequence(entry.target_seq or "X")
-            with located(column="n_proteins"):
-                if not re.fullmatch("[1-9][0-9]*", entry.n_proteins):
-                    raise DataError(f"'{entry.n_proteins}' is not a count", "write 1 or more")
-            with located(column="sign"):
-                if not entry.sign:
-                    raise DataError("the sign is empty", "say how higher came to be better")
-                if _LOWER.match(entry.sign):
-                    problem = f"the sign says '{entry.sign}', and here higher is better"
-                    mend = "multiply the scores by -1 and write 'flipped; higher = better'"
-                    raise DataError(problem, mend)
+            if not re.fullmatch("[1-9][0-9]*", n := entry.n_proteins):
+                raise DataError(f"'{n}' is not a count", "write 1 or more", column="n_proteins")
+            if _LOWER.match(entry.sign) or not entry.sign:
+                problem = f"the sign '{entry.sign}' does not say that higher is better"
+                mend = "multiply the scores by -1 if it is not, and say so, as in 'flipped'"
+                raise DataError(problem, mend, column="sign")
     return table.assign(n_proteins=table["n_proteins"].astype(int), doi=table.get("doi", ""))
 
 
 def _manifest_sets(folder: Path) -> dict[str, DataSet]:
     sets = {}
-    for entry in read_manifest(folder).itertuples():
-        path = folder / entry.property / f"{entry.id}.csv"
-        about = {"id": entry.id, "protein": entry.protein, "property": entry.property}
-        about |= {"wild_type": entry.target_seq, "units": entry.score_units, "sign": entry.sign}
-        about["source"] = entry.doi
-        sets[entry.id] = DataSet(path, about, entry.n_proteins)
-    named = {(data.path.parent.name, name) for name, data in sets.items()}
+    names = {"target_seq": "wild_type", "score_units": "units", "doi": "source"}
+    for about in read_manifest(folder).rename(columns=names).to_dict("records"):
+        path = folder / about["property"] / f"{about['id']}.csv"
+        sets[about["id"]] = DataSet(path, about, about.pop("n_proteins"))
+    named = {data.path for data in sets.values()}
     found = [path for name in PROPERTIES for path in sorted((folder / name).glob("*.csv*"))]
-    if others := [path for path in found if (path.parent.name, table_name(path)) not in named]:
-        names = ", ".join(path.relative_to(folder).as_posix() for path in others)
-        warnings.warn(f"{folder}: the manifest does not name {names}; not read", stacklevel=3)
+    if others := [p for p in found if p.with_name(f"{table_name(p)}.csv") not in named]:
+        shown = ", ".join(path.relative_to(folder).as_posix() for path in others)
+        warnings.warn(f"{folder}: the manifest does not name {shown}; not read", stacklevel=3)
     return sets

@@ -5,11 +5,8 @@ of at most 500 residues, per role one assay for each protein cluster, the one wi
 (chosen by counts, without a look at scores).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +19,14 @@ from mutmeta_lib.errors import DataError, located
 from mutmeta_lib.seeds import stable_seed
 
 LISTS = Path(__file__).parent / "lists"
-"""The lists that come with the library, one csv each."""
 
 
-def read_list(name: str | PathLike[str] = "sound") -> pd.DataFrame:
+def read_list(name: str | Path = "sound") -> pd.DataFrame:
     """Read a list by the name it has in `LISTS`, or from a csv file of your own.
 
-    Columns: id (of a data set, or ``<data set>/<protein>``), property, role (text: assays of one
-    property and one kind of measurement), variants (how many the assay has), length (residues of
-    the wild type), cap (how many variants to use at most). Raises `DataError` for an unknown list,
-    a missing column, an id twice, an unknown property, and what is no count.
+    Columns: id (of a data set, or ``<data set>/<protein>``), property, role (assays of one kind of
+    measurement), variants (how many the assay has), length (residues of the wild type), cap (how
+    many variants to use at most). Raises `DataError` for what is not so, and for an id twice.
 
     >>> read_list("sound")["property"].value_counts().to_dict()
     {'stability': 56, 'fitness': 24, 'solubility': 14}
@@ -44,22 +39,20 @@ def read_list(name: str | PathLike[str] = "sound") -> pd.DataFrame:
     table = pd.DataFrame(read_columns(path, ["id", "property", "role", *counts]), dtype=str)
     for column in counts:
         table[column] = parse_numbers(table[column].tolist(), file=path, column=column).astype(int)
-    for i, (row, twice) in enumerate(
-        zip(table.itertuples(), table["id"].duplicated(), strict=True)
-    ):
-        with located(file=path, row=FIRST_ROW + i):
-            with located(column="property"):
-                check_property(row.property)
+    table["twice"] = table["id"].duplicated()
+    for i, row in enumerate(table.itertuples(), start=FIRST_ROW):
+        with located(file=path, row=i, column="property"):
+            check_property(row.property)
             if row.cap < 1:
                 raise DataError("the cap leaves no variant", "write 1 or more", column="cap")
-            if twice:
+            if row.twice:
                 raise DataError(f"'{row.id}' is listed twice", "list it once", column="id")
-    return table
+    return table.drop(columns="twice")
 
 
 def read_listed(
-    data_dir: str | PathLike[str],
-    name: str | PathLike[str] = "sound",
+    data_dir: str | Path,
+    name: str | Path = "sound",
     *,
     cap: int | None = None,
     roles: Sequence[str] | None = None,
@@ -78,11 +71,12 @@ def read_listed(
     assays = {assay.id: assay for assay in read_data_dir(data_dir, ids=table["id"].tolist())}
     chosen = []
     for row in table.itertuples():
-        assay = assays[row.id]
+        if (assay := assays.get(row.id)) is None:
+            raise DataError(f"there is no assay '{row.id}'", "list proteins of a collection")
         listed = row.property, row.variants, row.length
         if (found := (assay.property, len(assay), len(assay.wild_type))) != listed:
             problem = f"{row.id} has (property, variants, residues) {found}, the list says {listed}"
-            raise DataError(problem, "use the data that the list was made for, or your own list")
+            raise DataError(problem, "use the data that the list was made for")
         chosen.append(cap_assay(assay, row.cap if cap is None else min(cap, row.cap)))
     return chosen
 

@@ -1,12 +1,10 @@
 """Rows of measurements: mutations and scores of one protein, parsed and judged row by row."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
@@ -25,9 +23,7 @@ from mutmeta_lib.data.variants import (
 )
 from mutmeta_lib.errors import DataError
 
-MUTATED = "mutated_sequence"
-"""The column of mutated sequences, which must agree with the mutations where there are both."""
-
+MUTATED = "mutated_sequence"  # must agree with the mutations where there are both
 _FEWEST = 5  # fewer sites fit at some offset by chance, and fewer sequences share a change
 
 
@@ -49,7 +45,7 @@ class Rows:
 
 
 def read_rows(
-    file: str | PathLike[str],
+    file: str | Path,
     columns: Mapping[str, Sequence[str]],
     wild_type: str,
     mutant_column: str = "mutant",
@@ -65,8 +61,7 @@ def read_rows(
     Raises `DataError` for a word of `drop` that is none.
     """
     if unknown := [word for word in drop if word not in DROP]:
-        mend = f"use {', '.join(DROP)}"
-        raise DataError(f"there is nothing called '{unknown[0]}' to drop", mend)
+        raise DataError(f"'{unknown[0]}' cannot be dropped", f"use {', '.join(DROP)}")
     texts, sequences, notes, left_out = columns[mutant_column], [], [], Counter()
     kept: dict[Variant, tuple[int, float]] = {}
     problems: list[DataError] = []
@@ -94,18 +89,16 @@ def read_rows(
             if MUTATED in columns:
                 problems += _disagreement(variant, columns[MUTATED][i], wild_type, place)
             if variant in kept:
-                first = f"(first in row {kept[variant][0]})"
-                problem = f"{format_variant(variant)} occurs twice {first}"
-                mend = "keep one row, or average repeats beforehand"
-                problems.append(DataError(problem, mend, **place, column=mutant_column))
+                problem = f"'{text}' occurs twice (first in row {kept[variant][0]})"
+                error = DataError(problem, "keep one row, or average repeats beforehand", **place)
+                problems.append(error.at(column=mutant_column))
             kept.setdefault(variant, (FIRST_ROW + i, score))
             if not variant and text.lower() in WILD_TYPE_WORDS - {"wt", "p.="}:
                 notes.append(f"row {FIRST_ROW + i}: '{text}' is read as the wild type")
             if _is_sequence(text, wild_type):
                 sequences.append(variant)
     if not kept and not problems:
-        left = f" but {left_out.total()} left out" if left_out else ""
-        problem = f"the file has a header but no rows to read{left}"
+        problem = f"the file has no rows to read but {left_out.total()} left out"
         problems.append(DataError(problem, "add rows", file=file))
     if misfits and (hint := _offset_hint([texts[i] for i in index], wild_type)):
         for error in misfits:
@@ -116,19 +109,15 @@ def read_rows(
 
 
 def parse_cell(text: str, wild_type: str) -> Variant:
-    """Parse a mutation, or a whole mutated sequence, which is compared with the wild type.
-
-    >>> [format_variant(parse_cell(text, "MKTAY")) for text in ("p.Lys2Arg", "MRTAY", "MRTAY*")]
-    ['K2R', 'K2R', 'K2R']
-    """
+    """Parse a mutation, or a whole mutated sequence, which is compared with the wild type."""
     text = text.strip()
     if not _is_sequence(text, wild_type):
         return parse_variant(text)
     sequence = text.removesuffix("*")
     for sign, what, drop in (("*", "a stop codon", "nonsense"), ("-", "a deletion", "indels")):
         if sign in sequence:
-            problem = f"the sequence has {what} at position {sequence.index(sign) + 1}"
-            raise DataError(problem, "leave it out", drop=drop)
+            what = f"{what} at position {sequence.index(sign) + 1}"
+            raise DataError(f"the sequence has {what}", "leave it out", drop=drop)
     check_sequence(sequence, "mutated sequence")
     return difference(wild_type, sequence)
 
@@ -155,13 +144,9 @@ def numbering_offsets(sites: set[tuple[int, str]], wild_type: str) -> list[int]:
 
     `sites` are (position, wild-type letter). Nine of ten must fit, or all but one, and there must
     be five of them; equally good numbers are all returned.
-
-    >>> numbering_offsets({(i + 24, letter) for i, letter in enumerate("MKTAYI")}, "GMKTAYIAK")
-    [-22]
     """
-    places: dict[str, list[int]] = {}
-    for place, letter in enumerate(wild_type, start=1):
-        places.setdefault(letter, []).append(place)
+    residues = list(enumerate(wild_type, start=1))
+    places = {letter: [i for i, own in residues if own == letter] for letter in set(wild_type)}
     votes = Counter(place - at for at, letter in sites for place in places.get(letter, ()))
     most = max(votes.values(), default=0)
     if most < max(_FEWEST, len(sites) - max(1, len(sites) // 10)):

@@ -1,14 +1,11 @@
 """ProteinGym (Notin et al. 2023, doi:10.1101/2023.12.07.570727): reading and fetching it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from os import PathLike
 from pathlib import Path
 
 import pooch
@@ -35,9 +32,7 @@ ARCHIVE, REFERENCE = "DMS_ProteinGym_substitutions.zip", "DMS_substitutions.csv"
 _COLUMNS = ["DMS_id", "UniProt_ID", "target_seq", "coarse_selection_type"], ["jo"]
 
 
-def read_proteingym(
-    csv: str | PathLike[str], reference: str | PathLike[str], *, drop: Sequence[str] = ()
-) -> Assay:
+def read_proteingym(csv: str | Path, reference: str | Path, *, drop: Sequence[str] = ()) -> Assay:
     """Read one assay csv of ProteinGym, with the columns mutant, mutated_sequence and DMS_score.
 
     `reference` is ProteinGym's reference file, in which the assay is found by its name (DMS_id =
@@ -75,7 +70,7 @@ def proteingym_sets(folder: Path, reference: Path) -> dict[str, DataSet]:
     return sets
 
 
-def _data_set(csv: Path, reference: str | PathLike[str], table: dict[str, list[str]]) -> DataSet:
+def _data_set(csv: Path, reference: str | Path, table: dict[str, list[str]]) -> DataSet:
     name = table_name(csv)
     if (count := table["DMS_id"].count(name)) != 1:
         mend = "name the csv as its DMS_id, or use the reference file of the same release"
@@ -97,7 +92,7 @@ def _data_set(csv: Path, reference: str | PathLike[str], table: dict[str, list[s
 
 
 def fetch_proteingym(
-    cache_dir: str | PathLike[str] | None = None,
+    cache_dir: str | Path | None = None,
     *,
     registry: Mapping[str, str] | None = None,
     downloader: Callable | None = None,

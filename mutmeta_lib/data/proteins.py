@@ -1,19 +1,12 @@
-"""Which proteins are alike: sequence identity and single-linkage clusters.
-
-Two assays belong to one cluster when a chain of proteins joins them in which neighbours are at
-least `threshold` identical. Splits that keep clusters whole are the ones under which a test
-protein is new.
-"""
-
-from __future__ import annotations
+"""Which proteins are alike: sequence identity, and clusters that splits have to keep whole."""
 
 import math
 import shutil
 import subprocess
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
+from operator import eq
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +18,7 @@ from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.errors import DataError
 
 METHODS = ("auto", "mmseqs", "align")
-ALL_PAIRS = 100
-"""Up to this many distinct proteins, every pair is aligned."""
+ALL_PAIRS = 100  # up to so many distinct proteins, every pair is aligned
 _WORD, _BAND, _SHARED = 4, 16, 3
 _MATRIX = biotite.SubstitutionMatrix.std_protein_matrix()
 _UNRESOLVED = ProteinSequence("X").code[0]
@@ -72,14 +64,14 @@ def cluster_proteins(
     length that are at least 90 % identical position by position (or `threshold`, if that is higher)
     are merged first, and the alphabetically first stands for them all. Then, by `method`:
 
-    - ``align``: two proteins are joined when their best local alignment is significant (E-value up
-      to 0.001 against all residues given) and their `identity` reaches `threshold`. Of more than
-      100 only those that share three words of four residues near one diagonal are aligned, which
-      misses some distant relatives: install MMseqs2 for large collections.
-    - ``mmseqs``: MMseqs2 all against all (Steinegger and Söding 2017, doi:10.1038/nbt.3988), at
-      its own significance of 0.001 and the identity of its local alignment.
-    - ``auto``: ``align`` up to 100, so that small data sets split alike on every machine; above
-      that ``mmseqs`` where it is installed.
+    - ``align`` joins two whose best local alignment is significant (E-value up to 0.001 against all
+      residues given) and whose `identity` reaches `threshold`. Of more than 100 only those that
+      share three words of four residues near one diagonal are aligned, which misses distant
+      relatives: install MMseqs2 for large collections.
+    - ``mmseqs`` asks MMseqs2 (Steinegger and Söding 2017, doi:10.1038/nbt.3988), at its own
+      significance of 0.001 and the identity of its local alignment.
+    - ``auto`` aligns up to 100, so that small data sets split alike on every machine; above that
+      it is ``mmseqs`` where that is installed.
 
     Raises `DataError` for an unknown method, a threshold outside (0, 1], or MMseqs2 missing.
     """
@@ -88,8 +80,9 @@ def cluster_proteins(
     if not 0 < threshold <= 1:
         raise DataError(f"the threshold {threshold} is not in (0, 1]", "use 0.3, say")
     clusters = DisjointSet({assay.wild_type: None for assay in assays})
-    for a, b in _near_identical(sorted(clusters), max(threshold, 0.9)):
-        clusters.merge(a, b)
+    for a, b in combinations(clusters, 2):
+        if len(a) == len(b) and sum(map(eq, a, b)) >= max(threshold, 0.9) * len(a):
+            clusters.merge(a, b)
     proteins = sorted(map(min, clusters.subsets()))
     residues = sum(map(len, proteins))
     large = len(proteins) > ALL_PAIRS and shutil.which("mmseqs")
@@ -104,19 +97,6 @@ def cluster_proteins(
                 clusters.merge(a, b)
     groups = sorted(clusters.subsets(), key=min)
     return {sequence: number for number, group in enumerate(groups) for sequence in sorted(group)}
-
-
-def _near_identical(sequences: Sequence[str], threshold: float) -> Iterator[tuple[str, str]]:
-    """Yield pairs of one length that agree position by position."""
-    by_length: dict[int, list[str]] = defaultdict(list)
-    for sequence in sequences:
-        by_length[len(sequence)].append(sequence)
-    for length, alike in by_length.items():
-        codes = np.array([list(sequence.encode()) for sequence in alike], dtype=np.uint8)
-        for row, sequence in enumerate(alike):
-            same = (codes[row + 1 :] == codes[row]).sum(axis=1)
-            for offset in np.flatnonzero(same >= threshold * length):
-                yield sequence, alike[row + 1 + offset]
 
 
 def _candidates(proteins: Sequence[str]) -> Iterator[tuple[str, str]]:

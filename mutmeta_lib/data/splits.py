@@ -1,7 +1,5 @@
 """Protein-disjoint folds for meta-training, validation and test."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,10 +31,9 @@ def protein_folds(
     """Deal clusters of alike proteins to folds; every assay is tested in exactly one.
 
     Clusters (`cluster_proteins` with `threshold` and `method`) are dealt, largest first and in an
-    order drawn with `seed`, to `n_folds` groups so that the groups hold about equally many assays.
-    In fold i, group i is for test, the next one for validation and the others for meta-training.
-    The result does not depend on the order of `assays`. Raises `DataError` for fewer than three
-    folds, fewer clusters than folds, or an id that occurs twice.
+    order drawn with `seed`, to groups of about equally many assays. In fold i, group i is for test,
+    the next for validation and the others for meta-training. The order of `assays` does not matter.
+    Raises `DataError` for fewer than three folds, fewer clusters than folds, or an id twice.
 
     >>> from mutmeta_lib.data.folders import read_data_dir
     >>> fold, *others = protein_folds(read_data_dir("demo"), n_folds=3)
@@ -44,8 +41,7 @@ def protein_folds(
     (25, 25, 25)
     """
     if n_folds < 3:
-        problem = f"{n_folds} folds cannot hold training, validation and test"
-        raise DataError(problem, "use 3 or more folds")
+        raise DataError(f"{n_folds} folds leave some part without any", "use 3 or more folds")
     if len({assay.id for assay in assays}) < len(assays):
         raise DataError("two assays have the same id", "give each assay its own id")
     clusters = cluster_proteins(assays, threshold, method)

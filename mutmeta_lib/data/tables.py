@@ -4,8 +4,6 @@ pandas guesses (an extra cell becomes an index, ``NA`` a number, a short row is 
 measurements must not be guessed at, so cells stay text here until a parser has accepted them.
 """
 
-from __future__ import annotations
-
 import csv
 import difflib
 import gzip
@@ -14,7 +12,6 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +20,7 @@ from biotite.sequence.io.fasta import FastaFile
 from mutmeta_lib.data.variants import MISSING, check_sequence
 from mutmeta_lib.errors import DataError, located
 
-FIRST_ROW = 2
-"""The row number of the first row of data; the header is row 1."""
-
+FIRST_ROW = 2  # of the data, as spreadsheets count; the header is row 1
 _SEPARATORS = ",;\t|"
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?([0-9]*|[0-9]{1,3}(\.[0-9]{3})+),[0-9]+([eE][+-]?[0-9]+)?")
@@ -34,7 +29,7 @@ _MINUS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d
 
 
 @contextmanager
-def reading(path: str | PathLike[str]) -> Iterator[None]:
+def reading(path: str | Path) -> Iterator[None]:
     """Turn what the system says about a file or folder that cannot be read into a `DataError`."""
     try:
         yield
@@ -53,7 +48,7 @@ def reading(path: str | PathLike[str]) -> Iterator[None]:
     raise DataError(problem, mend, file=path)
 
 
-def read_text(path: str | PathLike[str]) -> str:
+def read_text(path: str | Path) -> str:
     """Read a text file (plain or ``.gz``, UTF-8) whole; raises `DataError` where that fails."""
     with reading(path):
         content = Path(path).read_bytes()
@@ -64,7 +59,7 @@ def read_text(path: str | PathLike[str]) -> str:
 
 
 def read_columns(
-    path: str | PathLike[str],
+    path: str | Path,
     required: Sequence[str | tuple[str, ...]],
     optional: Sequence[str] = (),
     *,
@@ -137,9 +132,8 @@ def _without(missing: Sequence[str], header: Sequence[str], mend: str) -> DataEr
     hints = [f"did you mean '{lower[match[0]]}'?" for match in near if match]
     if any(map(_NUMBER.fullmatch, header)):
         hints.append("is the header missing? Write it above the first row;")
-    columns = " and no ".join(f"'{name}'" for name in missing)
-    problem = f"there is no column {columns} (found: {', '.join(header)})"
-    return DataError(problem, " ".join([*hints, mend]))
+    columns = f"{' and no '.join(map(repr, missing))} (found: {', '.join(header)})"
+    return DataError(f"there is no column {columns}", " ".join([*hints, mend]))
 
 
 def _misshapen(header: list[str], cells: list[str], separator: str) -> DataError | None:
@@ -191,9 +185,6 @@ def parse_number(text: str) -> float:
     """Turn the text of one cell into a finite number; raises `DataError` otherwise.
 
     Blanks around it go, and the minus signs and dashes of word processors are read as minus.
-
-    >>> parse_number("-1.5e-3"), parse_number("\u22120.5")
-    (-0.0015, -0.5)
     """
     text = text.strip().translate(_MINUS)
     if _NUMBER.fullmatch(text):
@@ -214,7 +205,7 @@ def parse_number(text: str) -> float:
     raise DataError(f"'{text}' is not a number", "correct it or leave the row out")
 
 
-def parse_numbers(texts: Sequence[str], *, file: str | PathLike[str], column: str) -> np.ndarray:
+def parse_numbers(texts: Sequence[str], *, file: str | Path, column: str) -> np.ndarray:
     """Turn a column of text into finite float64 numbers, shape (n,); errors name the row."""
     values = np.empty(len(texts))
     for i, text in enumerate(texts):
@@ -223,11 +214,10 @@ def parse_numbers(texts: Sequence[str], *, file: str | PathLike[str], column: st
     return values
 
 
-def read_wild_type(path: str | PathLike[str], record: str | None = None) -> str:
+def read_wild_type(path: str | Path, record: str | None = None) -> str:
     """Read the one sequence of a FASTA file, or that of `record` (a header up to the first space).
 
-    Raises `DataError` for what is not FASTA, several sequences and none named, a name that is
-    missing or occurs twice, and a sequence that is no wild type (`check_sequence`).
+    Raises `DataError` for what is not FASTA, and what is no wild type (`check_sequence`).
     """
     content = read_text(path).strip()
     sequences: dict[str, str] = {}
@@ -250,8 +240,8 @@ def read_wild_type(path: str | PathLike[str], record: str | None = None) -> str:
                 raise DataError(f"in '{name}', {error.problem}", error.mend) from None
         names = ", ".join(sequences)
         if record is None and len(sequences) > 1:
-            mend = f"choose the wild type with --record (one of {names})"
-            raise DataError(f"the file holds {len(sequences)} sequences", mend)
+            problem = f"the file holds {len(sequences)} sequences"
+            raise DataError(problem, f"choose one with --record: {names}")
         if record is not None and record not in sequences:
             raise DataError(f"there is no record '{record}'", f"use one of {names}")
     return sequences[record or next(iter(sequences))]

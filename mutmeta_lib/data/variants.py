@@ -1,11 +1,8 @@
-"""Substitutions and variants: how they are written, what they make of a wild type, their kinds.
+"""Substitutions and variants: how they are written, and what they make of a wild type.
 
-Tables write changes in many ways, which `NOTATIONS` lists. We write ProteinGym's notation
-(``A24G:F30L``) or HGVS in the dialect of MaveDB (``p.[Ala24Gly;Phe30Leu]``, by mavehgvs).
-Positions count residues from 1.
+Tables write them in many ways (`NOTATIONS`); we write ProteinGym's ``A24G:F30L``, or HGVS in the
+dialect of MaveDB. Positions count residues from 1.
 """
-
-from __future__ import annotations
 
 import re
 from dataclasses import dataclass
@@ -36,11 +33,7 @@ _THREE_TO_ONE = {three: one for one, three in _ONE_TO_THREE.items()}
 
 @dataclass(frozen=True, order=True, slots=True)
 class Substitution:
-    """One of the twenty amino acids replaced by another, at a position from 1; checked.
-
-    >>> str(Substitution(24, "A", "G"))
-    'A24G'
-    """
+    """One of the twenty amino acids replaced by another, at a position from 1; ``A24G``."""
 
     position: int
     wild_type: str
@@ -85,14 +78,11 @@ substitution), and how it is written in one-letter or three-letter code; the fir
 
 
 def parse_variant(text: str) -> Variant:
-    """Read one variant, in any notation of `NOTATIONS`.
+    """Read one variant: substitutions in any notation of `NOTATIONS`, or a word for the wild type.
 
-    Substitutions may stand in HGVS' ``p.`` and brackets, and be joined by a colon, a blank or any
-    of ``, ; / | + & _ -``. ``WT``, ``p.=``, ``_wt`` and ``wildtype`` are the wild type.
-
-    Raises `DataError` for what is no substitution, named for what it is; its `drop` is the word of
-    `DROP` that leaves such rows out. Also for a position changed twice or below 1, and for an
-    unknown letter.
+    They may stand in HGVS' ``p.`` and brackets, joined by a colon, a blank or any of
+    ``, ; / | + & _ -``. Raises `DataError` for what is no substitution, named for what it is; its
+    `drop` is the word of `DROP` that leaves such rows out.
 
     >>> parse_variant("A24G")
     (Substitution(position=24, wild_type='A', mutant='G'),)
@@ -124,17 +114,12 @@ def parse_variant(text: str) -> Variant:
             problem = f"{before} and {after} change the same position {before.position}"
             raise DataError(problem, "keep one change per position")
     if odd:
-        mend = f"write {format_variant(variant)}"
-        raise DataError(f"'{text}' holds a synonymous change as well", mend)
+        raise DataError(f"'{text}' is synonymous in part", f"write {format_variant(variant)}")
     return variant
 
 
 def written_sites(text: str) -> list[tuple[int, str]]:
-    """Return (position, wild-type letter) of each change in a text, readable or not.
-
-    >>> written_sites("p.[Met0Lys;Ala3=]"), written_sites("wild type")
-    ([(0, 'M'), (3, 'A')], [])
-    """
+    """Return (position, wild-type letter) of each change in a text, readable or not."""
     sites = [(int(at), _THREE_TO_ONE.get(wt, wt)) for wt, at in re.findall(_SITE, text, re.ASCII)]
     return [(position, letter) for position, letter in sites if letter in AMINO_ACIDS]
 
@@ -149,13 +134,11 @@ def _parts(text: str) -> list[str]:
         if match[2] != "p":
             raise DataError(f"'{text}' is a nucleotide variant", "give its protein change, p.")
         if match[1] and not _match(match[1].removeprefix("p.")):
-            mend = f"leave '{match[1]}:' out; positions count on the wild type given"
-            raise DataError(f"'{text}' names the sequence {match[1]}", mend)
+            raise DataError(f"'{text}' names the sequence {match[1]}", f"leave '{match[1]}:' out")
     body = text.removeprefix("p.")
     bare = body.replace("(", "").replace(")", "")
     if bare != body and not _match(body) and all(map(_match, _JOINED.split(bare.strip("[]")))):
-        mend = f"write p.{bare} if that is the protein measured"
-        raise DataError(f"'{text}' is a predicted consequence, in parentheses", mend)
+        raise DataError(f"'{text}' is predicted", f"write p.{bare} if that was measured")
     if body.startswith("[") and body.endswith("]") and "][" not in body.replace(";", ""):
         body = body[1:-1]
     parts = []
@@ -187,8 +170,7 @@ def _recognise(part: str, text: str) -> tuple[str, str, re.Match]:
         if found:
             raise DataError(f"'{part}'{where} has letters in the wrong case", f"write {mended}")
     if len(part) > 7 and set(part) <= _LETTERS:
-        mend = "write the changes as A24G:F30L"
-        raise DataError(f"'{part}' looks like a sequence, not a mutation", mend)
+        raise DataError(f"'{part}' is a sequence, not a mutation", "write changes as A24G:F30L")
     mend = "write the wild-type letter, the position and the new letter, as in A24G"
     raise DataError(f"'{part}'{where} is not a substitution", mend)
 
@@ -199,11 +181,7 @@ def format_variant(variant: Variant) -> str:
 
 
 def format_hgvs(variant: Variant) -> str:
-    """Write a variant in HGVS protein notation, checked by mavehgvs; the wild type is ``p.=``.
-
-    >>> format_hgvs(parse_variant("A24G")), format_hgvs(parse_variant("A24G:F30L"))
-    ('p.Ala24Gly', 'p.[Ala24Gly;Phe30Leu]')
-    """
+    """Write a variant in HGVS (``p.[Ala24Gly;Phe30Leu]``, ``p.=``), checked by mavehgvs."""
     parts = [f"{_ONE_TO_THREE[s.wild_type]}{s.position}{_ONE_TO_THREE[s.mutant]}" for s in variant]
     text = f"[{';'.join(parts)}]" if len(parts) > 1 else "".join(parts) or "="
     return str(HgvsVariant(f"p.{text}"))
@@ -223,8 +201,8 @@ def single_variants(wild_type: str) -> list[Variant]:
 def check_sequence(sequence: str, what: str = "wild type") -> None:
     """Raise `DataError` unless `sequence` is amino acids in capitals, named `what` in the error.
 
-    A wild type may hold ``X``, a residue not resolved in a structure; no other sequence may. What
-    looks like DNA or RNA (20 letters or more, all of them bases) is refused.
+    A wild type alone may hold ``X``, a residue not resolved in a structure. What looks like DNA or
+    RNA (20 letters or more, all of them bases) is refused.
     """
     unresolved = "X" if what == "wild type" else ""
     bases = set(sequence.upper())
@@ -244,29 +222,20 @@ def check_sequence(sequence: str, what: str = "wild type") -> None:
 
 
 def check_variant(variant: Variant, wild_type: str) -> None:
-    """Raise `DataError` unless every substitution fits `wild_type` (sites sorted, no site twice).
-
-    >>> check_variant(parse_variant("K2R"), "MKT")
-    """
+    """Raise `DataError` unless all substitutions fit `wild_type`, sorted and no site twice."""
     if any(one.position >= other.position for one, other in pairwise(variant)):
-        problem = f"{format_variant(variant)} has unsorted or repeated positions"
-        raise DataError(problem, "build variants with parse_variant")
+        raise DataError(f"{format_variant(variant)} has positions unsorted or twice", "sort them")
     for s in variant:
         if s.position > len(wild_type):
             where = f"outside the wild type ({len(wild_type)} residues)"
             raise DataError(f"position {s.position} lies {where}", "check the numbering offset")
         if (found := wild_type[s.position - 1]) != s.wild_type:
-            expected = f"{s} expects {s.wild_type} at position {s.position}"
-            mend = "check the numbering offset and the wild type"
-            raise DataError(f"{expected}, but the wild type has {found}", mend)
+            problem = f"{s} expects {s.wild_type} at position {s.position}, but the wild type has"
+            raise DataError(f"{problem} {found}", "check the numbering offset and the wild type")
 
 
 def apply_variant(variant: Variant, wild_type: str) -> str:
-    """Return the mutated sequence; raises `DataError` when the variant does not fit.
-
-    >>> apply_variant(parse_variant("K2R"), "MKT")
-    'MRT'
-    """
+    """Return the mutated sequence; raises `DataError` when the variant does not fit."""
     check_variant(variant, wild_type)
     for s in variant:
         wild_type = f"{wild_type[: s.position - 1]}{s.mutant}{wild_type[s.position :]}"
@@ -277,24 +246,16 @@ def difference(wild_type: str, sequence: str) -> Variant:
     """Return the variant that turns `wild_type` into `sequence`.
 
     Raises `DataError` for unequal lengths or a difference that is not between amino acids.
-
-    >>> format_variant(difference("MKT", "MRT"))
-    'K2R'
     """
     if len(wild_type) != len(sequence):
-        lengths = f"{len(sequence)} residues and the wild type {len(wild_type)}"
-        mend = "only substitutions are read; leave insertions and deletions out"
-        raise DataError(f"the sequence has {lengths}", mend, drop="indels")
+        problem = f"the sequence has {len(sequence)} residues and the wild type {len(wild_type)}"
+        raise DataError(problem, "leave insertions and deletions out", drop="indels")
     pairs = enumerate(zip(wild_type, sequence, strict=True), start=1)
     return tuple(Substitution(i, before, after) for i, (before, after) in pairs if before != after)
 
 
 def mutation_types(substitution: Substitution) -> list[str]:
-    """Return the types that a substitution belongs to.
-
-    >>> mutation_types(Substitution(7, "L", "P"))
-    ['to proline', 'hydrophobic to polar']
-    """
+    """Return the types that a substitution belongs to, such as ``to proline``."""
     before, after = substitution.wild_type, substitution.mutant
     charge = {"D": -1, "E": -1, "K": 1, "R": 1}
     sides = ("hydrophobic" if letter in "AVILMFWYC" else "polar" for letter in (before, after))

@@ -156,7 +156,7 @@ def test_data_check_leaves_rows_out_and_counts_them(own_table):
         assert "row 7: '_wt' is read as the wild type" in done.stderr
     assert own_table(text, "--drop", "--record", "b", record=()).exit_code == 0
     assert own_table(text, "--drop", "nonsense").exit_code == 2
-    assert "nothing called 'stops'" in own_table(text, "--drop", "stops").stderr
+    assert "'stops' cannot be dropped" in own_table(text, "--drop", "stops").stderr
 
 
 def test_data_list_shows_the_assays_and_what_it_does_not_read(tmp_path):

@@ -1,8 +1,7 @@
 """Folders: the manifest, what is chosen of a folder, collections, and the bundled data."""
 
-import gzip
-
 import pytest
+from on_disk import write
 
 from mutmeta_lib.data.assays import PROPERTIES
 from mutmeta_lib.data.folders import demo_dir, read_data_dir, read_manifest
@@ -12,12 +11,6 @@ from mutmeta_lib.errors import DataError
 WT = "MKTAYIAKQR"
 HEADER = "id,property,protein,target_seq,n_proteins,score_units,sign,doi\n"
 GOOD = "A,fitness,P,MKT,1,au,higher = better,10.1/x\n"
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    return path
 
 
 def test_a_manifest_is_read(tmp_path):
@@ -32,30 +25,39 @@ def test_a_manifest_is_read(tmp_path):
     assert read_manifest(tmp_path)["doi"].tolist() == [""]
 
 
+NOT_SAID = "does not say that higher is better; multiply the scores by -1"
+
+
 @pytest.mark.parametrize(
-    ("text", "row", "column", "says"),
+    ("old", "new", "column", "says"),
     [
-        (HEADER.replace("target_seq", "seq") + GOOD, 1, "target_seq", "no column 'target_seq'"),
-        ("id,doi\nA,10.1/x\n", 1, "property", "'property' and no 'protein' and .*'sign'"),
-        (HEADER + GOOD + GOOD, 3, "id", "'A' is also in row 2"),
-        (HEADER + GOOD.replace("A,", "../A,", 1), 2, "id", "cannot name a file"),
-        (HEADER + GOOD.replace("A,", ",", 1), 2, "id", "cannot name a file"),
-        (HEADER + GOOD.replace("fitness", "speed"), 2, "property", "use one of fitness"),
-        (HEADER + GOOD.replace("MKT", "MK1"), 2, "target_seq", "'1' at position 3"),
-        (HEADER + GOOD.replace("MKT,1", "MKT,0"), 2, "n_proteins", "not a count"),
-        (HEADER + GOOD.replace("MKT,1", "MKT,x"), 2, "n_proteins", "not a count"),
-        (HEADER + GOOD.replace("higher = better", ""), 2, "sign", "the sign is empty; say how"),
-        (HEADER + GOOD.replace("higher", "ddG: lower"), 2, "sign", "higher is better"),
-        (HEADER + GOOD.replace("better", "worse"), 2, "sign", "higher is better"),
-        (HEADER + GOOD.replace("higher", "Lower"), 2, "sign", "multiply the scores by -1"),
-        (HEADER + GOOD.replace("higher", "as in source: lower"), 2, "sign", "higher is better"),
+        ("A,", "../A,", "id", "no name of a file"),
+        ("A,", ",", "id", "no name of a file"),
+        ("fitness", "speed", "property", "use one of fitness"),
+        ("MKT", "MK1", "target_seq", "'1' at position 3"),
+        (",1,au", ",0,au", "n_proteins", "'0' is not a count"),
+        (",1,au", ",x,au", "n_proteins", "'x' is not a count"),
+        ("higher = better", "", "sign", NOT_SAID),
+        ("higher = better", "ddG: lower = better", "sign", NOT_SAID),
+        ("higher = better", "higher = worse", "sign", NOT_SAID),
+        ("higher = better", "Lower = better", "sign", NOT_SAID),
+        ("higher = better", "as in source: lower", "sign", NOT_SAID),
     ],
 )
-def test_bad_manifests_are_located(tmp_path, text, row, column, says):
-    path = write(tmp_path / "MANIFEST.csv", text)
+def test_bad_manifests_are_located(tmp_path, old, new, column, says):
+    path = write(tmp_path / "MANIFEST.csv", HEADER + GOOD.replace(old, new, 1))
     with pytest.raises(DataError, match=says) as caught:
         read_data_dir(tmp_path)
-    assert (caught.value.file, caught.value.row, caught.value.column) == (str(path), row, column)
+    assert (caught.value.file, caught.value.row, caught.value.column) == (str(path), 2, column)
+
+
+def test_a_manifest_has_all_columns_and_each_id_once(tmp_path):
+    write(tmp_path / "MANIFEST.csv", HEADER + GOOD + GOOD)
+    with pytest.raises(DataError, match="row 3, column 'id': 'A' is also in row 2"):
+        read_data_dir(tmp_path)
+    write(tmp_path / "MANIFEST.csv", "id,doi\nA,10.1/x\n")
+    with pytest.raises(DataError, match=r"row 1, .*: there is no column 'property' and no 'pro"):
+        read_data_dir(tmp_path)
 
 
 @pytest.mark.parametrize("sign", ["flipped (source: lower = better)", "flipped; higher = better"])
@@ -118,19 +120,15 @@ def test_a_data_directory(data_dir, recwarn):
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        ({"ids": ["A"]}, ["A"]),
-        ({"ids": ["C", "A"]}, ["A", "C"]),
-        ({"ids": ["B"]}, ["B/Q", "B/R"]),
-        ({"ids": ["B/R", "A"]}, ["A", "B/R"]),
+        ({"ids": ["A"]}, ["A"]), ({"ids": ["C", "A"]}, ["A", "C"]),
+        ({"ids": ["B"]}, ["B/Q", "B/R"]), ({"ids": ["B/R", "A"]}, ["A", "B/R"]),
         ({"properties": ["stability", "solubility"]}, ["B/Q", "B/R", "C"]),
-        ({"ids": ["A", "B"], "properties": ["stability"]}, ["B/Q", "B/R"]),
-        ({"ids": []}, []),
+        ({"ids": ["A", "B"], "properties": ["stability"]}, ["B/Q", "B/R"]), ({"ids": []}, []),
         ({"ids": ["D"]}, "no data set 'D'; see the names in MANIFEST.csv"),
-        ({"ids": ["B/Z"]}, "no protein 'B/Z'"),
-        ({"ids": ["A/P"]}, "no protein 'A/P'"),
+        ({"ids": ["B/Z"]}, "no protein 'B/Z'"), ({"ids": ["A/P"]}, "no protein 'A/P'"),
         ({"properties": ["speed"]}, "'speed' is not a property"),
     ],
-)
+)  # fmt: skip
 def test_what_is_asked_for_is_chosen_or_told_to_be_missing(data_dir, selection, expected):
     if isinstance(expected, list):
         assert [a.id for a in read_data_dir(data_dir, **selection)] == expected

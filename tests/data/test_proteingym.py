@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 import requests
+from on_disk import write
 
 from mutmeta_lib.data import proteingym
 from mutmeta_lib.data.folders import read_data_dir
@@ -18,22 +19,13 @@ CSV = "mutant,mutated_sequence,DMS_score,DMS_score_bin\nK2R,MRTAYIAKQR,-0.5,0\n"
 LISTED = "DMS_id,UniProt_ID,target_seq,coarse_selection_type,jo\n"
 
 
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
 @pytest.mark.parametrize(
     ("kind", "property"),
     [
-        ("Activity", "fitness"),
-        ("Binding", "fitness"),
-        ("OrganismalFitness", "fitness"),
-        ("Stability", "stability"),
-        ("Expression", "expression"),
+        ("Activity", "fitness"), ("Binding", "fitness"), ("OrganismalFitness", "fitness"),
+        ("Stability", "stability"), ("Expression", "expression"),
     ],
-)
+)  # fmt: skip
 def test_an_assay_of_proteingym(tmp_path, kind, property):
     reference = write(tmp_path / "reference.csv", f"{LISTED}P_2020,P_X,{WT},{kind},10.1/x\n")
     assay = read_proteingym(write(tmp_path / "P_2020.csv", CSV), reference)

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -122,51 +121,40 @@ def test_of_many_proteins_few_pairs_are_aligned(monkeypatch):
     assert len(list(module._candidates(proteins))) < 8
 
 
-@pytest.fixture
-def mmseqs(tmp_path, monkeypatch):
-    """Stand for MMseqs2: a program that says that all are alike, or fails."""
-
-    def install(code):
-        program = tmp_path / "mmseqs"
-        program.write_text(f"#!{sys.executable}\nimport sys\n{textwrap.dedent(code)}")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", str(tmp_path))
-
-    return install
+PROGRAM = f"""#!{sys.executable}
+import sys
+names = [line[1:].strip() for line in open(sys.argv[2]) if line.startswith(">")]
+if len(names) < 3 or "--min-seq-id 0.3" not in " ".join(sys.argv):
+    sys.exit("no memory")
+open(sys.argv[4], "w").writelines(f"{{names[0]}}\\t{{name}}\\n" for name in names[:2])
+"""
+"""Stands for MMseqs2: says of three proteins or more that the first two are alike, or fails."""
 
 
-def test_mmseqs_is_asked_for_many_proteins_and_its_pairs_are_joined(mmseqs, monkeypatch):
-    mmseqs(
-        """
-        names = [line[1:].strip() for line in open(sys.argv[2]) if line.startswith(">")]
-        assert sys.argv[sys.argv.index("--min-seq-id") + 1] == "0.3"
-        open(sys.argv[4], "w").writelines(f"{names[0]}\\t{name}\\n" for name in names[:2])
-        """
-    )
+def test_mmseqs_is_asked_for_many_proteins_and_its_pairs_are_joined(tmp_path, monkeypatch):
+    (tmp_path / "mmseqs").write_text(PROGRAM)
+    (tmp_path / "mmseqs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert len(set(clustered([A, B, C], method="auto"))) == 3
-    monkeypatch.setattr(module, "ALL_PAIRS", 2)
-    by_name = dict(zip([A, B, C], clustered([A, B, C], method="auto"), strict=True))
-    assert [by_name[protein] for protein in sorted(by_name)] == [0, 0, 1]
-
-
-def test_mmseqs_failing_or_missing_is_told(mmseqs, monkeypatch):
-    mmseqs("print('no memory'); sys.exit(1)")
+    assert clustered(sorted([A, B, C]), method="mmseqs") == [0, 0, 1]
     with pytest.raises(DataError, match=r"MMseqs2 failed \(no memory\); use method='align'"):
         clustered([A, B], method="mmseqs")
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(module, "ALL_PAIRS", 2)
+    assert clustered(sorted([A, B, C]), method="auto") == [0, 0, 1]
+    monkeypatch.setenv("PATH", "")
     with pytest.raises(DataError, match="MMseqs2 is not installed; install"):
-        clustered([A, B], method="mmseqs")
+        clustered([A, B, C], method="mmseqs")
+    assert clustered(sorted([A, B, C]), method="auto") == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ({"method": "blast"}, "'blast' is not a method"),
-        ({"threshold": 0}, r"0 is not in \(0, 1\]"),
-        ({"threshold": 1.5}, "1.5 is not"),
+        ({"threshold": 0}, r"0 is not in \(0, 1\]"), ({"threshold": 1.5}, "1.5 is not"),
         ({"threshold": float("nan")}, "nan is not"),
     ],
-)
+)  # fmt: skip
 def test_bad_arguments(arguments, says):
     with pytest.raises(DataError, match=says):
         clustered([A], **arguments)
