@@ -65,7 +65,7 @@ def embed(
             f"there is no precision '{precision}'", f"use one of {', '.join(PRECISIONS)}"
         )
 
-    def fill(rows: np.ndarray) -> None:
+    def compute() -> np.ndarray:
         low = torch.autocast(torch.device(device).type, torch.bfloat16, precision == "bfloat16")
         weights = {name: value.to(device) for name, value in encoder.module.named_parameters()}
         weights |= {name: value.to(device) for name, value in encoder.module.named_buffers()}
@@ -74,15 +74,15 @@ def embed(
         result = np.empty((len(first), encoder.width), dtype=np.float32)
         layered = hasattr(encoder.module, "layers")
         with torch.no_grad(), low:
-            for place, part in run_batches(texts, batch_size, layered=layered):
+            for rows, part in run_batches(texts, batch_size, layered=layered):
                 given = inputs(part.to(device), pooling, layered=layered)
                 reads = (given.states, given.mask)
                 hidden = functional_call(encoder.module, weights, reads, given.options)
-                result[place] = weighted_sum(hidden, given.weights).float().cpu().numpy()
-        rows[:] = result[which]
+                result[rows] = weighted_sum(hidden, given.weights).float().cpu().numpy()
+        return result[which]
 
     store = store_of(cache_dir, encoder, batch, pooling=pooling, precision=precision)
-    return store.tensor("embeddings", (len(batch), encoder.width), fill).numpy()
+    return store.tensor("embeddings", compute).numpy()
 
 
 def store_of(

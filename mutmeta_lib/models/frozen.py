@@ -113,16 +113,14 @@ def _below(encoder: Encoder, assay: EncodedAssay, start: int, cache_dir, device)
     tokens = assay.tokens
     lengths = tokens.mask.sum(dim=1)
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(dim=0)])
-    states = store_of(cache_dir, encoder, tokens, layer=start).tensor(
-        "states",
-        (int(offsets[-1]), encoder.width),
-        lambda rows: _run(encoder, tokens, start, offsets, torch.from_numpy(rows), device),
-    )
+    store = store_of(cache_dir, encoder, tokens, layer=start)
+    states = store.tensor("states", lambda: _run(encoder, tokens, start, offsets, device))
     return FrozenTokens(tokens, states, offsets)
 
 
-def _run(encoder: Encoder, tokens, start, offsets, states, device) -> None:
-    """Fill `states` with what enters layer `start`, batch by batch of similar length."""
+def _run(encoder: Encoder, tokens, start, offsets, device) -> torch.Tensor:
+    """What enters layer `start`, run batch by batch of similar length."""
+    states = torch.empty(int(offsets[-1]), encoder.width)
     weights = {name: value.to(device) for name, value in encoder.module.named_parameters()}
     weights |= {name: value.to(device) for name, value in encoder.module.named_buffers()}
     with torch.no_grad():
@@ -134,3 +132,4 @@ def _run(encoder: Encoder, tokens, start, offsets, states, device) -> None:
             hidden = functional_call(encoder.module, weights, reads, options).cpu()
             for row, own, real in zip(rows.tolist(), hidden, part.mask.cpu(), strict=True):
                 states[offsets[row] : offsets[row + 1]] = own[real]
+    return states

@@ -88,13 +88,13 @@ def zero_shot(
 
     @cache
     def table(wild_type: str, positions: tuple[int, ...]) -> np.ndarray:
-        def fill(rows: np.ndarray) -> None:
-            rows[:] = log_odds(model, wild_type, positions, masked=masked, device=device)
+        def compute() -> np.ndarray:
+            return log_odds(model, wild_type, positions, masked=masked, device=device)
 
         about = {"head": model.sha256, "max_tokens": model.max_tokens, "masked": masked}
         about |= {"wild_type": wild_type, "positions": list(positions)}
         store = Store(Path(cache_dir) if cache_dir else None, about)
-        return store.tensor("log-odds", (len(positions), len(AMINO_ACIDS)), fill).numpy()
+        return store.tensor("log-odds", compute).numpy()
 
     @cache
     def scores(assay: Assay) -> np.ndarray:

@@ -32,11 +32,9 @@ def _writing(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise DiskError(
-            f"the file cannot be written ({error.strerror})",
-            "free some space or choose another place; what was there is kept",
-            file=path,
-        ) from error
+        problem = f"the file cannot be written ({error.strerror})"
+        mend = "free some space or choose another place; what was there is kept"
+        raise DiskError(problem, mend, file=path) from error
 
 
 @contextmanager
@@ -44,11 +42,8 @@ def replacing(path: str | Path, *, older: Path | None = None) -> Iterator[Path]:
     """A temporary file that takes the place of ``path`` when the block ends well, or is deleted.
 
     Its content is on the disk before the old one goes, which is moved to ``older`` if that is
-    given. Processes that write at once do not meet: the last one wins. The folder is made.
-
-    Raises:
-        DiskError: the disk is full or the folder cannot be used; the old content is kept.
-
+    given. Processes that write at once do not meet: the last one wins. The folder is made. Where
+    the disk is full or the folder cannot be used, a `DiskError` is raised and the old content kept.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
@@ -59,22 +54,13 @@ def replacing(path: str | Path, *, older: Path | None = None) -> Iterator[Path]:
                     left.unlink()
         try:
             yield temporary
-            _sync(temporary, os.O_RDWR)
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
             if older is not None and path.exists():
                 os.replace(path, older)
             os.replace(temporary, path)
-            if os.name == "posix":  # elsewhere folders cannot be opened
-                _sync(path.parent, os.O_RDONLY)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path, mode: int) -> None:
-    handle = os.open(path, mode)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def check_writable(path: str | Path) -> None:
@@ -86,10 +72,10 @@ def check_writable(path: str | Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON knows it: dict, list, str, int, float, bool or None.
+    """The value as JSON knows it; what JSON cannot hold, such as a function, is a `TypeError`.
 
     Tuples and arrays become lists, DataFrames ``{"columns", "rows"}``, numpy scalars Python ones,
-    numbers that are not finite None. What JSON cannot hold, such as a function, is a `TypeError`.
+    numbers that are not finite None.
 
     >>> plain({"shots": (0, 1), "loss": float("nan")})
     {'shots': [0, 1], 'loss': None}

@@ -11,13 +11,9 @@ def held_interrupt(enabled: bool = True) -> Iterator[Callable[[], bool]]:
     """Hold the first Ctrl-C (SIGINT) back, so that the block can finish what it is at and save.
 
     The block gets a function that tells whether Ctrl-C was pressed, and raises
-    ``KeyboardInterrupt`` itself when it is ready; if it never asks, that is raised at its end. A
-    second Ctrl-C stops at once. Where Python's own handler is not in place (another one was
-    installed, or this is not the main thread) nothing is held.
-
-    >>> with held_interrupt() as interrupted:
-    ...     interrupted()
-    False
+    ``KeyboardInterrupt`` itself when it is ready, or has it raised at its end. A second Ctrl-C
+    stops at once. Where Python's own handler is not in place (another one was installed, or this
+    is not the main thread) nothing is held.
     """
     pending: list[int] = []
 
@@ -25,11 +21,8 @@ def held_interrupt(enabled: bool = True) -> Iterator[Callable[[], bool]]:
         pending.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    held = (
-        enabled
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
+    main = threading.current_thread() is threading.main_thread()
+    held = enabled and main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if held:
         signal.signal(signal.SIGINT, hold)
     try:

@@ -1,8 +1,7 @@
 """A record is the only way a number leaves the library: what was run, on what, and what came out.
 
 Records are JSON files that can be read, compared and committed. A page prints numbers from records
-only, and asks for a result by its parameters: a record with the same parameters is loaded,
-otherwise the experiment runs (see `result`).
+only, and asks for a result by its parameters (see `result`).
 """
 
 import inspect
@@ -13,16 +12,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mutmeta_lib.errors import DataError
+from mutmeta_lib.errors import DataError, located
 from mutmeta_lib.records.files import canonical, fingerprint, layout, plain, replacing
 
 NOT_PARAMETERS = ("profile", "progress", "workers", "checkpoint_dir", "cache_dir", "log_dir")
@@ -52,7 +50,7 @@ def recorded_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Record:
-    """One run of one experiment. All fields hold plain JSON values (NaN becomes None).
+    """One run of one experiment, as plain JSON values (NaN becomes None).
 
     ``data`` maps an assay id to its SHA-256, ``seconds`` a phase to its duration, ``numbers`` a
     name to what `number` returns. ``tables`` may be given as DataFrames; they are kept as
@@ -72,8 +70,8 @@ class Record:
     tables: dict[str, dict[str, list]]
 
     def __post_init__(self):
-        for name in FIELDS:
-            object.__setattr__(self, name, plain(getattr(self, name)))
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         try:
             datetime.fromisoformat(self.created)
         except (TypeError, ValueError):
@@ -90,13 +88,13 @@ class Record:
         question = [self.experiment, self.parameters, self.data, self.encoder.get("sha256")]
         return fingerprint(question)[:12]
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """What identifies this run, results included: 12 digits of the file's ``content_sha256``.
 
         Pages and executed notebooks print it, so that a reader can tell which record they show.
         """
-        return fingerprint(_content(self))[:12]
+        return fingerprint(asdict(self))[:12]
 
     def table(self, name: str) -> pd.DataFrame:
         """One of the tables, missing values as NaN; a `KeyError` lists those there are."""
@@ -108,13 +106,6 @@ class Record:
         return frame.astype(dict.fromkeys(unknown, float))
 
 
-FIELDS = tuple(field.name for field in fields(Record))
-
-
-def _content(record: Record) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in FIELDS}
-
-
 def number(
     value: float, low: float | None = None, high: float | None = None, n: int | None = None, unit=""
 ) -> dict[str, Any]:
@@ -124,47 +115,40 @@ def number(
     {'value': 0.5, 'low': 0.4, 'high': 0.6, 'n': 24, 'unit': ''}
     """
     made = plain({"value": value, "low": low, "high": high, "n": n, "unit": unit})
-    if made["low"] is not None and made["high"] is not None and made["low"] > made["high"]:
+    if None not in (made["low"], made["high"]) and made["low"] > made["high"]:
         raise ValueError(f"the interval {low} to {high} is upside down")
     return made
 
 
 def write_record(record: Record, path: str | os.PathLike[str]) -> None:
     """Write a record as JSON, all or nothing."""
-    content = _content(record)
+    content = asdict(record)
     stored = {"hash": record.hash, "content_sha256": fingerprint(content), **content}
     with replacing(path) as temporary:
         temporary.write_text(layout(stored) + "\n", encoding="utf-8")
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:
-    """Read a record and check that it is what was written.
-
-    Raises:
-        DataError: no such file, not JSON, missing or unknown entries, or content that does not
-            agree with the stored hashes (edited by hand, or a merge gone wrong).
-
-    """
+    """Read a record; a `DataError` says if it is not there or not what was written."""
     mend = "compute it anew or restore the committed file"
-    try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+    with located(file=path):
+        try:
+            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError("there is no such record", "run the experiment first") from None
+        except json.JSONDecodeError as error:
+            raise DataError(f"not a record ({error.msg})", mend, row=error.lineno) from None
+        except UnicodeDecodeError:
+            raise DataError("not a record (not UTF-8 text)", mend) from None
         named = stored.keys() if isinstance(stored, dict) else set()
-        if odd := named ^ {"hash", "content_sha256", *FIELDS}:
+        if odd := named ^ {"hash", "content_sha256", *(field.name for field in fields(Record))}:
             raise DataError(f"not a record (missing or unknown: {', '.join(sorted(odd))})", mend)
-        content = {name: stored[name] for name in FIELDS}
-        if fingerprint(content) != stored["content_sha256"]:
+        hash, sha256 = stored.pop("hash"), stored.pop("content_sha256")
+        if fingerprint(stored) != sha256:
             raise DataError("the content was changed after it was written", mend)
-        record = Record(**content)
-        if record.hash != stored["hash"]:
+        record = Record(**stored)
+        if record.hash != hash:
             raise DataError("the stored hash is not that of the parameters", mend)
-    except FileNotFoundError:
-        raise DataError("there is no such record", "run the experiment first", file=path) from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"not a record ({error.msg})", mend, file=path, row=error.lineno) from None
-    except UnicodeDecodeError:
-        raise DataError("not a record (not UTF-8 text)", mend, file=path) from None
-    except DataError as error:
-        raise error.at(file=path) from None
     return record
 
 
@@ -218,8 +202,7 @@ def duration(seconds: float) -> str:
 def environment(device: str = "cpu") -> dict[str, Any]:
     """Python, processor, device, threads, package versions and commit; no path, no host name.
 
-    ``device`` is ``cpu``, ``cuda`` (or ``cuda:1``) or ``auto``: the first CUDA device if there is
-    one.
+    ``device`` is ``cpu``, ``cuda`` (or ``cuda:1``) or ``auto``: the first CUDA device, if any.
     """
     import torch  # slow to import, and a page that only reads records does not need it
 
@@ -249,12 +232,12 @@ def peak_memory_mb() -> float:
     # Not getrusage: on Linux its peak includes what the parent held before it started us.
     if kept := _kernel_says("/proc/self/status", "VmHWM"):
         return int(kept.split()[0]) * 1024 / 1e6
-    try:
+    with suppress(ImportError):
         import resource
-    except ImportError:
-        return float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return float("nan")
 
 
 def _kernel_says(file: str, name: str) -> str:
