@@ -1,15 +1,18 @@
 """The command ``mutmeta train``: a meta-trained start, by one process or by many."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mutmeta_lib import __version__
 from mutmeta_lib.app.console import (
+    DataDir,
+    Device,
+    Encoder,
+    Encoding,
     check_device,
     check_known,
+    option,
     out,
     say_error,
     say_warning,
@@ -22,59 +25,46 @@ def train_command(
     output: Annotated[
         Path, typer.Argument(help="Write the start here (safetensors, with what it comes from).")
     ],
-    data_dir: Annotated[
-        str, typer.Option(help="A folder in the layout of the data card, or 'demo'.")
-    ] = "demo",
-    encoder: Annotated[
-        str, typer.Option(help="'tiny', a local directory or a Hugging Face name.")
-    ] = "tiny",
-    encoding: Annotated[str, typer.Option(help="How variants are written.")] = "separator",
-    pooling: Annotated[str, typer.Option(help="How hidden states become one vector.")] = "sites",
-    algorithm: Annotated[str, typer.Option(help="A member of the MAML family.")] = "maml",
-    steps: Annotated[int, typer.Option(min=1, help="Outer steps.")] = 200,
-    tasks_per_step: Annotated[
-        int, typer.Option(min=1, help="Tasks per outer step, over all processes.")
-    ] = 4,
-    support: Annotated[int, typer.Option(min=1, help="Support size.")] = 10,
-    query: Annotated[int, typer.Option(min=1, help="Query size.")] = 16,
-    inner_steps: Annotated[int, typer.Option(min=0, help="Inner steps.")] = 5,
-    inner_lr: Annotated[float, typer.Option(help="Inner rate.")] = 0.01,
-    first_order: Annotated[
-        bool, typer.Option("--first-order/--second-order", help="Order of the meta-gradient.")
-    ] = False,
-    meta_lr: Annotated[float, typer.Option(help="Adam rate of the outer loop.")] = 1e-3,
-    backend: Annotated[str, typer.Option(help="How the meta-gradient is computed.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="'float32', or 'bfloat16' for faster and coarser products.")
-    ] = "float32",
-    on_nonfinite: Annotated[
-        str, typer.Option(help="'stop' or 'skip' a task whose loss or gradient is not finite.")
-    ] = "stop",
-    seed: Annotated[int, typer.Option(help="Of the head and the draws.")] = 0,
-    folds: Annotated[int, typer.Option(min=3, help="Groups of proteins.")] = 3,
-    fold: Annotated[
-        int | None,
-        typer.Option(min=0, help="Leave this fold's test group out, validate; else use all."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Save here on the way; a killed run goes on from it.")
-    ] = None,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between two saves.")] = 20,
-    log_dir: Annotated[Path | None, typer.Option(help="Folder of TensorBoard's curves.")] = None,
-    timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds to wait for the other processes of the run.")
-    ] = 600,
+    data_dir: DataDir = "demo",
+    encoder: Encoder = "tiny",
+    encoding: Encoding = "separator",
+    pooling: option(str, "How hidden states become one vector.") = "sites",
+    algorithm: option(str, "A member of the MAML family.") = "maml",
+    steps: option(int, "Outer steps.", min=1) = 200,
+    tasks_per_step: option(int, "Tasks per outer step, over all processes.", min=1) = 4,
+    support: option(int, "Support size.", min=1) = 10,
+    query: option(int, "Query size.", min=1) = 16,
+    inner_steps: option(int, "Inner steps.", min=0) = 5,
+    inner_lr: option(float, "Inner rate.") = 0.01,
+    first_order: option(
+        bool, "Order of the meta-gradient.", "--first-order/--second-order"
+    ) = False,
+    meta_lr: option(float, "Adam rate of the outer loop.") = 1e-3,
+    backend: option(str, "How the meta-gradient is computed.") = "auto",
+    precision: option(str, "'float32', or 'bfloat16' for faster and coarser products.") = "float32",
+    on_nonfinite: option(
+        str, "'stop' or 'skip' a task whose loss or gradient is not finite."
+    ) = "stop",
+    seed: option(int, "Of the head and the draws.") = 0,
+    folds: option(int, "Groups of proteins.", min=3) = 3,
+    fold: option(
+        int | None, "Leave this fold's test group out, validate; else use all.", min=0
+    ) = None,
+    device: Device = "auto",
+    checkpoint: option(Path | None, "Save here on the way; a killed run goes on from it.") = None,
+    checkpoint_every: option(int, "Steps between two saves.", min=1) = 20,
+    log_dir: option(Path | None, "Folder of TensorBoard's curves.") = None,
+    timeout: option(float, "Seconds to wait for the other processes of the run.", min=1) = 600,
 ) -> None:
     """Meta-train a start; under 'accelerate launch', tasks are shared among the processes."""
     from mutmeta_lib.data.splits import Split, protein_folds
     from mutmeta_lib.learn import InnerLoop
     from mutmeta_lib.learn.algorithms import ALGORITHMS
     from mutmeta_lib.learn.distributed import launched
+    from mutmeta_lib.learn.start import save_start
     from mutmeta_lib.learn.train import ON_NONFINITE, PRECISIONS, MetaTraining, meta_train
     from mutmeta_lib.records.files import check_writable
     from mutmeta_lib.records.progress import shown_progress
-    from mutmeta_lib.records.store import save
     from mutmeta_lib.study.run import encode_fold, initial_params, make_predictor
     from mutmeta_lib.study.study import load_assays
     from mutmeta_lib.tasks.encodings import ENCODINGS
@@ -84,9 +74,8 @@ def train_command(
     check_known([precision], list(PRECISIONS), "precision")
     check_known([on_nonfinite], list(ON_NONFINITE), "way with tasks that are not finite")
     check_device(device)
-    for path in (output, checkpoint, log_dir and log_dir / "events"):
-        if path is not None:
-            check_writable(path)
+    for path in filter(None, (output, checkpoint, log_dir and log_dir / "events")):
+        check_writable(path)
     if fold is not None and fold >= folds:
         raise DataError(f"--fold {fold} is not one of {folds}", f"use 0 to {folds - 1}")
     assays = load_assays(data_dir)
@@ -106,16 +95,15 @@ def train_command(
         precision=precision,
     )
     with launched(device, timeout=timeout) as ranks:
-        where = device if ranks.size == 1 else str(ranks.device)
         try:
-            predictor = make_predictor(encoder, pooling, seed=seed, device=where)
+            predictor = make_predictor(encoder, pooling, seed=seed, device=ranks.device)
             member = ALGORITHMS[algorithm](predictor)
             known = member.backends(member.training_loop(member.loop(settings.inner)))
             check_known([backend], ["auto", *known], "backend")
             sides = encode_fold(split, assays, encoding, predictor)
             used = [side for side in sides.train if len(side) >= support + query]
-            if ranks.first and len(used) < len(sides.train):
-                small = [f"{s.assay.id} ({len(s)})" for s in sides.train if s not in used]
+            small = [f"{side.assay.id} ({len(side)})" for side in sides.train if side not in used]
+            if ranks.first and small:
                 say_warning(
                     f"left out, with fewer variants than support and query, {support + query}: "
                     + ", ".join(small)
@@ -123,7 +111,7 @@ def train_command(
             with shown_progress() as report:
                 run = meta_train(
                     predictor,
-                    initial_params(predictor, seed, where),
+                    initial_params(predictor, seed, ranks.device),
                     used,
                     settings,
                     seed=seed,
@@ -145,19 +133,8 @@ def train_command(
             raise typer.Exit(130) from None  # all of them stop; the first says so
         if not ranks.first:
             return
-        origin = {
-            "algorithm": algorithm,
-            "settings": asdict(settings),
-            "seed": seed,
-            "encoder": predictor.encoder.name,
-            "encoder_sha256": predictor.encoder.sha256,
-            "encoding": encoding,
-            "pooling": pooling,
-            "data": {side.assay.id: side.assay.sha256 for side in used},
-            "best_step": run.best_step,
-            "version": __version__,
-        }
-        save(output, run.params, origin)
+        data = {side.assay.id: side.assay.sha256 for side in used}
+        save_start(output, run, predictor, encoding, data)
     out().print(
         f"{algorithm}: {steps} steps on {len(used)} assays, start of step {run.best_step} "
         f"in {seen_from_here(output)}",

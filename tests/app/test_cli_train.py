@@ -28,7 +28,7 @@ def test_a_start_is_written_with_what_it_comes_from_and_can_be_gone_on_with(tmp_
     params, origin = load(output)
     assert {name.split(".")[0] for name in params} == {"encoder", "head"}
     assert origin["settings"]["steps"] == 2
-    assert (origin["encoder"], origin["encoding"]) == ("tiny", "separator")
+    assert (origin["encoder"]["name"], origin["encoding"]) == ("tiny", "separator")
     assert origin["data"]
     assert str(tmp_path) not in json.dumps(origin)
     assert any(logs.iterdir())

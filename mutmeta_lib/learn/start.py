@@ -1,0 +1,238 @@
+"""A meta-trained start as a file: `mutmeta train` writes it, `load_start` makes it of use."""
+
+import os
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mutmeta_lib import __version__
+from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.data.variants import Variant, parse_variant
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn.algorithms import ALGORITHMS
+from mutmeta_lib.learn.closed_form import SolvedPredictor
+from mutmeta_lib.learn.inner import RATE, InnerLoop, Params
+from mutmeta_lib.learn.train import Trained, pick_device
+from mutmeta_lib.models.encoders import Encoder, load_encoder
+from mutmeta_lib.models.predictor import Predictor, predict
+from mutmeta_lib.records import store
+from mutmeta_lib.tasks.encodings import ENCODINGS, encode_variants
+from mutmeta_lib.tasks.labels import LabelScale
+from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay
+
+HEAD = ("pooling", "hidden", "dropout", "objective")
+"""What makes a predictor of an encoder."""
+NEEDED = {"algorithm", "inner", "encoding", "encoder", "predictor"}
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A meta-trained start, ready to adapt to a few labels of an assay that it has not seen.
+
+    ``inner`` is the loop that it was trained for, ``origin`` tells how: settings, seed, hashes of
+    the data, version.
+    """
+
+    predictor: Predictor
+    params: Params
+    algorithm: str
+    inner: InnerLoop
+    encoding: str
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def encode(self, assay: Assay) -> EncodedAssay:
+        """Write an assay's variants as the start was trained to read them."""
+        encoder = self.predictor.encoder
+        return encode_assay(assay, self.encoding, encoder.vocabulary, encoder.max_tokens)
+
+    def adapt(
+        self, support: Examples, *, steps: int | None = None, lr: float | None = None
+    ) -> "Adapted":
+        """Adapt to labelled variants of one assay, by the inner loop unless told otherwise.
+
+        As in training, labels are scaled by the mean and standard deviation of the support alone.
+
+        Raises:
+            DataError: the support is written in another encoding, the algorithm has learned what
+                is told otherwise, or a parameter is not finite afterwards.
+
+        """
+        if support.assay.encoding != self.encoding:
+            raise DataError(
+                f"the support is written as '{support.assay.encoding}', the start was trained on "
+                f"'{self.encoding}'",
+                "encode the assay with start.encode",
+            )
+        algorithm = ALGORITHMS[self.algorithm](self.predictor)
+        solved = isinstance(algorithm.model, SolvedPredictor)
+        rated = any(name.startswith(RATE) for name in self.params)
+        if (lr is not None and (solved or rated)) or (steps is not None and solved):
+            raise DataError(f"{self.algorithm} has learned how to adapt", "leave steps and lr out")
+        told = {"steps": steps, "lr": lr, "first_order": True}
+        loop = replace(self.inner, **{k: value for k, value in told.items() if value is not None})
+        scale = LabelScale.fit(support.scores)
+        known = Examples(support.assay, support.rows, scale.to_labels(support.scores))
+        params = self.params
+        if len(known):
+            with torch.no_grad():
+                loop = algorithm.loop(loop)
+                params = algorithm.update(algorithm.model.loss, params, known, loop)
+        if not all(value.isfinite().all() for value in params.values()):
+            raise DataError(
+                f"adaptation to {len(known)} labels of assay {support.assay.assay.id} gave numbers "
+                "that are not finite",
+                "lower lr, or take fewer steps",
+            )
+        return Adapted(self, algorithm.model, params, scale, support.assay.assay.wild_type)
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """A start after a few labels of one protein, and the scale of these labels."""
+
+    start: Start
+    predictor: Predictor
+    params: Params
+    label_scale: LabelScale
+    wild_type: str
+
+    def predict(self, query: Examples | EncodedAssay | Sequence[Variant | str]) -> np.ndarray:
+        """Scores ``(n,)`` of examples, an encoded assay, or any variants of the protein.
+
+        They are in the assay's own units where the support tells the scale
+        (``label_scale.identified``: two different labels or more) and the start was trained on
+        values; otherwise only their order means something.
+        """
+        if not isinstance(query, Examples | EncodedAssay):
+            encoder = self.predictor.encoder
+            variants = [parse_variant(one) if isinstance(one, str) else one for one in query]
+            how = (encoder.vocabulary, encoder.max_tokens)
+            tokens = encode_variants(self.start.encoding, self.wild_type, variants, *how)
+        else:
+            tokens = query.tokens
+        labels = predict(self.predictor, self.params, tokens).numpy()
+        return self.label_scale.to_scores(labels)
+
+
+def save_start(
+    path: str | Path,
+    trained: Trained,
+    predictor: Predictor,
+    encoding: str,
+    data: Mapping[str, str] | None = None,
+) -> None:
+    """Write a start with all that `load_start` needs; ``data`` are hashes of the assays by id.
+
+    The file names no path of this machine: an encoder of a local directory is known by its hash.
+
+    Raises:
+        DataError: a part of the encoder was frozen, so it is not among what was trained; or the
+            file cannot be written.
+
+    """
+    if predictor.start != 0:
+        raise DataError(
+            "a start over a frozen encoder cannot stand alone",
+            "train the whole predictor (start=0), with the scope 'head' if only that is to adapt",
+        )
+    encoder = predictor.encoder
+    source = "tiny" if encoder.name == "tiny" else encoder.source
+    meta = {
+        "algorithm": trained.settings.algorithm,
+        "inner": asdict(trained.settings.inner),
+        "encoding": encoding,
+        "predictor": {name: getattr(predictor, name) for name in HEAD},
+        "encoder": {
+            "name": encoder.name,
+            "sha256": encoder.sha256,
+            "separator": encoder.vocabulary.separator,
+            "max_tokens": encoder.max_tokens,
+            "seed": encoder.provenance.get("seed", 0),
+            "source": "" if os.path.exists(source) else source,
+        },
+        "settings": asdict(trained.settings),
+        "seed": trained.seed,
+        "best_step": trained.best_step,
+        "data": dict(data or {}),
+        "version": __version__,
+    }
+    store.save(path, trained.params, meta)
+
+
+def load_start(
+    path: str | Path, *, encoder: Encoder | str | None = None, device: str = "auto"
+) -> Start:
+    """Read a start that `mutmeta train` or `save_start` wrote.
+
+    ``encoder`` is the one that it was trained on, loaded or as `load_encoder` takes it. It may be
+    left out for ``tiny`` and for one that was loaded by a Hugging Face name.
+
+    Raises:
+        DataError: the file is damaged, is no start or lacks something; or the encoder is missing or
+            another one than the start was trained on.
+
+    Example (a start of one meta-step, adapted to ten labels)::
+
+        >>> import tempfile, mutmeta_lib as mm
+        >>> from mutmeta_lib.tasks.tasks import task_generator
+        >>> encoder, (assay,) = mm.load_encoder("tiny"), mm.read_data_dir(properties=["stability"])
+        >>> predictor = Predictor(encoder)
+        >>> fresh = predictor.init(torch.Generator().manual_seed(0))
+        >>> encoded = mm.encode_assay(assay, "separator", encoder.vocabulary, encoder.max_tokens)
+        >>> one = mm.MetaTraining(steps=1, tasks_per_step=1)
+        >>> trained = mm.meta_train(predictor, fresh, [encoded], one, seed=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_start(f"{folder}/start.safetensors", trained, predictor, "separator")
+        ...     start = load_start(f"{folder}/start.safetensors", device="cpu")
+        >>> rng = task_generator(0, assay.id)
+        >>> task = mm.draw_task(start.encode(assay), 10, rng, pool=10, max_query=5)
+        >>> adapted = start.adapt(task.support)
+        >>> adapted.predict(task.query).shape, adapted.predict(["Y3A", "Y3A:K4G"]).shape
+        ((5,), (2,))
+
+    """
+    tensors, meta = store.load(path)
+
+    def refused(problem: str, mend: str = "give a file that mutmeta train wrote") -> DataError:
+        return DataError(problem, mend, file=path)
+
+    if missing := sorted(NEEDED - meta.keys()):
+        raise refused(f"this is no meta-trained start (it does not tell {missing[0]})")
+    if meta["algorithm"] not in ALGORITHMS or meta["encoding"] not in ENCODINGS:
+        told = f"{meta['algorithm']} or {meta['encoding']}"
+        raise refused(f"this version of mutmeta does not know {told}", "use the one that wrote it")
+    wanted, where = meta["encoder"], pick_device(device)
+    source = encoder or wanted["source"]
+    if not source:
+        told = f"the start was trained on the encoder {wanted['name']}, from files of its own"
+        raise refused(told, "give their directory as encoder")
+    if not isinstance(source, Encoder):
+        how = {name: wanted[name] for name in ("seed", "separator", "max_tokens")}
+        source = load_encoder(source, **how)
+    found = {"sha256": source.sha256, "max_tokens": source.max_tokens}
+    found |= {"separator": source.vocabulary.separator}
+    for name, value in found.items():
+        if value != wanted[name]:
+            raise refused(
+                f"the start was trained on another encoder than {source.name}: on {wanted['name']} "
+                f"with {name} {wanted[name]}, not {value}",
+                "give that one as encoder",
+            )
+    if where.type != "cpu":
+        source = replace(source, module=deepcopy(source.module).to(where))
+    choices, inner = dict(meta["predictor"]), InnerLoop(**meta["inner"])
+    predictor = Predictor(source, **choices | {"hidden": tuple(choices["hidden"])})
+    algorithm = ALGORITHMS[meta["algorithm"]](predictor)
+    expected = algorithm.prepare(predictor.init(torch.Generator()), algorithm.loop(inner))
+    for name in expected.keys() | tensors.keys():
+        if getattr(expected.get(name), "shape", 0) != getattr(tensors.get(name), "shape", 0):
+            told = f"the parameter {name} is not that of {meta['algorithm']} on {wanted['name']}"
+            raise refused(told, "train the start anew with this version")
+    params = {name: tensors[name].to(where) for name in expected}
+    origin = {name: value for name, value in meta.items() if name not in NEEDED}
+    return Start(predictor, params, meta["algorithm"], inner, meta["encoding"], origin)
