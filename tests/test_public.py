@@ -1,11 +1,15 @@
 """The public names: all there, documented, and loaded only when they are asked for."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import mutmeta_lib as mm
+from mutmeta_lib.cli import app
 
 HEAVY = "torch pandas transformers matplotlib papermill"
 
@@ -26,3 +30,18 @@ def test_nothing_heavy_is_loaded_before_it_is_asked_for():
     code = f"import sys, mutmeta_lib; print([m for m in {HEAVY.split()!r} if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+def test_the_example_of_the_readme_goes_from_a_csv_to_predictions(tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", readme, re.S)[1]
+    assert len([line for line in example.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["train", "start.safetensors", "--steps", "1"])
+    assert done.exit_code == 0, done.output
+    Path("scores.csv").write_text("mutant,score\nK2R,0.5\nT3G,-1\nA4G,0.1\nY5F,0.9\n")
+    shown = {}
+    exec(example, shown)
+    assert len(shown["ranked"]) == 19 * 10
+    assert shown["ranked"]["predicted"].nunique() > 100
+    assert "predicted" in capsys.readouterr().out

@@ -23,7 +23,7 @@ from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.records import store
 from mutmeta_lib.tasks.encodings import ENCODINGS, encode_variants
 from mutmeta_lib.tasks.labels import LabelScale
-from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay
+from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay, make_task
 
 HEAD = ("pooling", "hidden", "dropout", "objective")
 """What makes a predictor of an encoder."""
@@ -51,9 +51,11 @@ class Start:
         return encode_assay(assay, self.encoding, encoder.vocabulary, encoder.max_tokens)
 
     def adapt(
-        self, support: Examples, *, steps: int | None = None, lr: float | None = None
+        self, support: Examples | EncodedAssay, *, steps: int | None = None, lr: float | None = None
     ) -> "Adapted":
         """Adapt to labelled variants of one assay, by the inner loop unless told otherwise.
+
+        An assay stands for all of its variants.
 
         As in training, labels are scaled by the mean and standard deviation of the support alone.
 
@@ -62,6 +64,9 @@ class Start:
                 is told otherwise, or a parameter is not finite afterwards.
 
         """
+        if isinstance(support, EncodedAssay):
+            everything = np.arange(len(support))
+            support = make_task(support, everything, everything).support
         if support.assay.encoding != self.encoding:
             raise DataError(
                 f"the support is written as '{support.assay.encoding}', the start was trained on "
