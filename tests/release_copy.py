@@ -2,14 +2,25 @@
 
 import csv
 import gzip
+import re
+from pathlib import Path
 
 import numpy as np
 
 from mutmeta_lib.data.variants import AMINO_ACIDS
 from mutmeta_lib.reproduction.released import LABELS
 
+ROOT = Path(__file__).parents[1]
 COLUMNS = ("sequence", "mutation1", "mutation2", "mutation3", "source", "original_feature")
 WILD, OTHER = "MKTAYIAKQR", "MSTNPKPQRKTKRNT"
+
+
+def named_on_pages(record):
+    """The numbers of a record that the book's pages name."""
+    pages = [page.read_text(encoding="utf-8") for page in sorted(ROOT.glob("*/*.md"))]
+    found = {name for page in pages for name in re.findall(rf"`{record}@full (\w[^`]*)`", page)}
+    assert found
+    return found
 
 
 def write_table(folder, id, rows, label=None, *, flat=False, packed=False):

@@ -45,3 +45,11 @@ def test_the_example_of_the_readme_goes_from_a_csv_to_predictions(tmp_path, monk
     assert len(shown["ranked"]) == 19 * 10
     assert shown["ranked"]["predicted"].nunique() > 100
     assert "predicted" in capsys.readouterr().out
+
+
+def test_notebooks_are_spared_the_bars_of_others():
+    """pooch and huggingface_hub load tqdm's notebook bars, which warn without ipywidgets."""
+    modules = "mutmeta_lib.study.run, mutmeta_lib.data.folders"
+    code = f"import sys, {modules}; print('tqdm.auto' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "False"

@@ -71,6 +71,19 @@ def test_verdicts_follow_the_criteria(claims):
     assert of_time.loc[55, "verdict"] == "not testable here", "four clusters carry it"
 
 
+def test_the_cards_of_the_first_page_have_the_same_verdicts(claims):
+    page = (draw_scorecard.ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    cards = re.findall(r"\{grid-item-card\} (.+?)\n.*?\{card-footer\}\n(.+?)\n", page, re.S)
+    assert len(cards) == 7
+    said = {title.split(" %")[0]: verdict for title, verdict in cards if " %" in title}
+    drawn = {
+        claim.split(" %")[0]: verdict for claim, verdict in claims[["claim", "verdict"]].values
+    }
+    assert {title: verdict.lower().split(":")[0] for title, verdict in said.items()} == drawn
+    assert "none of the paper's four" in page
+    assert not {"reproduced", "partly"} & set(drawn.values())
+
+
 def test_words_hold_every_verdict(ranking, claims):
     words = draw_scorecard.in_words(ranking, claims)
     for claim, said in claims.groupby("claim")["verdict"].first().items():

@@ -77,6 +77,7 @@ def curve(
                 if band:
                     own = own.sort_index().dropna(subset="mean")
                     shown = {"color": look.colour, "lw": 1.5, "label": look.label}
+                    shown["markevery"] = max(1, len(own) // 12)
                     axis.plot(own.index, own["mean"], look.line, marker=look.marker, **shown)
                     axis.fill_between(own.index, own["low"], own["high"], alpha=0.15, lw=0,
                                       color=look.colour)  # fmt: skip
@@ -342,7 +343,7 @@ def _drawn(
             found = dict(zip(names, drawn, strict=True)) | found
         # Lines without data, such as a reference, come last.
         names = sorted(found, key=lambda name: not isinstance(found[name], Container))
-        columns = next(n for n in (3, 2, 1) if n == 1 or _wide(names, n) <= 72)
+        columns = next(n for n in (3, 2, 1) if n == 1 or _wide(names, n) <= 76)
         if names:
             how = {"ncols": columns, "columnspacing": 1.0, "handletextpad": 0.5}
             entries = [found[name] for name in names]
@@ -406,10 +407,9 @@ def _written(place: object) -> str:
 
 
 def _wide(names: Sequence[str], columns: int) -> int:
-    """How wide a legend is, in letters; it is filled column by column."""
-    each = max(1, -(-len(names) // columns))
-    tops = [max(map(len, names[at : at + each]), default=0) for at in range(0, len(names), each)]
-    return sum(tops) + 7 * len(tops)
+    """How wide a legend is, in letters; matplotlib fills it column by column."""
+    parts = np.array_split(np.array(names), columns)
+    return sum(7 + max(map(len, part), default=0) for part in parts)
 
 
 def _averaged(table: pd.DataFrame) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import pooch
 from requests import RequestException
 
 from mutmeta_lib.data.assays import HIGHER_IS_BETTER, Assay, DataSet, table_name
@@ -104,6 +103,8 @@ def fetch_proteingym(
     replace it, for mirrors and tests. Where the record has no reference file, a warning says where
     to find it. Raises `DataError` without a network and for files that are not the record's.
     """
+    import pooch  # loads tqdm's notebook bars, which warn where nothing is downloaded
+
     cache = Path(cache_dir or pooch.os_cache("mutmeta"))
     store = pooch.create(cache, f"doi:{DOI}", registry=dict(registry or {}), retry_if_failed=2)
     get = partial(store.fetch, downloader=downloader)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from release_copy import named_on_pages
 from toy import toy_assay
 
 from mutmeta_lib.data.folders import demo_dir, read_data_dir
@@ -152,6 +153,7 @@ def test_differences_are_paired_and_labels_that_a_is_worth_are_counted():
     assert numbers["labels_worth_maml"]["value"] == 40  # 0.1 + 0.4 reaches 0.45
     assert numbers["labels_worth_ridge"]["value"] is None  # 0.04 + 0.4 does not
     assert (numbers["pairs"]["value"], numbers["diverged"]["value"]) == (1, len(results))
+    assert named_on_pages("protocols") - set(numbers) == set()
     summary = tables["summary"].set_index(["kind", "method", "shots"])
     assert summary.loc[("all", "maml", 0), ["n_assays", "n_proteins"]].tolist() == [3, 3]
     assert summary.loc[("k0", "maml", 0), "n_proteins"] == 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from release_copy import toy_release
+from release_copy import named_on_pages, toy_release
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import read_record, write_record
@@ -126,6 +126,24 @@ def test_means_are_over_draws_and_seeds_and_ranges_over_seeds():
     whole = made["whole"].query("method == 'finetuned'").iloc[0]
     assert whole[["mse", "least", "most"]].tolist() == [11.0, 10.0, 12.0]
     assert made["seconds"].iloc[0][["seconds", "least", "most"]].tolist() == [2.5, 1.0, 4.0]
+
+
+def test_a_new_record_holds_every_number_that_a_page_names():
+    table = pd.concat(
+        made.assign(target=target)
+        for target in TARGETS
+        for made in (
+            scores(sizes=(8, 16, 32), draws=3).assign(encoder="esm2"),
+            scores(["separator"], draws=3),
+        )
+    )
+    places = table[estimates.WHERE].drop_duplicates()
+    phases = ["finetuned", *(f"{arm}_16" for arm in ARMS)]
+    seconds = places.merge(pd.DataFrame({"phase": phases, "seconds": 1.0}), how="cross")
+    tables = estimates.gain_tables(table) | estimates.contrast_tables(table)
+    tables |= estimates.mean_tables(table, seconds)
+    made = estimates.protocol_numbers(tables | {"texts": places.assign(texts=1, rows=2)})
+    assert named_on_pages("protocol") - set(made) == set()
 
 
 @pytest.fixture(scope="module")
