@@ -7,6 +7,7 @@ few_shot@quick`` prints where a record comes from. A record or number that is mi
 which fails the build under ``-W``: a page cannot show a number that no run has made.
 """
 
+import ast
 import functools
 import json
 import math
@@ -236,6 +237,17 @@ def rewrite_urls(buttons: Any) -> None:
                 rewrite_urls(value)
 
 
+def tuple_fields(path: Path) -> list[str]:
+    """The fields of a module's named tuples."""
+    return [
+        line.target.id
+        for one in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(one, ast.ClassDef) and "NamedTuple" in map(ast.unparse, one.bases)
+        for line in one.body
+        if isinstance(line, ast.AnnAssign)
+    ]
+
+
 def list_rooms(library: Path) -> str:
     """The sections of the API page: every room from the top down, every module in it."""
     made = []
@@ -247,7 +259,9 @@ def list_rooms(library: Path) -> str:
             module = f"mutmeta_lib.{name.removesuffix('.__init__')}"
             if path.name != "__init__.py" and name != room:
                 made.append(f"### {name.partition('.')[2]}\n")
-            made.append(f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n")
+            fields = ", ".join(tuple_fields(path))  # described in the docstring already
+            less = f"   :exclude-members: {fields}\n" if fields else ""
+            made.append(f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n{less}```\n")
     return "\n".join(made)
 
 
