@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 
 from mutmeta_lib.errors import DataError
@@ -216,8 +217,10 @@ def test_a_folder_that_cannot_be_used_is_told_before_any_work(tmp_path, folder):
 
 
 def test_a_file_that_may_not_be_read_is_not_taken_for_damaged(path, monkeypatch):
-    def denied(*args, **kwargs):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    def denied(file, **kwargs):
+        if file == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return safe_open(file, **kwargs)
 
     with pytest.raises(DataError, match=r"cannot be opened \(No such file"):
         load(path)
@@ -259,7 +262,9 @@ def test_kept_or_not_the_values_are_the_same(tmp_path, kept):
 def test_whatever_differs_is_another_part(tmp_path):
     folder = tmp_path / "new"
     questions = [QUESTION, {**QUESTION, "seed": 1}, {**QUESTION, "data": {}}, {}]
-    asked = [(q, name) for q in questions for name in ["a/b", "a_b", "a b", "A b", "..", ""]]
+    asked = [
+        (q, name) for q in questions for name in ["a/b", "a_b", "a b", "A b", "..", "", "n" * 300]
+    ]
     for again in (False, True):
         for place, (question, name) in enumerate(asked):
             found = Store(folder, question).get(name, refuse if again else lambda p=place: p)
