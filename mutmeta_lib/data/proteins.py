@@ -105,11 +105,11 @@ def _candidates(proteins: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield from combinations(proteins, 2)
         return
     read = [ProteinSequence(protein.ljust(_WORD, "X")) for protein in proteins]
-    unresolved = [sequence.code == _UNRESOLVED for sequence in read]
-    table = biotite.KmerTable.from_sequences(_WORD, read, ignore_masks=unresolved)
+    masks = [sequence.code == _UNRESOLVED for sequence in read]  # X is like nothing
+    table = biotite.KmerTable.from_sequences(_WORD, read, ignore_masks=masks)
     longest = max(map(len, proteins))
     for i, protein in enumerate(proteins):
-        here, other, there = table.match(read[i], ignore_mask=unresolved[i]).astype(int).T
+        here, other, there = table.match(read[i]).astype(int).T
         partners: set[int] = set()
         for shift in (0, _BAND // 2):
             bands = np.stack([other, (there - here + longest + shift) // _BAND], axis=1)[other > i]

@@ -46,7 +46,7 @@ def protein_folds(
         raise DataError("two assays have the same id", "give each assay its own id")
     clusters = cluster_proteins(assays, threshold, method)
     members: dict[int, list[str]] = defaultdict(list)
-    for assay in sorted(assays, key=lambda assay: assay.id):
+    for assay in assays:
         members[clusters[assay.wild_type]].append(assay.id)
     if len(members) < n_folds:
         problem = f"{n_folds} folds need as many clusters of proteins, and there are {len(members)}"

@@ -161,7 +161,7 @@ ODD = {
 
 @pytest.mark.parametrize("word", DROP)
 def test_every_reader_leaves_rows_out_on_request_only_and_counts_them(reader, word):
-    body = "".join(f"{text},1\n" for text in ("K2R", *ODD[word], "T3A"))
+    body = "".join(f"{text},{i}\n" for i, text in enumerate(("K2R", *ODD[word], "T3A")))
     others = [other for other in DROP if other != word]
     for drop in ([], others):
         with pytest.raises(DataError, match="row 3, column 'mutant'") as caught:
@@ -197,12 +197,8 @@ def test_columns_of_a_table_of_ones_own_may_have_other_names(tmp_path):
     path = write(tmp_path / "mine.csv", text)
     names = {"mutant_column": "variant", "score_column": "ddG"}
     assay = read_table(path, WT, property="stability", **names, units="kcal", source="10.1/x")
-    assert (assay.id, assay.protein, assay.units, assay.source) == (
-        "mine",
-        "mine",
-        "kcal",
-        "10.1/x",
-    )
+    about = (assay.id, assay.protein, assay.units, assay.source)
+    assert about == ("mine", "mine", "kcal", "10.1/x")
     assert [format_variant(v) for v in assay.variants] == ["K2R", "K2E:T3A", "WT"]
     assert assay.scores.tolist() == [-1.5, 0.25, 0]
     told = "found: variant, note, ddG.*--mutant-column.*mutant_column="
@@ -305,8 +301,8 @@ def test_an_offset_of_the_numbering_is_proposed(tmp_path, offset, also, scores, 
 def test_no_offset_is_proposed_without_reason(tmp_path):
     few = numbered(7, range(1, 5))
     two = [*numbered(7, range(1, 8)), *numbered(9, range(8, 15))]
-    one_wrong = [*numbered(0), "W2A"]
-    for texts in (few, two, one_wrong):
+    one_wrong, two_wrong = [*numbered(0), "W2A"], [*numbered(7, range(1, 13)), "W2A", "W3A"]
+    for texts in (few, two, one_wrong, two_wrong):
         mends = [p.mend for p in check(tmp_path, texts, wild_type=PROTEIN).problems]
         assert mends
         assert all("check the numbering" in mend for mend in mends)

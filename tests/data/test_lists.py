@@ -39,7 +39,7 @@ def test_the_bundled_list_holds_ids_and_counts_alone():
 
 def test_the_cap_is_one_draw_for_good_and_caps_are_nested(scan):
     small, large = cap_assay(scan, 20), cap_assay(scan, 50)
-    assert cap_assay(scan, 20).variants == small.variants
+    assert [str(v[0]) for v in cap_assay(scan, 3).variants] == ["Q32H", "T44L", "K50M"]
     assert len(small) == 20
     assert set(small.variants) < set(large.variants) < set(scan.variants)
     assert cap_assay(scan, 10**6) is scan

@@ -114,6 +114,9 @@ def test_what_is_no_substitution_is_named_for_what_it_is(text, what, drop):
             parse_variant(f"F12L;{text}")
         # A stop or an indel makes the row one; a synonymous part is for the reader to take out.
         assert both.value.drop == ("" if drop == "synonymous" else drop)
+        with pytest.raises(DataError) as beside:
+            parse_variant(f"A4=;F12L;{text};G3=")
+        assert beside.value.drop == both.value.drop
 
 
 OTHERS = [
