@@ -1,8 +1,7 @@
 """Many token sequences as one padded block, and which rows an encoder reads together.
 
 Batches are small enough for a processor's cache, hold rows of similar length, and, where it pays,
-siblings: rows that differ in one column (`models.siblings`), such as the substitutions at one
-site of a protein.
+siblings: rows that differ in one column, such as the substitutions at one site of a protein.
 """
 
 from __future__ import annotations
@@ -28,9 +27,8 @@ class TokenBatch:
         token_ids: Token ids, int64, shape ``(n, length)``.
         mask: True at real tokens, False at padding, shape ``(n, length)``.
         sites: True at the tokens of mutated sites, shape ``(n, length)``.
-        hidden: Where a part of the encoder has been run already (`models.frozen`), the hidden
-            states that enter the next layer, ``(n, length, width)``, or after the last one the
-            pooled vectors, ``(n, width)``.
+        hidden: Where a part of the encoder has been run: the hidden states that enter the next
+            layer, ``(n, length, width)``, or after the last one pooled vectors, ``(n, width)``.
         varying: The only column in which the rows differ, where that is known and no row is padded.
 
     """
@@ -50,17 +48,18 @@ class TokenBatch:
         chosen = torch.from_numpy(index if index.size else index.astype(int)).to(self.mask.device)
         # At least one column is kept, so that no row at all is still a batch an encoder can read.
         length = max([1, *self.mask[chosen].sum(dim=1).tolist()])
-        blocks = (self.token_ids, self.mask, self.sites)
+        blocks = [part[chosen][:, :length] for part in (self.token_ids, self.mask, self.sites)]
         hidden = None if self.hidden is None else self.hidden[chosen]
         if hidden is not None and hidden.dim() == 3:
             hidden = hidden[:, :length]
-        return TokenBatch(*(part[chosen][:, :length] for part in blocks), hidden, self.varying)
+        return TokenBatch(*blocks, hidden, self.varying)
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch on another device."""
-        hidden = None if self.hidden is None else self.hidden.to(device)
-        moved = (part.to(device) for part in (self.token_ids, self.mask, self.sites))
-        return TokenBatch(*moved, hidden, self.varying)
+        blocks = (part.to(device) for part in (self.token_ids, self.mask, self.sites))
+        return TokenBatch(
+            *blocks, None if self.hidden is None else self.hidden.to(device), self.varying
+        )
 
 
 def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:
@@ -108,6 +107,22 @@ def run_batches(
         yield chosen, tokens.rows(chosen)
 
 
+def sibling_rows(tokens: TokenBatch) -> list[tuple[int, np.ndarray]]:
+    """Groups of rows that are equal but for the token of their last mutated site.
+
+    Each with the site's column and its row numbers; rows without a site are in no group.
+    """
+    sites = tokens.sites.cpu().numpy()
+    blanked = _read(tokens)
+    columns = sites.shape[1] - 1 - sites[:, ::-1].argmax(axis=1)
+    mutated = np.flatnonzero(sites.any(axis=1))
+    blanked[mutated, columns[mutated]] = -2
+    groups: dict[bytes, list[int]] = {}
+    for row in mutated.tolist():
+        groups.setdefault(blanked[row].tobytes(), []).append(row)
+    return [(int(columns[members[0]]), np.array(members)) for members in groups.values()]
+
+
 def distinct_rows(tokens: TokenBatch, pooling: str) -> tuple[np.ndarray, np.ndarray]:
     """What there is to run: rows with the same tokens, pooled alike, are one.
 
@@ -118,15 +133,6 @@ def distinct_rows(tokens: TokenBatch, pooling: str) -> tuple[np.ndarray, np.ndar
         Row numbers, one for each distinct text, ascending, and for every row the place of its text
         among them.
 
-    >>> from mutmeta_lib.tasks.encodings import encode_variants
-    >>> from mutmeta_lib.data.variants import parse_variant
-    >>> from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
-    >>> variants = [parse_variant(text) for text in ("K2A", "WT", "K2C", "T3A")]
-    >>> batch = encode_variants("unknown_text", "MKTA", variants, TINY_VOCABULARY, 256)
-    >>> [part.tolist() for part in distinct_rows(batch, "cls")]
-    [[0, 1], [0, 1, 0, 0]]
-    >>> [part.tolist() for part in distinct_rows(batch, "sites")]
-    [[0, 1, 3], [0, 1, 0, 2]]
     """
     read = _read(tokens)
     if pooling == "sites":
@@ -141,31 +147,12 @@ def _read(tokens: TokenBatch) -> np.ndarray:
     return np.where(tokens.mask.cpu().numpy(), tokens.token_ids.cpu().numpy(), -1)
 
 
-def sibling_rows(tokens: TokenBatch) -> list[tuple[int, np.ndarray]]:
-    """Groups of rows that are equal but for the token of their last mutated site.
-
-    Returns:
-        The site's column and the row numbers; rows without a site are in no group.
-
-    """
-    sites = tokens.sites.cpu().numpy()
-    blanked = _read(tokens)
-    columns = sites.shape[1] - 1 - sites[:, ::-1].argmax(axis=1)
-    mutated = np.flatnonzero(sites.any(axis=1))
-    blanked[mutated, columns[mutated]] = -2
-    groups: dict[bytes, list[int]] = {}
-    for row in mutated.tolist():
-        groups.setdefault(blanked[row].tobytes(), []).append(row)
-    return [(int(columns[members[0]]), np.array(members)) for members in groups.values()]
-
-
 def length_buckets(
     lengths: torch.Tensor, rows: int, tokens: int = MAX_TOKENS
 ) -> Iterator[torch.Tensor]:
     """Row numbers in batches of similar length, so that little is padding.
 
-    A batch has `rows` rows at most, and `tokens` tokens, padding included, unless one row alone
-    has more. `lengths` are the tokens of each row, ``(n,)``.
+    At most `rows` rows, and `tokens` tokens with padding unless one row alone has more.
 
     >>> list(length_buckets(torch.tensor([5, 2, 5, 2]), rows=2))
     [tensor([1, 3]), tensor([0, 2])]

@@ -30,11 +30,10 @@ from mutmeta_lib.tasks.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Writing:
-    """What an encoding makes of a variant, whatever of the sequence is shown.
+    """What an encoding makes of a variant: tokens in the place of residues, by index from 0.
 
-    ``tokens`` stand in the place of the residues with these indices (from 0, ascending); the one at
-    index ``site`` of them is the mutated site. ``wild_type_first`` writes the wild type as it is
-    and a separator before it all; the tokens ``last`` come behind.
+    The token at index ``site`` of them is the mutated site. ``wild_type_first`` writes the wild
+    type as it is and a separator before it all; the tokens ``last`` come behind.
     """
 
     tokens: dict[int, tuple[int, ...]]
@@ -46,8 +45,7 @@ class Writing:
 def separator(variant: Variant, vocabulary: Vocabulary) -> Writing:
     """The paper's encoding: ``[SEP] wild-type [SEP] mutant [SEP]`` replaces each mutated residue.
 
-    Each substitution costs four tokens more than the residue it replaces; two adjacent ones have
-    two separators between them. A site is the mutant residue.
+    Two adjacent ones have two separators between them. A site is the mutant residue.
     """
     mark, tokens = vocabulary.id(vocabulary.separator), {}
     for s in variant:
@@ -59,12 +57,9 @@ def separator(variant: Variant, vocabulary: Vocabulary) -> Writing:
 def unknown_text(variant: Variant, vocabulary: Vocabulary) -> Writing:
     """The wild type, a separator, and each mutation as a word that the vocabulary does not know.
 
-    This is what becomes of the text ``M K T A [SEP] T3G`` in ProtBERT: a vocabulary of single
-    letters holds no ``T3G``, so the word is one unknown token. As long as the wild type fits the
-    context, **all variants with the same number of substitutions are the same tokens**: the model
-    cannot tell them apart, and only the sites do. (Beyond the context the window moves with the
-    site.) A site is the wild-type residue at the mutated position. The wild type has no word and
-    no separator.
+    As long as the wild type fits the context, **all variants with the same number of substitutions
+    are the same tokens**: only the sites tell them apart. (Beyond it the window moves with the
+    site.) A site is the wild-type residue there. The wild type has no word and no separator.
     """
     words = [vocabulary.separator] * bool(variant) + [vocabulary.unknown] * len(variant)
     tokens = {s.position - 1: vocabulary.residue_ids(s.wild_type) for s in variant}
@@ -74,8 +69,7 @@ def unknown_text(variant: Variant, vocabulary: Vocabulary) -> Writing:
 def unknown_site(variant: Variant, vocabulary: Vocabulary) -> Writing:
     """The sequence with each mutated residue replaced by the unknown token, which is the site.
 
-    The model sees where a mutation is but not what it is: all 19 substitutions at a position are
-    the same tokens.
+    The model sees where a mutation is, not what: 19 substitutions are the same tokens.
     """
     return Writing({s.position - 1: (vocabulary.id(vocabulary.unknown),) for s in variant})
 
@@ -86,10 +80,7 @@ def mutant(variant: Variant, vocabulary: Vocabulary) -> Writing:
 
 
 def wt_mutant_pair(variant: Variant, vocabulary: Vocabulary) -> Writing:
-    """The wild type, a separator, and the mutated sequence; both show the same window.
-
-    A site is the mutant residue in the second copy. The wild type is paired with itself.
-    """
+    """The wild type, a separator, and the mutated sequence, where the sites are; one window."""
     return Writing(mutant(variant, vocabulary).tokens, wild_type_first=True)
 
 
@@ -122,13 +113,9 @@ def cost(kept: Sequence[range]) -> int:
 def window(length: int, sites: Sequence[int], budget: int) -> list[range]:
     """The residues to keep of a sequence that may be longer than the context.
 
-    A sequence of at most `budget` residues is kept entire. Otherwise those within a radius of any
-    of the `sites` (indices from 0, ascending) are kept, with the largest radius whose `cost` is
-    within the budget. Without a site the first residues are kept.
-
-    Returns:
-        Ascending, disjoint ranges of residue indices that hold all sites; empty if even the sites
-        alone do not fit.
+    Disjoint ranges of residue indices: the entire sequence, if it has at most `budget` residues;
+    else what lies within a radius of any of the `sites` (ascending), the largest whose `cost` is
+    within the budget; without a site the first residues. Empty if the sites alone do not fit.
 
     >>> window(10, [2], 10), window(100, [2, 60], 9)
     ([range(0, 10)], [range(1, 4), range(59, 62)])
@@ -146,10 +133,9 @@ def window(length: int, sites: Sequence[int], budget: int) -> list[range]:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One variant as tokens, start and end tokens included.
+    """One variant as tokens, start and end included, and the indices of its sites among them.
 
-    ``sites`` are the indices into ``token_ids`` of the mutated sites, one per substitution, in
-    order of position; empty for the wild type. Each encoding says which token stands for a site.
+    One site per substitution, in order of position; each encoding says which token stands for it.
     """
 
     token_ids: tuple[int, ...]
@@ -159,13 +145,11 @@ class Encoded:
 def encode(
     encoding: str, wild_type: str, variant: Variant, vocabulary: Vocabulary, max_tokens: int
 ) -> Encoded:
-    """Write one variant (sorted by position; ``()`` is the wild type) in one of `ENCODINGS`.
+    """Write one variant (``()`` is the wild type) in one of `ENCODINGS`.
 
-    `max_tokens` is the encoder's context, start and end tokens included.
-
-    Raises:
-        DataError: The encoding is unknown, the variant does not belong to the wild type, a letter
-            is not in the vocabulary, or the mutated sites alone exceed `max_tokens`.
+    Raises `DataError` where the encoding is unknown, the variant does not belong to the wild type,
+    a letter is not in the vocabulary, or the mutated sites alone exceed `max_tokens`, the encoder's
+    context with start and end tokens.
 
     >>> from mutmeta_lib.data.variants import parse_variant
     >>> from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY

@@ -11,10 +11,9 @@ variance :math:`s^2`,
 
 so that without labels the prior is used as it is, and with many it does not matter. The weights
 :math:`\kappa` and :math:`\nu`, in labels, follow from how much assays differ: little, and the prior
-is worth many labels. The shrinkage of variances is that of Smyth (2004, Statistical Applications in
-Genetics and Molecular Biology 3, article 3); that of means is the usual normal one. No label of the
-assay at hand is used but its support's. Assays count alike; where most of them are of one protein,
-the prior is largely that protein's.
+is worth many labels. Variances shrink as in Smyth (2004, Statistical Applications in Genetics and
+Molecular Biology 3, article 3). Assays count alike; where most of them are of one protein, the
+prior is largely that protein's.
 
 Labels of *training and validation* assays are all known, so these may be given normal scores, which
 tame far tails (`with_normal_scores`); test assays keep what was measured.
@@ -42,10 +41,9 @@ MAX_WEIGHT = 100.0
 class LabelScale:
     """The affine map between measured scores and the labels a predictor is trained on.
 
-    Location is the mean of the support, scale its standard deviation (ddof 1). Fewer than two
-    labels (or equal ones) identify no scale; it is then 1, and errors in measured units are not
-    defined because assays have different units. No label at all leaves the location at 0. A prior
-    identifies a scale at any number of labels.
+    Location is the mean of the support (0 without a label), scale its standard deviation (ddof 1).
+    Fewer than two labels, or equal ones, identify no scale; it is then 1, and errors in measured
+    units are not defined. A prior identifies a scale at any number of labels.
     """
 
     location: float
@@ -110,13 +108,9 @@ Priors = Mapping[tuple[str, str], LabelPrior]
 
 
 def learn_label_priors(assays: Sequence[Assay]) -> dict[tuple[str, str], LabelPrior]:
-    """A prior for every property and unit that two or more meta-training assays have.
+    """A prior for every property and stated unit that two or more meta-training assays have.
 
-    Assays without a stated unit belong together with no other, so they give no prior.
-
-    Raises:
-        DataError: An assay has equal scores (or one score) only.
-
+    Raises `DataError` where an assay has equal scores (or one score) only.
     """
     groups: dict[tuple[str, str], list[Assay]] = {}
     for assay in assays:

@@ -1,14 +1,12 @@
 r"""Task losses: what a predictor is asked for, as functions of predicted and measured labels.
 
-``mse`` asks for the values. ``list_mle`` and ``bradley_terry`` ask for the order alone: adding a
-constant to all predictions changes nothing, and nothing fixes their scale. A predictor trained on
-one of them ranks; *errors in measured units of its predictions mean nothing*, and
-``study.evaluate`` reports them as NaN.
+``mse`` asks for the values, the others for the order alone: adding a constant to all predictions
+changes nothing, and nothing fixes their scale. A predictor trained on one of them ranks; *errors in
+measured units of its predictions mean nothing*, and ``study.evaluate`` reports them as NaN.
 
-Each takes two vectors ``(n,)`` and returns a scalar. All are means, so that a learning rate means
-the same at any number of labels; all are twice differentiable and free of branches on values, so
-that ``torch.func.grad`` and ``torch.func.vmap`` nest around them. None depends on the order of the
-examples.
+Each takes two vectors ``(n,)`` and returns a scalar: a mean, so that a learning rate means the same
+at any number of labels, twice differentiable and free of branches on values, so that
+``torch.func.grad`` and ``torch.func.vmap`` nest around it.
 """
 
 from collections.abc import Callable
@@ -33,11 +31,10 @@ def list_mle(predicted: Tensor, labels: Tensor) -> Tensor:
     .. math:: \frac{1}{n} \sum_i \Bigl(\log \sum_{j:\, y_j \le y_i} e^{s_j} - s_i\Bigr)
 
     with predictions s and labels y: the best is drawn first, then the best of the rest, and so on
-    (doi:10.1145/1390156.1390306). Without ties this is the paper's sum divided by n. Examples with
-    *equal labels* are each drawn from all that are no better, their equals included (Breslow's
-    treatment of ties in the proportional-hazards likelihood, which is the same function); their
-    order is left open and their predictions are pulled together. Fewer than two examples have no
-    order: the loss and its gradient are 0.
+    (doi:10.1145/1390156.1390306; here divided by n). Examples with *equal labels* are each drawn
+    from all that are no better (Breslow's treatment of ties in the proportional-hazards likelihood,
+    which is the same function): their predictions are pulled together. Fewer than two examples have
+    no order: the loss and its gradient are 0.
 
     >>> list_mle(torch.zeros(2), torch.tensor([3.0, 1.0]))  # (log 2 + log 1) / 2
     tensor(0.3466)

@@ -53,7 +53,7 @@ class Examples:
         return len(self.rows)
 
     def take(self, index: np.ndarray) -> "Examples":
-        """Some of the rows, by their place in this set."""
+        """Some of these examples, by their place among them."""
         return Examples(self.assay, self.rows[index], self.labels[torch.as_tensor(index)])
 
     @property
@@ -106,13 +106,9 @@ def draw_task(
     """Draw ``shots`` support rows and the query rows of one task.
 
     One permutation of the assay is drawn. Its first ``pool`` rows are reserved for supports (the
-    first ``shots`` of them are used), the rest is the query set, cut at ``max_query``. Called
-    with equally seeded generators and the same ``pool``, supports are nested and the query set
-    does not depend on ``shots``. A ``prior`` changes the label scale alone, not the rows.
-
-    Raises:
-        DataError: the assay has too few variants to leave two query rows, or shots > pool.
-
+    first ``shots`` of them are used), the rest is the query set, cut at ``max_query``: with equally
+    seeded generators and one ``pool``, supports are nested and the query set is always the same.
+    Raises `DataError` where fewer than two query rows are left, or ``shots`` exceed ``pool``.
     """
     if not 0 <= shots <= pool:
         raise DataError(
@@ -142,10 +138,9 @@ def sample_tasks(
     query: int,
     rng: np.random.Generator,
 ) -> list[Task]:
-    """Draw the tasks of one meta-step: assays with replacement, equal weight per *protein*.
+    """Draw the tasks of one meta-step: a *protein*, then one of its assays, then the rows.
 
-    Proteins with many assays would otherwise dominate: first a wild-type family (``protein``) is
-    drawn, then one of its assays, then the rows.
+    Drawn otherwise, proteins with many assays would dominate.
     """
     families: dict[str, list[EncodedAssay]] = {}
     for assay in assays:

@@ -1,11 +1,7 @@
 """Vocabularies: the tokens a protein language model knows, and what each is for.
 
-A protein language model reads integers. A `Vocabulary` is the table between those integers and
-tokens (residues and special tokens), together with the roles that special tokens play here:
-padding, unknown, start and end of a text, and the separator that the paper's encoding puts around
-a mutation (arXiv 2510.20943). Ids are looked up one token at a time, so what the model sees is what
-was asked for; a text tokenizer offers no such promise (ESM-2's turns ``[SEP]`` into
-``<unk> S E P <unk>``).
+Ids are looked up one token at a time, so what the model sees is what was asked for; a text
+tokenizer offers no such promise (ESM-2's turns ``[SEP]`` into ``<unk> S E P <unk>``).
 """
 
 from __future__ import annotations
@@ -68,12 +64,7 @@ class Vocabulary:
         return {token.upper(): index for token, index in self._ids.items()} | self._ids
 
     def id(self, token: str, what: str = "token") -> int:
-        """The id of a token that the vocabulary holds; `what` it is goes into the error.
-
-        Raises:
-            DataError: The vocabulary does not hold the token. Nothing becomes unknown silently.
-
-        """
+        """The id of a token; a `DataError` says `what` is missing, nothing turns unknown."""
         if token not in self._ids:
             raise DataError(
                 f"the vocabulary '{self.name}' has no {what} '{token}'",
@@ -82,12 +73,7 @@ class Vocabulary:
         return self._ids[token]
 
     def residue_ids(self, sequence: str) -> tuple[int, ...]:
-        """The ids of a sequence, one per residue, without start and end tokens.
-
-        Raises:
-            DataError: A letter is not in the vocabulary.
-
-        """
+        """The ids of a sequence, one per residue; raises `DataError` for a letter it lacks."""
         for letter in set(sequence) - self._residues.keys():
             self.id(letter)
         return tuple(map(self._residues.__getitem__, sequence))

@@ -16,7 +16,7 @@ from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
 from mutmeta_lib.models.pooling import POOLINGS
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.tasks import batches
-from mutmeta_lib.tasks.batches import TokenBatch, concatenate, run_batches
+from mutmeta_lib.tasks.batches import concatenate, distinct_rows, run_batches
 from mutmeta_lib.tasks.encodings import ENCODINGS, encode_variants
 from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
 
@@ -80,6 +80,15 @@ def test_what_has_been_run_goes_with_its_row(shape):
     assert torch.equal(back.mask, again.mask)
     assert torch.equal(back.sites, again.sites)
     assert batch.to("meta").hidden.device.type == batch.to("meta").mask.device.type == "meta"
+
+
+def test_what_reads_alike_is_run_once():
+    tokens = encoded(list(map(parse_variant, ("K2A", "WT", "K2C", "T3A"))), "unknown_text")
+    for pooling, rows, places in (
+        ("cls", [0, 1], [0, 1, 0, 0]),
+        ("sites", [0, 1, 3], [0, 1, 0, 2]),
+    ):
+        assert [part.tolist() for part in distinct_rows(tokens, pooling)] == [rows, places]
 
 
 @given(variants(), st.sampled_from(sorted(ENCODINGS)), st.integers(1, 9), st.integers(10, 30))
@@ -153,6 +162,6 @@ def test_all_substitutions_at_a_site_are_one_batch_and_few_are_none():
 
 def test_proteins_together_are_not_taken_for_one():
     chosen = [(Substitution(2, "K", mutant),) for mutant in "ACDEF"]
-    both: TokenBatch = concatenate([encoded(chosen, "mutant", w) for w in (WILD_TYPE, "MKTAYI")])
+    both = concatenate([encoded(chosen, "mutant", w) for w in (WILD_TYPE, "MKTAYI")])
     groups = batches.sibling_rows(both)
     assert [rows.tolist() for _, rows in groups] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
