@@ -1,3 +1,5 @@
+"""One sentence per error: what, where, and the mend."""
+
 import itertools
 import pickle
 
@@ -5,38 +7,27 @@ import pytest
 
 from mutmeta_lib.errors import DataError
 
+PLACES = {"file": "a.csv", "row": 7, "column": "mutant"}
+
 
 @pytest.mark.parametrize(
-    ("place", "expected"),
+    ("named", "expected"),
     [
-        ({}, "bad; mend it"),
-        ({"file": "a.csv"}, "a.csv: bad; mend it"),
-        ({"row": 7}, "row 7: bad; mend it"),
-        ({"column": "mutant"}, "column 'mutant': bad; mend it"),
-        (
-            {"file": "a.csv", "row": 7, "column": "mutant"},
-            "a.csv, row 7, column 'mutant': bad; mend it",
-        ),
+        ((), "bad; mend it"),
+        (("file",), "a.csv: bad; mend it"),
+        (("row",), "row 7: bad; mend it"),
+        (("column",), "column 'mutant': bad; mend it"),
+        (("file", "row", "column"), "a.csv, row 7, column 'mutant': bad; mend it"),
     ],
 )
-def test_the_sentence_names_what_is_known(place, expected):
-    assert str(DataError("bad", "mend it", **place)) == expected
-
-
-@pytest.mark.parametrize(
-    "order", list(itertools.permutations([("file", "a.csv"), ("row", 2), ("column", "score")]))
-)
-def test_places_may_be_added_in_any_order(order):
-    error = DataError("bad", "mend it")
-    for key, value in order:
-        error = error.at(**{key: value})
-    assert str(error) == "a.csv, row 2, column 'score': bad; mend it"
-
-
-def test_at_leaves_the_first_error_as_it_was():
-    first = DataError("bad", "mend it")
-    first.at(file="a.csv")
-    assert str(first) == "bad; mend it"
+def test_the_sentence_names_what_is_known_in_whatever_order_it_came(named, expected):
+    assert str(DataError("bad", "mend it", **{name: PLACES[name] for name in named})) == expected
+    for order in itertools.permutations(named):
+        first = error = DataError("bad", "mend it")
+        for name in order:
+            error = error.at(**{name: PLACES[name]})
+        assert str(error) == expected
+        assert str(first) == "bad; mend it"
 
 
 def test_a_known_place_is_kept_when_nothing_new_is_said():

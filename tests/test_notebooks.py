@@ -82,19 +82,14 @@ def test_every_chapter_is_a_pair_and_every_pair_a_chapter():
         assert (FOLDER / f"{name}.ipynb").is_file()
 
 
-@pytest.mark.parametrize("name", WRITTEN)
-def test_pair_is_in_step(name):
-    text = jupytext.read(FOLDER / f"{name}.md")
-    executed = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    assert step(executed) == step(text), "run `make notebooks`"
-
-
 @pytest.mark.parametrize("folder", ["notebooks", "book/runs/full"])
 @pytest.mark.parametrize("name", WRITTEN)
-def test_committed_notebook_is_sound(name, folder):
+def test_committed_notebook_is_sound_and_in_step_with_its_text(name, folder):
     notebook = nbformat.read(ROOT / folder / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
     assert faults(notebook) == []
+    if folder == "notebooks":
+        assert step(notebook) == step(jupytext.read(FOLDER / f"{name}.md")), "run `make notebooks`"
 
 
 @pytest.mark.parametrize("profile", ["quick", "full"])
@@ -124,8 +119,10 @@ def sound() -> nbformat.NotebookNode:
     return new_notebook(cells=cells)
 
 
-def test_a_sound_notebook_has_no_faults():
+def test_a_sound_notebook_has_no_faults_and_addresses_are_no_places():
     assert faults(sound()) == []
+    for text in ("https://a.org/home/x", "and/or", "a </root> b", "src/var/x"):
+        assert not PLACE.search(text)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +147,3 @@ def test_order_title_and_parameters_are_checked():
     notebook.cells[1].metadata.tags = []
     notebook.cells[0].source = "Title"
     assert len(faults(notebook)) == 3
-
-
-@pytest.mark.parametrize("text", ["https://a.org/home/x", "and/or", "a </root> b", "src/var/x"])
-def test_addresses_and_slashes_are_no_places(text):
-    assert not PLACE.search(text)
