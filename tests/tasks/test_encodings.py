@@ -111,15 +111,6 @@ def test_only_unknown_encodings_confuse_variants_of_the_same_sites(encoding, cas
     assert (ours == theirs) == (not variant or encoding.startswith("unknown"))
 
 
-def test_unknown_text_is_the_same_for_every_single_mutant_but_for_its_site():
-    found = [
-        encode("unknown_text", WILD_TYPE, parse_variant(text), PROTBERT, 100)
-        for text in ("T3G", "T3C", "M1A", "R10W")
-    ]
-    assert len({one.token_ids for one in found}) == 1
-    assert [one.sites for one in found] == [(3,), (3,), (1,), (10,)]
-
-
 @given(long_variants.filter(lambda case: case[1]), vocabularies, st.integers(40, 120))
 def test_a_window_is_made_of_true_stretches_around_the_sites(case, vocabulary, max_tokens):
     wild_type, variant = case

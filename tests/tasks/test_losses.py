@@ -13,7 +13,7 @@ from torch.func import grad, vmap
 from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn import InnerLoop, meta_gradient
+from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.methods import GradientMethod
 from mutmeta_lib.learn.train import MetaTraining, meta_train
 from mutmeta_lib.models.predictor import Predictor
@@ -114,43 +114,29 @@ def test_the_measured_order_is_the_best_order(name):
     assert sorted(losses)[0] < sorted(losses)[1]
 
 
-def test_ties_are_pulled_together_or_left_alone():
+def test_ties_are_pulled_together_or_left_alone_and_one_example_has_no_order():
     y = double([0, 0, 1])
     apart, together = (grad(list_mle)(double([gap, -gap, 1]), y) for gap in (0.3, 0.0))
     assert apart[0] > apart[1]
     assert together[0] == together[1]
     assert not grad(bradley_terry)(double([0.3, -0.3]), double([1, 1])).any()
     assert grad(bradley_terry)(double([0.3, -0.3, 0]), double([1, 1, 0])).all()
-
-
-@pytest.mark.parametrize("name", RANKING)
-@pytest.mark.parametrize("n", [0, 1])
-def test_fewer_than_two_examples_have_no_order(name, n):
-    s, y = torch.ones(n), torch.ones(n)
-    assert LOSSES[name](s, y) == 0
-    assert not grad(LOSSES[name])(s, y).any()
+    for name, n in itertools.product(RANKING, (0, 1)):
+        assert LOSSES[name](torch.ones(n), torch.ones(n)) == 0
+        assert not grad(LOSSES[name])(torch.ones(n), torch.ones(n)).any()
 
 
 BASE = toy_predictor()
 
 
-@pytest.mark.learn2learn
 @each_loss
 def test_a_predictor_uses_the_loss_it_names(name):
     predictor = Predictor(BASE.encoder, hidden=(8,), objective=name)
     params = predictor.init(torch.Generator().manual_seed(0))
-    tasks = sample_tasks(toy_encoded(2), 2, support=6, query=8, rng=np.random.default_rng(0))
-    query = tasks[0].query
-    assert predictor.loss(params, query) == LOSSES[name](
-        predictor(params, query.tokens), query.labels
-    )
-    sides = [(task.support, task.query) for task in tasks]
-    ours, theirs = (
-        meta_gradient(predictor.loss, params, sides, InnerLoop(0.1, 2), backend=backend)[1]
-        for backend in ("autograd", "learn2learn")
-    )
-    assert max(float(part.abs().max()) for part in ours.values()) > 0
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    rng = np.random.default_rng(0)
+    query = sample_tasks(toy_encoded(2), 1, support=6, query=8, rng=rng)[0].query
+    predicted = predictor(params, query.tokens)
+    assert predictor.loss(params, query) == LOSSES[name](predicted, query.labels)
 
 
 def test_unknown_losses_are_refused():
