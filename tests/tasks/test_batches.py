@@ -89,6 +89,9 @@ def test_what_reads_alike_is_run_once():
         ("sites", [0, 1, 3], [0, 1, 0, 2]),
     ):
         assert [part.tolist() for part in distinct_rows(tokens, pooling)] == [rows, places]
+    # What stands where nothing is read makes no difference.
+    padded = replace(tokens, token_ids=tokens.token_ids.masked_fill(~tokens.mask, 9))
+    assert distinct_rows(concatenate([tokens, padded]), "cls")[1].tolist() == [0, 1, 0, 0] * 2
 
 
 @given(variants(), st.sampled_from(sorted(ENCODINGS)), st.integers(1, 9), st.integers(10, 30))

@@ -81,6 +81,8 @@ def test_show_undoes_the_lookup_and_nothing_becomes_unknown_silently():
     ids = [TINY_VOCABULARY.id(token) for token in TINY_VOCABULARY.tokens]
     assert ids == list(range(len(TINY_VOCABULARY)))
     assert tuple(TINY_VOCABULARY.show(ids)) == TINY_VOCABULARY.tokens
+    both_cases = replace(TINY_VOCABULARY, tokens=(*TINY_VOCABULARY.tokens, "m"))
+    assert both_cases.residue_ids("MK") == TINY_VOCABULARY.residue_ids("MK")
     for sequence, letter in (("MB", "B"), ("m", "m")):
         with pytest.raises(DataError, match=f"no token '{letter}'"):
             TINY_VOCABULARY.residue_ids(sequence)
