@@ -110,8 +110,8 @@ def vmapped_losses(predictor: Predictor, params: Params, *tasks: Stacked, loop: 
     """Query losses ``(n_tasks,)``: the inner loops of all tasks in the same operations.
 
     Tasks do not meet, so the gradient of the sum of their losses is that of each. On an H100, four
-    tasks in second order take 0.3 times ``autograd``'s time with ``tiny`` and 0.4 with ESM-2 8M,
-    in four times the memory; on a CPU nothing is gained.
+    tasks take a third of ``autograd``'s time, with ``tiny`` and ESM-2 8M in both orders, and up to
+    four times the memory; on a CPU little is gained.
     """
     objective, moving = LOSSES[predictor.objective], rates_of(params, loop)
 

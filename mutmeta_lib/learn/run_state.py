@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -140,23 +140,17 @@ def curves(
 
         writer = SummaryWriter(str(log_dir), purge_step=first_step if first_step > 1 else None)
     except ImportError:
-        raise DataError(
-            "log_dir needs TensorBoard, which is not installed",
-            'leave log_dir out or run: pip install "mutmeta[tensorboard]"',
-        ) from None
+        mend = 'leave log_dir out or run: pip install "mutmeta[tensorboard]"'
+        raise DataError("log_dir needs TensorBoard, which is not installed", mend) from None
     except OSError as error:
-        raise DataError(
-            f"the folder of logs cannot be written to ({error.strerror})",
-            "look at its permissions, or choose another one",
-            file=log_dir,
-        ) from error
+        told = f"the folder of logs cannot be written to ({error.strerror})"
+        mend = "look at its permissions, or choose another one"
+        raise DataError(told, mend, file=log_dir) from error
 
     def log(step: int, scalars: Mapping[str, float]) -> None:
         for name, value in scalars.items():
             if not math.isnan(value):
                 writer.add_scalar(name, value, step)
 
-    try:
+    with closing(writer):
         yield log
-    finally:
-        writer.close()

@@ -28,8 +28,6 @@ from mutmeta_lib.tasks.tasks import EncodedAssay, Task, sample_tasks
 
 ON_NONFINITE = ("stop", "skip")
 PRECISIONS = ("float32", "bfloat16")
-CLOSED_FORM = ("r2d2", "deepkernel")
-"""Algorithms that solve a linear system, for which bfloat16 is too coarse."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,10 @@ class MetaTraining:
     ``validate_every`` steps the mean query loss on fixed meta-validation tasks is taken, and the
     start with the lowest one is returned. A task whose loss or gradient is NaN or infinite stops
     the run, or is left out of its step with a warning (``on_nonfinite="skip"``). ``backend`` is a
-    way to compute the meta-gradient (`gradients`), all to the same numbers up to rounding;
-    ``auto`` is the fastest that takes no more memory.
+    way to the meta-gradient (`gradients`), all to the same numbers up to rounding.
 
     Raises:
-        DataError: a name is not known, or precision and algorithm do not go together.
+        DataError: a name is not known, or the precision is too coarse to solve a linear system.
 
     """
 
@@ -64,16 +61,11 @@ class MetaTraining:
     precision: str = "float32"
 
     def __post_init__(self):
-        for name, known in (
-            ("algorithm", tuple(ALGORITHMS)),
-            ("on_nonfinite", ON_NONFINITE),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, name) not in known:
-                raise DataError(
-                    f"unknown {name} {getattr(self, name)!r}", f"choose from {', '.join(known)}"
-                )
-        if self.precision == "bfloat16" and self.algorithm in CLOSED_FORM:
+        known = {"algorithm": ALGORITHMS, "on_nonfinite": ON_NONFINITE, "precision": PRECISIONS}
+        for name, choices in known.items():
+            if (given := getattr(self, name)) not in choices:
+                raise DataError(f"unknown {name} {given!r}", f"choose from {', '.join(choices)}")
+        if self.precision == "bfloat16" and self.algorithm in ("r2d2", "deepkernel"):
             raise DataError(
                 f"{self.algorithm} solves a linear system, which bfloat16 is too coarse for",
                 "choose precision='float32'",
@@ -96,20 +88,116 @@ class Trained:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a meta-step tells: mean query loss, gradient norm before clipping, tasks left out."""
-
-    loss: float
-    gradient_norm: float
-    skipped: int
-
-
 def pick_device(device: str = "auto") -> torch.device:
     """``auto`` is the first CUDA device where there is one, else the CPU."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
+
+
+@dataclass(frozen=True, eq=False)
+class OuterLoop:
+    """The work of a meta-step, shared among the processes of a run."""
+
+    algorithm: Algorithm
+    settings: MetaTraining
+    ranks: Ranks = ALONE
+
+    def gradient(
+        self, params: Params, tasks: Sequence[Task]
+    ) -> tuple[float, Params, Sequence[float]]:
+        """`meta_gradient` over all tasks, each rank's share computed there and summed up."""
+        algorithm, settings = self.algorithm, self.settings
+        loop = algorithm.training_loop(algorithm.loop(settings.inner))
+        skip, own, losses = settings.on_nonfinite == "skip", self.ranks.share(tasks), []
+        gradient = {name: torch.zeros_like(value) for name, value in params.items()}
+        if own:
+            auto, device = settings.backend == "auto", next(iter(params.values())).device.type
+            with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                loss, gradient, found = meta_gradient(
+                    algorithm.model.loss,
+                    params,
+                    [algorithm.batches(task) for task in own],
+                    loop,
+                    backend=algorithm.fastest(loop) if auto else settings.backend,
+                    backends=algorithm.backends(loop),
+                    skip_nonfinite=skip,
+                )
+            losses = found.tolist()
+            if self.ranks.size == 1:
+                return float(loss), gradient, losses
+
+        def counted(losses: Sequence[float]) -> list[float]:
+            return [loss for loss in losses if np.isfinite(loss) or not skip]
+
+        # Each rank's mean becomes a sum again, and the sum over ranks the mean over all tasks.
+        share = len(counted(losses))
+        total = self.ranks.sum({name: value * share for name, value in gradient.items()})
+        losses = self.ranks.gather(losses, len(tasks))
+        kept = counted(losses)
+        mean = {name: value / max(len(kept), 1) for name, value in total.items()}
+        return float(np.mean(kept)) if kept else float("nan"), mean, losses
+
+    def step(self, state: RunState, tasks: Sequence[Task]) -> tuple[float, float, int]:
+        """Move the parameters of ``state`` by one step of its optimiser.
+
+        Returns the mean query loss before it, the gradient norm before clipping, and how many
+        tasks were left out.
+
+        Raises:
+            DataError: a task's loss or gradient is not finite and not to be skipped, or what is
+                left is not finite; the message names step and assays, on every rank.
+
+        """
+        loss, gradient, losses = self.gradient(state.params(), tasks)
+        for name, value in state.current.items():
+            value.grad = gradient[name]
+        norm = torch.nn.utils.clip_grad_norm_(state.current.values(), self.settings.clip)
+        broken = [task for task, value in zip(tasks, losses, strict=True) if np.isnan(value)]
+        skipped = len(broken) if self.settings.on_nonfinite == "skip" else 0
+        ids = ", ".join(sorted({task.support.assay.assay.id for task in broken or tasks}))
+        if skipped < len(tasks):
+            if not (np.isfinite(loss) and torch.isfinite(norm)):
+                raise DataError(
+                    f"loss or gradient is not finite at meta-step {state.step} (assays {ids})",
+                    "lower inner.lr or meta_lr, or look at these assays' scores",
+                )
+            state.optimiser.step()
+        if skipped and self.ranks.first:
+            warnings.warn(
+                f"meta-step {state.step}: {skipped} of {len(tasks)} tasks skipped, loss or "
+                f"gradient is not finite (assays {ids})",
+                stacklevel=3,
+            )
+        return loss, float(norm), skipped
+
+    def validation(self, params: Params, tasks: Sequence[Task]) -> float:
+        """Mean query loss over tasks after adaptation (no meta-gradient)."""
+        algorithm, loop = self.algorithm, self.algorithm.loop(self.settings.inner)
+        loss, pairs = algorithm.model.loss, [(task.support, task.query) for task in tasks]
+        together = algorithm.backends(loop).get("lowrank")
+        with torch.no_grad():
+            if together is not None and self.ranks.size == 1:
+                return float(together.losses(params, pairs, loop).mean())
+            losses = [
+                float(loss(algorithm.update(loss, params, support, loop), query))
+                for support, query in self.ranks.share(pairs)
+            ]
+        return float(np.mean(self.ranks.gather(losses, len(tasks))))
+
+    def validate(self, state: RunState, tasks: Sequence[Task]) -> float:
+        """The validation loss where it is due, else NaN; the best start is kept in ``state``."""
+        due = state.step % self.settings.validate_every == 0 or state.step == self.settings.steps
+        if not (tasks and due):
+            return float("nan")
+        loss = self.validation(state.params(), tasks)
+        if not np.isfinite(loss) and self.ranks.first:
+            told = f"meta-step {state.step}: the validation loss is not finite"
+            warnings.warn(told, stacklevel=3)
+        if loss < state.best_loss:
+            state.best = {name: value.clone() for name, value in state.params().items()}
+            state.best_loss, state.best_step = loss, state.step
+        return loss
 
 
 def meta_train(
@@ -136,12 +224,11 @@ def meta_train(
         settings: the outer loop.
         seed: of the task draws.
         validation: meta-validation assays (other proteins). Without them the last start is kept.
-        checkpoint: file to save to and to resume from. A resumed run ends at the same numbers as
-            one that was never stopped. If the file is damaged, the one before it is taken, with a
-            warning.
+        checkpoint: file to save to and to resume from: to the same numbers as without a stop. If it
+            is damaged, the one before it is taken, with a warning.
         checkpoint_every: meta-steps between two saves.
-        log_dir: folder for TensorBoard's curves: loss of training and validation, gradient norm
-            before clipping, seconds per step, and skipped tasks where they may be skipped.
+        log_dir: folder for TensorBoard's curves: losses, gradient norm before clipping, seconds per
+            step, and skipped tasks where they may be skipped.
         ranks: this process's place among several that train one start together, each given the
             same arguments; the first writes and shows.
         progress: called with ``(step, steps, train loss)``.
@@ -155,11 +242,10 @@ def meta_train(
 
     """
     algorithm = ALGORITHMS[settings.algorithm](predictor)
-    loop = algorithm.loop(settings.inner)
-    draws = np.random.default_rng(stable_seed("meta-train", seed))
-    state = RunState.begin(algorithm.prepare(params, loop), settings.meta_lr, draws)
-    sizes = {"support": settings.support, "query": settings.query}
-    checks = []
+    outer, draws = OuterLoop(algorithm, settings, ranks), stable_seed("meta-train", seed)
+    begun = algorithm.prepare(params, algorithm.loop(settings.inner))
+    state = RunState.begin(begun, settings.meta_lr, np.random.default_rng(draws))
+    sizes, checks = {"support": settings.support, "query": settings.query}, []
     if validation:
         rng = np.random.default_rng(stable_seed("meta-validation", seed))
         checks = sample_tasks(validation, settings.validation_tasks, rng=rng, **sizes)
@@ -172,19 +258,19 @@ def meta_train(
     with logs as log, held_interrupt(checkpoint is not None) as interrupted:
         for step in range(state.step, settings.steps + 1):
             tasks = sample_tasks(assays, settings.tasks_per_step, rng=state.rng, **sizes)
-            taken = take_step(state, algorithm, loop, tasks, settings, ranks)
-            row = {"step": step, "train_loss": taken.loss}
-            row["validation_loss"] = validate(state, algorithm, loop, checks, settings, ranks)
+            loss, norm, skipped = outer.step(state, tasks)
+            row = {"step": step, "train_loss": loss}
+            row["validation_loss"] = outer.validate(state, checks)
             row["seconds"] = time.perf_counter() - began
-            told = {"gradient_norm": taken.gradient_norm}
+            told = {f"loss/{name}": row[f"{name}_loss"] for name in ("train", "validation")}
+            told |= {"gradient_norm": norm, "seconds_per_step": row["seconds"] - state.seconds}
             if settings.on_nonfinite == "skip":
-                row["skipped"] = told["skipped_tasks"] = taken.skipped
-            losses = {f"loss/{name}": row[f"{name}_loss"] for name in ("train", "validation")}
-            log(step, losses | told | {"seconds_per_step": row["seconds"] - state.seconds})
+                row["skipped"] = told["skipped_tasks"] = skipped
+            log(step, told)
             state.history.append(row)
             state.seconds = row["seconds"]
             if progress is not None and ranks.first:
-                progress(step, settings.steps, taken.loss)
+                progress(step, settings.steps, loss)
             stop = any(ranks.all(interrupted()))
             due = stop or step % checkpoint_every == 0 or step == settings.steps
             if checkpoint is not None and due and ranks.first:
@@ -197,124 +283,3 @@ def meta_train(
     best = {name: value.detach().clone() for name, value in state.best.items()}
     best_step = state.best_step or settings.steps
     return Trained(best, settings, seed, best_step, tuple(state.history), state.seconds)
-
-
-def take_step(
-    state: RunState,
-    algorithm: Algorithm,
-    loop: InnerLoop,
-    tasks: Sequence[Task],
-    settings: MetaTraining,
-    ranks: Ranks = ALONE,
-) -> Step:
-    """Move the parameters of ``state`` by one step of its optimiser.
-
-    Raises:
-        DataError: a task's loss or gradient is not finite and not to be skipped, or what is left
-            is not finite; the message names step and assays, on every rank.
-
-    """
-    loss, gradient, losses = _gradient(state.params(), algorithm, loop, tasks, settings, ranks)
-    for name, value in state.current.items():
-        value.grad = gradient[name]
-    norm = torch.nn.utils.clip_grad_norm_(state.current.values(), settings.clip)
-    broken = [task for task, value in zip(tasks, losses, strict=True) if np.isnan(value)]
-    skipped = len(broken) if settings.on_nonfinite == "skip" else 0
-    ids = ", ".join(sorted({task.support.assay.assay.id for task in broken or tasks}))
-    if skipped < len(tasks):
-        if not (np.isfinite(loss) and torch.isfinite(norm)):
-            raise DataError(
-                f"loss or gradient is not finite at meta-step {state.step} (assays {ids})",
-                "lower inner.lr or meta_lr, or look at these assays' scores",
-            )
-        state.optimiser.step()
-    if skipped and ranks.first:
-        warnings.warn(
-            f"meta-step {state.step}: {skipped} of {len(tasks)} tasks skipped, loss or gradient "
-            f"is not finite (assays {ids})",
-            stacklevel=3,
-        )
-    return Step(loss, float(norm), skipped)
-
-
-def _gradient(
-    params: Params,
-    algorithm: Algorithm,
-    loop: InnerLoop,
-    tasks: Sequence[Task],
-    settings: MetaTraining,
-    ranks: Ranks,
-) -> tuple[float, Params, Sequence[float]]:
-    """``meta_gradient`` over all tasks, each rank's share computed there and summed up."""
-    skip = settings.on_nonfinite == "skip"
-    own, losses = ranks.share(tasks), []
-    gradient = {name: torch.zeros_like(value) for name, value in params.items()}
-    if own:
-        loop = algorithm.training_loop(loop)
-        auto = settings.backend == "auto"
-        device = next(iter(params.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            loss, gradient, found = meta_gradient(
-                algorithm.model.loss,
-                params,
-                [algorithm.batches(task) for task in own],
-                loop,
-                backend=algorithm.fastest(loop) if auto else settings.backend,
-                backends=algorithm.backends(loop),
-                skip_nonfinite=skip,
-            )
-        losses = found.tolist()
-        if ranks.size == 1:
-            return float(loss), gradient, losses
-
-    def counted(losses: Sequence[float]) -> list[float]:
-        return [loss for loss in losses if np.isfinite(loss) or not skip]
-
-    # Each rank's mean becomes a sum again, and the sum over ranks the mean over all tasks.
-    share = len(counted(losses))
-    total = ranks.sum({name: value * share for name, value in gradient.items()})
-    losses = ranks.gather(losses, len(tasks))
-    kept = counted(losses)
-    mean = {name: value / max(len(kept), 1) for name, value in total.items()}
-    return float(np.mean(kept)) if kept else float("nan"), mean, losses
-
-
-def validation_loss(
-    algorithm: Algorithm,
-    params: Params,
-    tasks: Sequence[Task],
-    loop: InnerLoop,
-    ranks: Ranks = ALONE,
-) -> float:
-    """Mean query loss over tasks after adaptation with ``loop`` (no meta-gradient)."""
-    model, pairs = algorithm.model, [(task.support, task.query) for task in tasks]
-    together = algorithm.backends(loop).get("lowrank")
-    with torch.no_grad():
-        if together is not None and ranks.size == 1:
-            return float(together.losses(params, pairs, loop).mean())
-        losses = [
-            float(model.loss(algorithm.update(model.loss, params, support, loop), query))
-            for support, query in ranks.share(pairs)
-        ]
-    return float(np.mean(ranks.gather(losses, len(tasks))))
-
-
-def validate(
-    state: RunState,
-    algorithm: Algorithm,
-    loop: InnerLoop,
-    tasks: Sequence[Task],
-    settings: MetaTraining,
-    ranks: Ranks = ALONE,
-) -> float:
-    """The validation loss where it is due (NaN elsewhere); the best start is kept in ``state``."""
-    due = state.step % settings.validate_every == 0 or state.step == settings.steps
-    if not (tasks and due):
-        return float("nan")
-    loss = validation_loss(algorithm, state.params(), tasks, loop, ranks)
-    if not np.isfinite(loss) and ranks.first:
-        warnings.warn(f"meta-step {state.step}: the validation loss is not finite", stacklevel=3)
-    if loss < state.best_loss:
-        state.best = {name: value.clone() for name, value in state.params().items()}
-        state.best_loss, state.best_step = loss, state.step
-    return loss

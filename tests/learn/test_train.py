@@ -19,14 +19,7 @@ from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.learn.methods import METHODS, Given, build_methods
 from mutmeta_lib.learn.run_state import RunState, curves, run_identity
-from mutmeta_lib.learn.train import (
-    MetaTraining,
-    meta_train,
-    pick_device,
-    take_step,
-    validate,
-    validation_loss,
-)
+from mutmeta_lib.learn.train import MetaTraining, OuterLoop, meta_train, pick_device
 from mutmeta_lib.models.frozen import freeze
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.store import load_newest
@@ -97,18 +90,18 @@ def test_every_algorithm_lowers_its_validation_loss_on_a_learnable_family(name):
     settings = replace(settings, validate_every=5, validation_tasks=6)
     run = train(settings, assays=ASSAYS[:6], validation=ASSAYS[6:])
     algorithm = ALGORITHMS[name](PREDICTOR)
-    loop = algorithm.loop(INNER)
+    outer = OuterLoop(algorithm, settings)
     tasks = sample_tasks(ASSAYS[6:], 24, support=10, query=16, rng=np.random.default_rng(123))
     before, after = (
-        validation_loss(algorithm, params, tasks, loop)
-        for params in (algorithm.prepare(START, loop), run.params)
+        outer.validation(params, tasks)
+        for params in (algorithm.prepare(START, algorithm.loop(INNER)), run.params)
     )
     assert after < 0.7 * before
     # What was trained is evaluated as it was validated.
     given, rates = Given(PREDICTOR, steps=INNER.steps), {METHODS[name].rate: ("sgd", INNER.lr)}
     method = build_methods([name], given, {METHODS[name].start: run.params}, rates)[name]
     found = method.predict(method.adapt(tasks[0].support, torch.Generator()), tasks[0].query)
-    loss = validation_loss(algorithm, run.params, tasks[:1], loop)
+    loss = outer.validation(run.params, tasks[:1])
     assert np.mean((found - tasks[0].query.labels.numpy()) ** 2) == pytest.approx(loss, rel=1e-4)
 
 
@@ -288,54 +281,52 @@ def drawn(n=2, seed=0):
     return sample_tasks(TRAIN, n, support=4, query=4, rng=np.random.default_rng(seed))
 
 
-def step(state, tasks, settings=SETTINGS):
-    return take_step(state, ALGORITHMS["maml"](PREDICTOR), settings.inner, tasks, settings)
+def maml(settings=SETTINGS, predictor=PREDICTOR):
+    return OuterLoop(ALGORITHMS["maml"](predictor), settings)
 
 
 def test_loss_and_norm_are_those_before_the_step_and_clipping():
-    free, settings = fresh(), replace(SETTINGS, clip=1e9)
-    before = validation_loss(ALGORITHMS["maml"](PREDICTOR), START, drawn(), INNER)
-    taken = step(free, drawn(), settings)
-    assert taken.loss == pytest.approx(before, rel=1e-5)
-    assert step(free, drawn(), settings).loss < taken.loss
+    state, outer = fresh(), maml(replace(SETTINGS, clip=1e9))
+    before = outer.validation(START, drawn())
+    loss, norm, _ = outer.step(state, drawn())
+    assert loss == pytest.approx(before, rel=1e-5)
+    assert outer.step(state, drawn())[0] < loss
     bound = fresh()
-    norm = taken.gradient_norm
-    clipped = step(bound, drawn(), replace(SETTINGS, clip=norm / 7))
-    assert clipped.gradient_norm == pytest.approx(norm)
+    assert maml(replace(SETTINGS, clip=norm / 7)).step(bound, drawn())[1] == pytest.approx(norm)
     gradients = torch.stack([value.grad.norm() for value in bound.current.values()])
     assert float(gradients.norm()) == pytest.approx(norm / 7, rel=1e-4)
 
 
 def test_validation_is_taken_when_it_is_due_and_keeps_the_best():
-    settings, state, algorithm = replace(SETTINGS, steps=5), fresh(), ALGORITHMS["maml"](PREDICTOR)
+    state, outer = fresh(), maml(replace(SETTINGS, steps=5))
     checks, taken = drawn(3, seed=1), []
     for number in range(1, 6):
-        step(state, drawn(seed=number))
-        assert math.isnan(validate(state, algorithm, INNER, [], settings))
-        taken.append(validate(state, algorithm, INNER, checks, settings))
+        outer.step(state, drawn(seed=number))
+        assert math.isnan(outer.validate(state, []))
+        taken.append(outer.validate(state, checks))
         state.history.append({"step": number})
     assert [not math.isnan(loss) for loss in taken] == [False, True, False, True, True]
     assert (state.best_loss, state.best_step) == (np.nanmin(taken), 1 + np.nanargmin(taken))
-    assert validation_loss(algorithm, state.best, checks, INNER) == state.best_loss
+    assert outer.validation(state.best, checks) == state.best_loss
 
 
 def test_validation_together_is_that_of_one_task_after_the_other():
     frozen, assays = freeze(PREDICTOR, ASSAYS[:4], None)
     tasks = sample_tasks(assays, 7, support=5, query=6, rng=np.random.default_rng(1))
-    params = frozen.init(torch.Generator().manual_seed(0))
-    maml = ALGORITHMS["maml"](frozen)
-    one = validation_loss(replace(maml, together=()), params, tasks, INNER)
-    assert validation_loss(maml, params, tasks, INNER) == pytest.approx(one, 1e-5)
+    params, outer = frozen.init(torch.Generator().manual_seed(0)), maml(predictor=frozen)
+    alone = replace(outer, algorithm=replace(outer.algorithm, together=()))
+    one = alone.validation(params, tasks)
+    assert outer.validation(params, tasks) == pytest.approx(one, 1e-5)
 
 
 def test_a_loss_that_is_not_finite_names_step_and_assay_and_moves_nothing():
     settings, state = replace(SETTINGS, inner=InnerLoop(1e30, 3)), fresh()
     with pytest.raises(DataError, match=r"not finite at meta-step 1 \(assays TOY"):
-        step(state, drawn(), settings)
+        maml(settings).step(state, drawn())
     with pytest.warns(UserWarning, match="meta-step 1: 2 of 2 tasks skipped"):
-        taken = step(state, drawn(), replace(settings, on_nonfinite="skip"))
-    assert taken.skipped == 2
-    assert math.isnan(taken.loss)
+        loss, _, skipped = maml(replace(settings, on_nonfinite="skip")).step(state, drawn())
+    assert skipped == 2
+    assert math.isnan(loss)
     torch.testing.assert_close(state.params(), START, rtol=0, atol=0)
     with pytest.raises(DataError, match=r"not finite at meta-step \d \(assays TOY1\)"):
         train(predictor=BROKEN)
