@@ -41,11 +41,11 @@ class Algorithm:
     """One member of the family; the defaults are those of MAML.
 
     ``model`` predicts from adapted parameters, and its ``loss`` is the task loss; ``update`` adapts
-    parameters to a support set; ``gradients`` are ways to the gradient of one task, and
-    ``together`` names those to that of many at once. ``prepare`` turns given parameters into those
-    that are meta-trained, ``loop`` the inner loop asked for into the one a new task is adapted by,
-    and ``training_loop`` that one into the one inside the meta-gradient. ``batches`` is what inner
-    and outer loss see of a task in meta-training.
+    parameters to a support set; ``gradients`` are ways to the gradient of one task, ``together``
+    names those to that of many at once. ``prepare`` turns given parameters into those that are
+    meta-trained, ``loop`` the inner loop asked for into the one of a new task, ``training_loop``
+    that one into the one inside the meta-gradient. ``batches`` is what inner and outer loss see of
+    a task in meta-training.
     """
 
     model: Predictor

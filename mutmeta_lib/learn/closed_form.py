@@ -1,8 +1,7 @@
 r"""Heads that are solved on a support set, not descended to: ridge regression, Gaussian process.
 
-Both replace the MLP head of a predictor, and the outer loop learns the encoder *through* the
-solution. With h the pooled encoder output, of width d, H that of the k support examples, one a row,
-and y their labels:
+The outer loop learns the encoder *through* the solution. With h the pooled encoder output, of width
+d, H that of the k support examples, one a row, and y their labels:
 
 **R2-D2** (Bertinetto et al. 2019, arXiv 1805.08136). With a column of ones added to H,
 
@@ -18,11 +17,10 @@ Gaussian process with mean :math:`\mu` and kernel
    + a_2 \exp\Bigl(-\frac{\lVert h - h' \rVert^2}{2 \ell^2 d}\Bigr), \qquad
    \hat y = \mu + k(h, H) (K + \sigma^2 I)^{-1} (y - \mu)
 
-The linear part alone is R2-D2's head; the second part (RBF) lets the response bend. The outer loop
+The linear part alone is R2-D2's head; the second (RBF) lets the response bend. The outer loop
 maximises the *marginal likelihood* of all labels of a task, not the query error of the posterior
-mean as R2-D2 does: the mean depends on :math:`a_1, a_2, \sigma^2` through their ratios only, so a
-squared error would leave the posterior *variance* without a scale. It needs no query set;
-`algorithms` gives it the labels that the others see in support and query.
+mean: that depends on :math:`a_1, a_2, \sigma^2` through their ratios only, and would leave the
+posterior *variance* without a scale.
 """
 
 import math
@@ -59,14 +57,11 @@ class SolvedPredictor(Predictor):
         return start | {name: like.new_full((), v) for name, v in self.numbers.items()}
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters; the generator is not used."""
+        """Fresh parameters."""
         return self.prepare(super().init(generator))
 
     def update(self, loss: Loss, params: Params, support: Examples, loop: InnerLoop) -> Params:
-        """Solve on the support set; every parameter stays at the start, without labels all do.
-
-        ``loss`` and ``loop`` are those of any inner loop; the solution needs neither.
-        """
+        """What was learned stays, and the solution joins it; it needs neither loss nor loop."""
         return {**params, **self.solve(params, *self.data(params, support))} if support else params
 
     def solve(self, params: Params, inputs: Tensor, labels: Tensor) -> Params:
@@ -91,10 +86,6 @@ def ridge_weights(features: Tensor, labels: Tensor, penalty: Tensor) -> Tensor:
     return features.T @ torch.linalg.solve(gram + shift, labels)
 
 
-def _with_ones(pooled: Tensor) -> Tensor:
-    return torch.cat([pooled, torch.ones_like(pooled[:, :1])], dim=1)
-
-
 @dataclass(frozen=True, eq=False)
 class RidgePredictor(SolvedPredictor):
     """R2-D2: ``scale * (features @ weight) + offset``.
@@ -110,17 +101,15 @@ class RidgePredictor(SolvedPredictor):
         start = super().prepare(params)
         return start | {"ridge.weight": start["ridge.scale"].new_zeros(self.encoder.width + 1)}
 
-    def head(
-        self, params: Params, pooled: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def head(self, params: Params, pooled: Tensor, generator=None) -> Tensor:
         """Labels ``(n,)`` from pooled embeddings ``(n, width)``."""
-        linear = _with_ones(pooled) @ params["ridge.weight"]
+        linear = pooled @ params["ridge.weight"][:-1] + params["ridge.weight"][-1]
         return params["ridge.scale"] * linear + params["ridge.offset"]
 
     def solve(self, params: Params, inputs: Tensor, labels: Tensor) -> Params:
         """The ridge weights."""
-        penalty = params["ridge.log_penalty"].exp()
-        return {"ridge.weight": ridge_weights(_with_ones(inputs), labels, penalty)}
+        features = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1)
+        return {"ridge.weight": ridge_weights(features, labels, params["ridge.log_penalty"].exp())}
 
 
 def kernel(params: Params, left: Tensor, right: Tensor) -> Tensor:
@@ -138,9 +127,9 @@ def kernel(params: Params, left: Tensor, right: Tensor) -> Tensor:
 def factor(params: Params, inputs: Tensor) -> Tensor:
     """Lower Cholesky factor ``(k, k)`` of the covariance of noisy labels at ``inputs`` ``(k, d)``.
 
-    A jitter of 10 k rounding units of the mean variance is added to the noise, so that equal inputs
-    do no harm in float32. A matrix that is not positive definite in spite of it, or not finite,
-    gives NaN, which meta-training reports with the task's name.
+    A jitter of 10 k rounding units of the mean variance joins the noise, so that equal inputs do no
+    harm in float32. A matrix that is not positive definite in spite of it, or not finite, gives
+    NaN, which meta-training reports with the task's name.
     """
     covariance = kernel(params, inputs, inputs)
     k = len(inputs)
@@ -159,17 +148,11 @@ class DeepKernelPredictor(SolvedPredictor):
     is for labels of unit variance, its noise exp(-1.2) = 0.3 that of `baselines.GaussianProcess`.
     """
 
-    numbers = {  # noqa: RUF012
-        "kernel.mean": 0.0,
-        "kernel.log_linear": 0.0,
-        "kernel.log_rbf": 0.0,
-        "kernel.log_length": 0.0,
-        "kernel.log_noise": -1.2,
-    }
+    numbers = dict.fromkeys(
+        ("kernel.mean", "kernel.log_linear", "kernel.log_rbf", "kernel.log_length"), 0.0
+    ) | {"kernel.log_noise": -1.2}
 
-    def head(
-        self, params: Params, pooled: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def head(self, params: Params, pooled: Tensor, generator=None) -> Tensor:
         """Posterior mean of the labels ``(n,)`` from pooled embeddings ``(n, width)``."""
         mean = params["kernel.mean"].expand(len(pooled))
         if "kernel.inputs" not in params:

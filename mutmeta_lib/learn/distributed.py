@@ -1,10 +1,9 @@
 """Several processes that meta-train one start: each takes its share of a meta-step's tasks.
 
-Every process draws the same tasks from the same generator, works on every ``size``-th of them, and
-all of them add up their gradients. So all take the same step, and it is that of one process but
-for the order in which numbers are added. They are started by ``accelerate launch``, on one machine
-or many, and talk by accelerate's own functions, which pickle what is no tensor: only among
-themselves, never what a file holds.
+All draw the same tasks from the same generator, work on every ``size``-th of them and add up their
+gradients. So all take the same step, and it is that of one process but for the order in which
+numbers are added. They are started by ``accelerate launch``, on one machine or many, and talk by
+accelerate's own functions, which pickle what is no tensor: only among themselves, never a file.
 """
 
 import json
@@ -22,13 +21,12 @@ from mutmeta_lib.errors import DataError
 
 T = TypeVar("T")
 
-TIMEOUT = 600.0
-"""Seconds that a process waits for the others before it gives up."""
-
 
 @dataclass(frozen=True)
 class Ranks:
     """This process's place among those of a run, and the device it computes on.
+
+    Its methods raise a `DataError` where another process ended or does not answer.
 
     >>> Ranks().share(["a", "b"]), Ranks(rank=1, size=2).share(["a", "b", "c"])
     (['a', 'b'], ['b'])
@@ -36,7 +34,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    device: torch.device | str = "auto"
+    device: str = "auto"
 
     @property
     def first(self) -> bool:
@@ -65,12 +63,7 @@ class Ranks:
         return [shares[item % self.size][item // self.size] for item in range(n_items)]
 
     def check_same(self, question: object, what: str) -> None:
-        """Refuse to go on together where the processes were asked for different things.
-
-        Raises:
-            DataError: on all of them; ``what`` is named.
-
-        """
+        """Refuse, on all processes, to go on where they were asked for different things."""
         if len(set(self.all(json.dumps(question, sort_keys=True)))) > 1:
             raise DataError(
                 f"the processes of this run differ in their {what}",
@@ -78,12 +71,7 @@ class Ranks:
             )
 
     def _together(self, act: Callable[[Any], T], alone: T) -> T:
-        """Do by accelerate what all processes must do at once.
-
-        Raises:
-            DataError: another process ended or does not answer.
-
-        """
+        """Do by accelerate what all processes must do at once."""
         if self.size == 1:
             return alone
         from accelerate.utils import operations
@@ -103,14 +91,11 @@ ALONE = Ranks()
 
 
 @contextmanager
-def launched(device: str = "auto", *, timeout: float = TIMEOUT) -> Iterator[Ranks]:
+def launched(device: str = "auto", *, timeout: float = 600.0) -> Iterator[Ranks]:
     """This process's place in a run that ``accelerate launch`` started; alone without it.
 
-    Processes talk by NCCL where they compute on GPUs, one each, and by gloo on CPUs.
-
-    Args:
-        device: ``cpu`` keeps to CPUs; ``auto`` and ``cuda`` take GPUs where there are any.
-        timeout: seconds to wait for the other processes before giving up.
+    Processes talk by NCCL where they compute on GPUs, one each, and by gloo on CPUs (``device`` is
+    ``cpu``, or there is no GPU). After ``timeout`` seconds of waiting for another one gives up.
 
     Raises:
         DataError: accelerate is not installed, or the processes do not find each other.
@@ -122,21 +107,17 @@ def launched(device: str = "auto", *, timeout: float = TIMEOUT) -> Iterator[Rank
     try:
         from accelerate import PartialState
     except ImportError:
-        raise DataError(
-            "a run of several processes needs accelerate, which is not installed",
-            'run: pip install "mutmeta[distributed]"',
-        ) from None
+        mend = 'run: pip install "mutmeta[distributed]"'
+        told = "a run of several processes needs accelerate, which is not installed"
+        raise DataError(told, mend) from None
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     try:
         state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=timeout))
     except RuntimeError as error:
-        raise DataError(
-            "the processes of this run do not find each other",
-            "look at the addresses and numbers given to accelerate launch",
-        ) from error
+        mend = "look at the addresses and numbers given to accelerate launch"
+        raise DataError("the processes of this run do not find each other", mend) from error
     try:
-        yield Ranks(
-            state.process_index, state.num_processes, "cpu" if on_cpu else str(state.device)
-        )
+        where = "cpu" if on_cpu else str(state.device)
+        yield Ranks(state.process_index, state.num_processes, where)
     finally:
         state.destroy_process_group()

@@ -1,13 +1,11 @@
 """The meta-gradient by the learn2learn package (Arnold et al. 2020, arXiv 2008.12284).
 
-learn2learn adapts ``torch.nn.Module`` clones in place of functions of parameters. A small module
-holds our parameters and calls our loss, so all back ends differentiate the same mathematics. It has
-no child: learn2learn's own walk over a model's children stops at one that is ``None``, such as a
-pooler that was taken off an ESM model.
+learn2learn adapts clones of a ``torch.nn.Module``. A small one holds our parameters and calls our
+loss. It has no child: learn2learn's own walk over a model's children stops at one that is ``None``,
+such as a pooler that was taken off an ESM model.
 
 Importing ``learn2learn`` itself pulls in torchvision and gym, which nothing here needs; bare
-package modules stand in for its two ``__init__`` files, so that only the algorithm asked for and
-what it uses are executed.
+package modules stand in for its two ``__init__`` files, so that only what is asked for is executed.
 """
 
 import importlib
@@ -61,8 +59,7 @@ def load_algorithm(module: str = "maml") -> types.ModuleType:
 class LossModule(nn.Module):
     """A module whose forward is a loss and whose parameters are those that adapt.
 
-    All others are held as plain tensors: clones of the module share them, so they stay at the
-    start, and their gradient can be asked for.
+    All others are plain tensors, which clones share: they stay, and have a gradient.
     """
 
     def __init__(self, loss: Loss, params: Params, adapted: Sequence[str]):

@@ -23,11 +23,10 @@ from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.records import store
 from mutmeta_lib.tasks.encodings import ENCODINGS, encode_variants
 from mutmeta_lib.tasks.labels import LabelScale
-from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay, make_task
+from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay
 
-HEAD = ("pooling", "hidden", "dropout", "objective")
-"""What makes a predictor of an encoder."""
 NEEDED = {"algorithm", "inner", "encoding", "encoder", "predictor"}
+"""What a file must tell; the rest is `Start.origin`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +52,7 @@ class Start:
     def adapt(
         self, support: Examples | EncodedAssay, *, steps: int | None = None, lr: float | None = None
     ) -> "Adapted":
-        """Adapt to labelled variants of one assay, by the inner loop unless told otherwise.
-
-        An assay stands for all of its variants.
+        """Adapt to labelled variants of one assay, or all of it, by the inner loop unless told.
 
         As in training, labels are scaled by the mean and standard deviation of the support alone.
 
@@ -65,35 +62,29 @@ class Start:
 
         """
         if isinstance(support, EncodedAssay):
-            everything = np.arange(len(support))
-            support = make_task(support, everything, everything).support
-        if support.assay.encoding != self.encoding:
-            raise DataError(
-                f"the support is written as '{support.assay.encoding}', the start was trained on "
-                f"'{self.encoding}'",
-                "encode the assay with start.encode",
-            )
-        algorithm = ALGORITHMS[self.algorithm](self.predictor)
+            support = Examples(support, np.arange(len(support)), torch.empty(0))
+        written, assay = support.assay.encoding, support.assay.assay
+        if written != self.encoding:
+            told = f"the support is written as '{written}', the start learned '{self.encoding}'"
+            raise DataError(told, "encode the assay with start.encode")
+        algorithm, params = ALGORITHMS[self.algorithm](self.predictor), self.params
         solved = isinstance(algorithm.model, SolvedPredictor)
-        rated = any(name.startswith(RATE) for name in self.params)
-        if (lr is not None and (solved or rated)) or (steps is not None and solved):
+        if (lr is not None and (solved or any(name.startswith(RATE) for name in params))) or (
+            steps is not None and solved
+        ):
             raise DataError(f"{self.algorithm} has learned how to adapt", "leave steps and lr out")
         told = {"steps": steps, "lr": lr, "first_order": True}
         loop = replace(self.inner, **{k: value for k, value in told.items() if value is not None})
         scale = LabelScale.fit(support.scores)
         known = Examples(support.assay, support.rows, scale.to_labels(support.scores))
-        params = self.params
         if len(known):
             with torch.no_grad():
                 loop = algorithm.loop(loop)
                 params = algorithm.update(algorithm.model.loss, params, known, loop)
         if not all(value.isfinite().all() for value in params.values()):
-            raise DataError(
-                f"adaptation to {len(known)} labels of assay {support.assay.assay.id} gave numbers "
-                "that are not finite",
-                "lower lr, or take fewer steps",
-            )
-        return Adapted(self, algorithm.model, params, scale, support.assay.assay.wild_type)
+            told = f"adaptation to {len(known)} labels of assay {assay.id} gave numbers that are "
+            raise DataError(f"{told}not finite", "lower lr, or take fewer steps")
+        return Adapted(self, algorithm.model, params, scale, assay.wild_type)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +104,13 @@ class Adapted:
         (``label_scale.identified``: two different labels or more) and the start was trained on
         values; otherwise only their order means something.
         """
-        if not isinstance(query, Examples | EncodedAssay):
-            encoder = self.predictor.encoder
-            variants = [parse_variant(one) if isinstance(one, str) else one for one in query]
-            how = (encoder.vocabulary, encoder.max_tokens)
-            tokens = encode_variants(self.start.encoding, self.wild_type, variants, *how)
-        else:
+        if isinstance(query, Examples | EncodedAssay):
             tokens = query.tokens
+        else:
+            variants = [parse_variant(one) if isinstance(one, str) else one for one in query]
+            encoder = self.predictor.encoder
+            how = (variants, encoder.vocabulary, encoder.max_tokens)
+            tokens = encode_variants(self.start.encoding, self.wild_type, *how)
         labels = predict(self.predictor, self.params, tokens).numpy()
         return self.label_scale.to_scores(labels)
 
@@ -141,32 +132,24 @@ def save_start(
 
     """
     if predictor.start != 0:
-        raise DataError(
-            "a start over a frozen encoder cannot stand alone",
-            "train the whole predictor (start=0), with the scope 'head' if only that is to adapt",
-        )
-    encoder = predictor.encoder
+        mend = "train the whole predictor, with the scope 'head' if only that is to adapt"
+        raise DataError("a start over a frozen encoder cannot stand alone", mend)
+    encoder, settings = predictor.encoder, asdict(trained.settings)
     source = "tiny" if encoder.name == "tiny" else encoder.source
-    meta = {
-        "algorithm": trained.settings.algorithm,
-        "inner": asdict(trained.settings.inner),
-        "encoding": encoding,
-        "predictor": {name: getattr(predictor, name) for name in HEAD},
-        "encoder": {
-            "name": encoder.name,
-            "sha256": encoder.sha256,
-            "separator": encoder.vocabulary.separator,
-            "max_tokens": encoder.max_tokens,
-            "seed": encoder.provenance.get("seed", 0),
-            "source": "" if os.path.exists(source) else source,
-        },
-        "settings": asdict(trained.settings),
-        "seed": trained.seed,
-        "best_step": trained.best_step,
-        "data": dict(data or {}),
-        "version": __version__,
+    choices = ("pooling", "hidden", "dropout", "objective")
+    about = {
+        "name": encoder.name,
+        "sha256": encoder.sha256,
+        "separator": encoder.vocabulary.separator,
+        "max_tokens": encoder.max_tokens,
+        "seed": encoder.provenance.get("seed", 0),
+        "source": "" if os.path.exists(source) else source,
     }
-    store.save(path, trained.params, meta)
+    told = {"settings": settings, "seed": trained.seed, "best_step": trained.best_step}
+    told |= {"data": dict(data or {}), "version": __version__}
+    needed = {"algorithm": settings["algorithm"], "inner": settings["inner"], "encoding": encoding}
+    needed |= {"encoder": about, "predictor": {name: getattr(predictor, name) for name in choices}}
+    store.save(path, trained.params, needed | told)
 
 
 def load_start(
@@ -220,14 +203,11 @@ def load_start(
         how = {name: wanted[name] for name in ("seed", "separator", "max_tokens")}
         source = load_encoder(source, **how)
     found = {"sha256": source.sha256, "max_tokens": source.max_tokens}
-    found |= {"separator": source.vocabulary.separator}
-    for name, value in found.items():
+    for name, value in (found | {"separator": source.vocabulary.separator}).items():
         if value != wanted[name]:
-            raise refused(
-                f"the start was trained on another encoder than {source.name}: on {wanted['name']} "
-                f"with {name} {wanted[name]}, not {value}",
-                "give that one as encoder",
-            )
+            told = f"the start was trained on another encoder than {source.name}: {wanted['name']} "
+            told += f"with {name} {wanted[name]}, not {value}"
+            raise refused(told, "give that one as encoder")
     if where.type != "cpu":
         source = replace(source, module=deepcopy(source.module).to(where))
     choices, inner = dict(meta["predictor"]), InnerLoop(**meta["inner"])

@@ -21,7 +21,7 @@ from mutmeta_lib.models.frozen import freeze
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.records import store
 from mutmeta_lib.tasks.labels import LabelScale
-from mutmeta_lib.tasks.tasks import draw_task, encode_assay, task_generator
+from mutmeta_lib.tasks.tasks import Examples, draw_task, encode_assay, task_generator
 
 SETTINGS = MetaTraining(
     steps=2, tasks_per_step=1, support=4, query=4, inner=InnerLoop(0.05, 2, scope="last-1")
@@ -115,6 +115,8 @@ def test_units_follow_the_support_and_few_labels_have_none(start):
     stretched = start.encode(replace(encoded.assay, scores=7 * encoded.assay.scores + 40))
     other = start.adapt(replace(task.support, assay=stretched)).predict(encoded)
     np.testing.assert_allclose(other, 7 * plain + 40, rtol=1e-4)
+    whole, every = start.adapt(encoded), Examples(encoded, np.arange(60), torch.zeros(60))
+    np.testing.assert_array_equal(whole.predict(encoded), start.adapt(every).predict(encoded))
     for few in (0, 1):
         model = start.adapt(task.support.take(np.arange(few)))
         assert not model.label_scale.identified
@@ -134,7 +136,7 @@ def test_steps_and_rates_may_be_told(start, tmp_path):
     assert (faster != usual).any()
     with pytest.raises(DataError, match=r"10 labels of assay TOY5 gave numbers .*; lower lr"):
         start.adapt(task.support, lr=1e30)
-    with pytest.raises(DataError, match=r"written as 'mutant', .* trained on 'separator'"):
+    with pytest.raises(DataError, match=r"written as 'mutant', .* start learned 'separator'"):
         start.adapt(ten(toy_encoded(1, "mutant")[0]).support)
     for name, wrong in (("metasgd", {"lr": 0.1}), ("r2d2", {"steps": 3})):
         run = trained(algorithm=name, scope="all")
