@@ -62,11 +62,8 @@ class Calibrated:
 
     def predict(self, state: tuple[int, Any], query: Examples) -> np.ndarray:
         """Predicted labels, ``(n,)``."""
-        shots, inner = state
-        predicted = self.method.predict(inner, query)
-        if shots not in self.maps:
-            return predicted
-        return self.maps[shots].slope * predicted + self.maps[shots].offset
+        slope, offset = self.maps.get(state[0], Affine(1.0, 0.0))
+        return slope * self.method.predict(state[1], query) + offset
 
     @property
     def ranks_only(self) -> bool:
@@ -84,20 +81,13 @@ def calibrate(
     draws: int = 4,
     max_query: int = 64,
 ) -> Calibrated:
-    """Learn the maps of a method on assays that it will not be tested on.
+    """Learn the maps of a method, for each of ``shots`` labels, on assays it is not tested on.
 
-    Args:
-        method: Any method.
-        assays: Meta-validation (or meta-training) assays; those without a prior are not used, as
-            zero labels have no scale there.
-        priors: Priors of meta-training assays.
-        shots: Numbers of labels to calibrate for.
-        seed: Of the draws.
-        draws: Supports drawn from each assay.
-        max_query: Query variants per draw. Every assay has the same weight.
+    Assays without a prior are not used, as zero labels have no scale there. Of each of the others
+    ``draws`` supports are drawn; every assay has the same weight.
 
     Raises:
-        DataError: No assay has a prior.
+        DataError: no assay has a prior.
 
     """
     known = [(assay, prior_for(priors, assay.assay)) for assay in assays]
