@@ -6,13 +6,15 @@ the gradient of one task. A new one is one line in `ALGORITHMS`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn.closed_form import DeepKernelPredictor, RidgePredictor
+from mutmeta_lib.learn.closed_form import DeepKernelPredictor, RidgePredictor, SolvedPredictor
 from mutmeta_lib.learn.gradients import (
     BACKENDS,
     TaskGradient,
@@ -71,34 +73,16 @@ class Algorithm:
         return "lowrank" if "lowrank" in self.backends(loop) else "autograd"
 
 
-def _in_scope(scope: str) -> Callable[[Predictor], Algorithm]:
+def _in_scope(scope: str) -> Callable[[InnerLoop], InnerLoop]:
     """An algorithm that *is* a scope takes no other."""
 
     def narrow(loop: InnerLoop) -> InnerLoop:
         if loop.scope not in ("all", scope):
-            raise DataError(
-                f"this algorithm adapts {scope!r}, its inner loop asks for {loop.scope!r}",
-                "leave the scope at 'all', or choose the algorithm 'maml'",
-            )
+            told = f"this algorithm adapts {scope!r}, its inner loop asks for {loop.scope!r}"
+            raise DataError(told, "leave the scope at 'all', or choose the algorithm 'maml'")
         return replace(loop, scope=scope)
 
-    return lambda predictor: Algorithm(predictor, loop=narrow)
-
-
-def _multitask(predictor: Predictor) -> Algorithm:
-    """Joint training on all labels of a task: the control without an inner loop."""
-    return Algorithm(
-        predictor,
-        training_loop=lambda loop: replace(loop, steps=0),
-        batches=lambda task: (task.support, everything(task)),
-    )
-
-
-def _metasgd(predictor: Predictor) -> Algorithm:
-    """MAML with a learned rate for every parameter (see `inner`)."""
-    return Algorithm(
-        predictor, gradients={"autograd": task_gradient}, together=("vmap",), prepare=with_rates
-    )
+    return narrow
 
 
 def reptile_task_gradient(loss, params, support, query, loop) -> tuple[Tensor, Params]:
@@ -114,49 +98,51 @@ def reptile_task_gradient(loss, params, support, query, loop) -> tuple[Tensor, P
         return value, {name: start - adapted[name] for name, start in params.items()}
 
 
-def _reptile(predictor: Predictor) -> Algorithm:
-    """Reptile splits no task: it adapts on the labels that the others see in support and query."""
-    return Algorithm(
-        predictor,
-        gradients={"autograd": reptile_task_gradient},
-        together=(),
-        batches=lambda task: (everything(task), task.query),
-    )
+def _through(model: SolvedPredictor) -> TaskGradient:
+    """The gradient of the query loss, through the solution."""
+    return differentiate(model.update)
 
 
-def _r2d2(predictor: Predictor) -> Algorithm:
-    model = RidgePredictor.of(predictor)
-    return Algorithm(
-        model, model.update, {"autograd": differentiate(model.update)}, (), model.prepare
-    )
-
-
-def _deepkernel(predictor: Predictor) -> Algorithm:
-    """Trained on the marginal likelihood of all labels of a task, tested on its query error."""
-    model = DeepKernelPredictor.of(predictor)
+def _surprise(model: DeepKernelPredictor) -> TaskGradient:
+    """The gradient of the marginal likelihood of all labels of a task."""
     stay = differentiate(lambda loss, params, support, loop: params)
+    return lambda loss, *given: stay(model.surprise, *given)
 
-    def surprise_gradient(loss, params, *task):
-        return stay(model.surprise, params, *task)
 
-    return Algorithm(
-        model,
-        model.update,
-        {"autograd": surprise_gradient},
-        together=(),
-        prepare=model.prepare,
-        batches=lambda task: (task.support, everything(task)),
-    )
+def _solved(predictor: Predictor, kind: type, gradient: Callable, **more: Any) -> Algorithm:
+    """A head that is solved on the support."""
+    model = kind.of(predictor)
+    given = {"gradients": {"autograd": gradient(model)}, "together": (), "prepare": model.prepare}
+    return Algorithm(model, model.update, **given, **more)
 
 
 ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
     "maml": Algorithm,
-    "multitask": _multitask,
-    "anil": _in_scope("head"),
-    "boil": _in_scope("encoder"),
-    "metasgd": _metasgd,
-    "reptile": _reptile,
-    "r2d2": _r2d2,
-    "deepkernel": _deepkernel,
+    # Joint training on all labels of a task: the control without an inner loop.
+    "multitask": partial(
+        Algorithm,
+        training_loop=lambda loop: replace(loop, steps=0),
+        batches=lambda task: (task.support, everything(task)),
+    ),
+    "anil": partial(Algorithm, loop=_in_scope("head")),
+    "boil": partial(Algorithm, loop=_in_scope("encoder")),
+    "metasgd": partial(
+        Algorithm, gradients={"autograd": task_gradient}, together=("vmap",), prepare=with_rates
+    ),
+    # Reptile splits no task: it adapts on the labels that the others see in support and query.
+    "reptile": partial(
+        Algorithm,
+        gradients={"autograd": reptile_task_gradient},
+        together=(),
+        batches=lambda task: (everything(task), task.query),
+    ),
+    "r2d2": partial(_solved, kind=RidgePredictor, gradient=_through),
+    # Trained on the marginal likelihood of all labels of a task, tested on its query error.
+    "deepkernel": partial(
+        _solved,
+        kind=DeepKernelPredictor,
+        gradient=_surprise,
+        batches=lambda task: (task.support, everything(task)),
+    ),
 }
 """Name -> how to make it for a predictor."""

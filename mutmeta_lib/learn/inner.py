@@ -170,16 +170,14 @@ def adapted_names(names: Iterable[str], scope: str) -> tuple[str, ...]:
             name for name in names if name.startswith("head.") or layer_of(name) in layers[-k:]
         )
         if k > len(layers):
-            raise DataError(
-                f"inner-loop scope '{scope}' asks for more layers than the encoder's {len(layers)}",
-                f"ask for last-1 to last-{len(layers)}, or for 'all'"
-                if layers
-                else "use 'all', 'head' or 'encoder'",
+            told = (
+                f"inner-loop scope '{scope}' asks for more layers than the encoder's {len(layers)}"
             )
+            asked = f"ask for last-1 to last-{len(layers)}, or for 'all'"
+            raise DataError(told, asked if layers else "use 'all', 'head' or 'encoder'")
     else:
-        raise DataError(
-            f"unknown inner-loop scope {scope!r}", f"choose from {', '.join(SCOPES)} with k >= 1"
-        )
+        known = f"choose from {', '.join(SCOPES)} with k >= 1"
+        raise DataError(f"unknown inner-loop scope {scope!r}", known)
     if not chosen:
         raise DataError(f"the inner-loop scope {scope!r} holds no parameter", mend)
     return chosen
