@@ -22,7 +22,7 @@ from mutmeta_lib.learn.gradients import meta_gradient
 from mutmeta_lib.learn.inner import InnerLoop, Params
 from mutmeta_lib.learn.run_state import RunState, curves, run_identity
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.records.interrupts import held_interrupt
+from mutmeta_lib.records.progress import held_interrupt
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.tasks.tasks import EncodedAssay, Task, sample_tasks
 

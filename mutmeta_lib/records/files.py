@@ -41,9 +41,9 @@ def _writing(path: Path) -> Iterator[None]:
 def replacing(path: str | Path, *, older: Path | None = None) -> Iterator[Path]:
     """A temporary file that takes the place of ``path`` when the block ends well, or is deleted.
 
-    Its content is on the disk before the old one goes, which is moved to ``older`` if that is
-    given. Processes that write at once do not meet: the last one wins. The folder is made. Where
-    the disk is full or the folder cannot be used, a `DiskError` is raised and the old content kept.
+    The folder is made, and the old file moved to ``older`` if that is given. Processes that write
+    at once do not meet: the last one wins. A disk or folder that refuses is a `DiskError`, and the
+    old file is kept.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
@@ -55,7 +55,7 @@ def replacing(path: str | Path, *, older: Path | None = None) -> Iterator[Path]:
         try:
             yield temporary
             with temporary.open("rb+") as written:
-                os.fsync(written.fileno())
+                os.fsync(written.fileno())  # the new content is on the disk before the old one goes
             if older is not None and path.exists():
                 os.replace(path, older)
             os.replace(temporary, path)
@@ -74,11 +74,10 @@ def check_writable(path: str | Path) -> None:
 def plain(value: Any) -> Any:
     """The value as JSON knows it; what JSON cannot hold, such as a function, is a `TypeError`.
 
-    Tuples and arrays become lists, DataFrames ``{"columns", "rows"}``, numpy scalars Python ones,
-    numbers that are not finite None.
-
-    >>> plain({"shots": (0, 1), "loss": float("nan")})
+    >>> plain({"shots": (0, np.int64(1)), "loss": float("nan")})
     {'shots': [0, 1], 'loss': None}
+    >>> plain(pd.DataFrame({"shots": [0, 1], "mse": [0.5, np.nan]}))
+    {'columns': ['shots', 'mse'], 'rows': [[0, 0.5], [1, None]]}
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -99,14 +98,12 @@ def plain(value: Any) -> Any:
 def canonical(value: Any) -> str:
     """The same text for the same plain value: sorted keys, and 1.0 written as 1."""
 
-    def whole(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: whole(inner) for key, inner in item.items()}
-        if isinstance(item, list | tuple):
-            return [whole(inner) for inner in item]
-        return int(item) if isinstance(item, float) and item.is_integer() else item
+    def whole(text: str) -> float:
+        number = float(text)
+        return int(number) if number.is_integer() else number
 
-    return json.dumps(whole(value), sort_keys=True, separators=(",", ":"))
+    value = json.loads(json.dumps(value), parse_float=whole)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def fingerprint(value: Any) -> str:

@@ -1,11 +1,13 @@
-"""Progress of long work with the time that is left: bars, lines, or nothing, as the place demands.
+"""Long work and the user who waits: progress with the time that is left, and a Ctrl-C that saves.
 
-On a terminal there are bars on standard error. Where standard error is a file or a pipe, a line
-comes now and then, and none for what is soon done. Notebooks are left alone: what they print is
-part of a page.
+On a terminal there are bars on standard error. Where that is a file or a pipe, a line comes now
+and then, and none for what is soon done. Notebooks are left alone: what they print is part of a
+page.
 """
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -24,22 +26,16 @@ class _Lines:
     """A stream on which every state of a bar is a line of its own."""
 
     def __init__(self, stream: TextIO):
-        self.stream = stream
+        self.stream, self.flush = stream, stream.flush
 
     def write(self, text: str) -> None:
         if line := text.strip():
             self.stream.write(line + "\n")
 
-    def flush(self) -> None:
-        self.stream.flush()
-
 
 @contextmanager
 def shown_progress(stream: TextIO | None = None, *, every: float = 30.0) -> Iterator[Report]:
-    """Show reports of progress until the block ends, on standard error or another stream.
-
-    ``every`` is the seconds between two lines of one thing, where the stream is no terminal.
-    """
+    """Show progress till the block ends; ``every``: seconds between two lines of one thing."""
     stream = stream or sys.stderr
     if type(stream).__module__.startswith("ipykernel"):
         yield silent
@@ -64,3 +60,31 @@ def shown_progress(stream: TextIO | None = None, *, every: float = 30.0) -> Iter
     finally:
         for bar in bars.values():
             bar.close()
+
+
+@contextmanager
+def held_interrupt(enabled: bool = True) -> Iterator[Callable[[], bool]]:
+    """Hold the first Ctrl-C (SIGINT) back, so that the block can finish what it is at and save.
+
+    The block gets a function that tells whether Ctrl-C was pressed; ``KeyboardInterrupt`` is raised
+    at its end. A second Ctrl-C stops at once. Where Python's own handler is not in place, and in
+    other threads than the main one, nothing is held.
+    """
+    pending: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    own = signal.default_int_handler
+    held = enabled and main and signal.getsignal(signal.SIGINT) is own
+
+    def hold(number: int, frame: object) -> None:
+        pending.append(number)
+        signal.signal(signal.SIGINT, own)
+
+    if held:
+        signal.signal(signal.SIGINT, hold)
+    try:
+        yield lambda: bool(pending)
+    finally:
+        if held:
+            signal.signal(signal.SIGINT, own)
+    if pending:
+        raise KeyboardInterrupt

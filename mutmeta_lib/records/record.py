@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -53,8 +54,8 @@ class Record:
     """One run of one experiment, as plain JSON values (NaN becomes None).
 
     ``data`` maps an assay id to its SHA-256, ``seconds`` a phase to its duration, ``numbers`` a
-    name to what `number` returns. ``tables`` may be given as DataFrames; they are kept as
-    ``{"columns", "rows"}``. ``created`` is an ISO date and time (UTC).
+    name to what `number` returns; ``tables`` may be given as DataFrames. ``created`` is an ISO
+    date and time (UTC).
     """
 
     experiment: str
@@ -80,20 +81,16 @@ class Record:
 
     @property
     def hash(self) -> str:
-        """What identifies the computation, 12 hexadecimal digits.
+        """The question, 12 hexadecimal digits: experiment, parameters, hashes of data and encoder.
 
-        It covers experiment, parameters and the hashes of data and encoder, not machine, time or
-        results: the same question asked elsewhere has the same hash.
+        The same question asked on another machine, at another time, has the same hash.
         """
         question = [self.experiment, self.parameters, self.data, self.encoder.get("sha256")]
         return fingerprint(question)[:12]
 
     @property
     def digest(self) -> str:
-        """What identifies this run, results included: 12 digits of the file's ``content_sha256``.
-
-        Pages and executed notebooks print it, so that a reader can tell which record they show.
-        """
+        """This run, results included: 12 digits, by which pages tell which record they show."""
         return fingerprint(asdict(self))[:12]
 
     def table(self, name: str) -> pd.DataFrame:
@@ -136,19 +133,14 @@ def read_record(path: str | os.PathLike[str]) -> Record:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DataError("there is no such record", "run the experiment first") from None
-        except json.JSONDecodeError as error:
-            raise DataError(f"not a record ({error.msg})", mend, row=error.lineno) from None
-        except UnicodeDecodeError:
-            raise DataError("not a record (not UTF-8 text)", mend) from None
+        except ValueError as error:  # no UTF-8, or no JSON
+            raise DataError(f"not a record ({error})", mend) from None
         named = stored.keys() if isinstance(stored, dict) else set()
         if odd := named ^ {"hash", "content_sha256", *(field.name for field in fields(Record))}:
             raise DataError(f"not a record (missing or unknown: {', '.join(sorted(odd))})", mend)
         hash, sha256 = stored.pop("hash"), stored.pop("content_sha256")
-        if fingerprint(stored) != sha256:
+        if fingerprint(stored) != sha256 or (record := Record(**stored)).hash != hash:
             raise DataError("the content was changed after it was written", mend)
-        record = Record(**stored)
-        if record.hash != hash:
-            raise DataError("the stored hash is not that of the parameters", mend)
     return record
 
 
@@ -200,10 +192,7 @@ def duration(seconds: float) -> str:
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Python, processor, device, threads, package versions and commit; no path, no host name.
-
-    ``device`` is ``cpu``, ``cuda`` (or ``cuda:1``) or ``auto``: the first CUDA device, if any.
-    """
+    """Python, processor, device (a name of torch's, or ``auto``), threads, packages and commit."""
     import torch  # slow to import, and a page that only reads records does not need it
 
     if device == "auto":
@@ -243,9 +232,9 @@ def peak_memory_mb() -> float:
 def _kernel_says(file: str, name: str) -> str:
     """The value of a line ``name: value`` of a Linux kernel's file; empty where there is none."""
     with suppress(FileNotFoundError):
-        for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(name):
-                return line.partition(":")[2].strip()
+        text = Path(file).read_text(encoding="utf-8", errors="replace")
+        if found := re.search(rf"^{name}\s*:\s*(.+)", text, re.M):
+            return found[1].strip()
     return ""
 
 

@@ -1,8 +1,8 @@
 """One kind of file for all that a run keeps: tensors and a JSON value, sealed by a checksum.
 
-Files are safetensors: tensors in the body, everything else as JSON in the metadata, beside a
-SHA-256 over both. They are whole or not there, read memory-mapped, and never unpickled. `save` and
-`load` serve checkpoints and meta-trained starts, `Store` everything that can be computed anew.
+Files are safetensors with JSON and a SHA-256 over everything in the metadata. They are whole or not
+there, read memory-mapped, and never unpickled. `save` and `load` serve checkpoints and meta-trained
+starts, `Store` everything that can be computed anew.
 """
 
 import hashlib
@@ -27,11 +27,10 @@ Content = tuple[dict[str, torch.Tensor], dict]
 
 
 def save(path: str | Path, tensors: dict, meta: dict, *, keep_previous: bool = False) -> None:
-    """Write tensors of any shape, type and device and a JSON-able dict to one file.
+    """Write tensors of any shape, type and device and a JSON-able dict to one file, or `DiskError`.
 
     With ``keep_previous``, ``run.safetensors`` becomes ``run.previous.safetensors``: such a path
-    belongs to one run at a time. If the disk is full or the folder cannot be used, a `DiskError`
-    is raised, and what was saved last is kept.
+    belongs to one run at a time.
     """
     text = json.dumps(meta)
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -46,10 +45,8 @@ def save(path: str | Path, tensors: dict, meta: dict, *, keep_previous: bool = F
 def load(path: str | Path) -> Content:
     """Read what `save` wrote. Tensors are mapped copy-on-write: nothing can change the file.
 
-    Raises:
-        DiskError: there is no such file, or it cannot be opened.
-        DataError: it is truncated, changed in any bit that matters, or not one of ours.
-
+    Raises `DiskError` where the file cannot be opened, and another `DataError` where it is
+    truncated, changed in any bit that matters, or not one of ours.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -72,25 +69,20 @@ def load(path: str | Path) -> Content:
 def load_newest(path: str | Path) -> Content | None:
     """The newest good checkpoint of a run, or None when it has none yet.
 
-    A damaged file is set aside as ``run.damaged.safetensors`` and the one before it is read in its
-    place, with a warning that says so.
-
-    Raises:
-        DiskError: the folder cannot be used, or a file cannot be opened.
-        DataError: there are files, but none is good; they are left as they are.
-
+    A damaged file is set aside as ``run.damaged.safetensors`` and the one before it read in its
+    place, with a warning. Where none is good they are left as they are: errors as of `load`.
     """
     path, previous, aside = Path(path), _beside(path, "previous"), _beside(path, "damaged")
     check_writable(path)  # better now than after hours of work
-    if not path.exists() and not previous.exists():
-        return None
+    if not previous.exists():
+        return load(path) if path.exists() else None
     told = "the file is missing"
     try:
         if path.exists():
             return load(path)
+    except DiskError:
+        raise
     except DataError as error:
-        if isinstance(error, DiskError) or not previous.exists():
-            raise
         told = f"{error.problem} and is kept as {aside.name}"
     found = load(previous)
     if path.exists():

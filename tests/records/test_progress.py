@@ -1,11 +1,13 @@
-"""Bars on a terminal, lines in a file, nothing in a notebook."""
+"""Bars on a terminal, lines in a file, nothing in a notebook; and a Ctrl-C that waits."""
 
 import io
 import re
+import signal
+import threading
 
 import pytest
 
-from mutmeta_lib.records.progress import shown_progress
+from mutmeta_lib.records.progress import held_interrupt, shown_progress
 
 
 class Terminal(io.StringIO):
@@ -23,10 +25,10 @@ def shown(stream, reports, every=0.0):
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
 
 
-def test_a_terminal_gets_a_bar_with_steps_and_the_time_left():
+def test_a_terminal_gets_one_line_with_a_bar_and_the_time_left():
     told = shown(Terminal(), [("maml", 1, 9), ("maml", 5, 9)])
     assert re.search(r"maml: .*5/9 \[\d\d:\d\d<\d\d:\d\d", told)
-    assert "\n" not in told, "a single bar stays on its line"
+    assert "\n" not in told
 
 
 def test_many_things_at_once_each_go_when_they_are_done():
@@ -42,15 +44,6 @@ def test_many_things_at_once_each_go_when_they_are_done():
     assert "2/3" in stream.getvalue()
 
 
-def test_elsewhere_every_state_is_a_plain_line():
-    reports = [("runs", 0, 2), ("maml", 1, 9), ("maml", 5, 9), ("maml", 9, 9)]
-    told = shown(io.StringIO(), reports)
-    assert "\r" not in told
-    first, *_, last = dict.fromkeys(line for line in told.splitlines() if "maml" in line)
-    assert first.startswith("maml: 1 of 9")
-    assert re.fullmatch(r"maml: 9 of 9, \d\d:\d\d left", last)
-
-
 @pytest.mark.parametrize(
     ("stream", "every"), [(io.StringIO(), 1e9), (Notebook(), 0.0)], ids=["soon done", "notebook"]
 )
@@ -59,20 +52,76 @@ def test_nothing_is_said(stream, every, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("every", [10.0, 30.0])
-def test_lines_come_now_and_then_with_the_time_left(monkeypatch, every):
+@pytest.mark.parametrize("every", [10, 30])
+def test_elsewhere_lines_come_now_and_then_with_the_time_left(monkeypatch, every):
     """A resumed run begins in the middle; what was done before says nothing about its speed."""
     now, stream = [0.0], io.StringIO()
     monkeypatch.setattr("tqdm.std.time", lambda: now[0])
-    with shown_progress(stream, every=every) as report:
+    with shown_progress(stream, every=float(every)) as report:
         for step in range(100):
             now[0] = float(step)
             report("maml", 1000 + step, 1240)
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 99 // every
-    last = 99 // every * every
-    assert lines[-1] == f"maml: {1000 + last:.0f} of 1240, {left(240 - last)} left"
+            report("runs", 0, 2)  # others do not disturb
+    told = [line for line in stream.getvalue().split("\n") if line.startswith("maml")]
+    steps = range(every, 100, every)
+    left = [f"{(240 - step) // 60:02d}:{(240 - step) % 60:02d}" for step in steps]
+    expected = [
+        f"maml: {1000 + n} of 1240, {time} left" for n, time in zip(steps, left, strict=True)
+    ]
+    assert told == expected
+    assert "\r" not in stream.getvalue()
 
 
-def left(seconds):
-    return f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"
+@pytest.fixture
+def own_handler():
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def block(presses, then=lambda told: None, enabled=True):
+    """Press Ctrl-C so often in a held block; return what the block was told."""
+    with held_interrupt(enabled) as interrupted:
+        told = [interrupted()]
+        for _ in range(presses):
+            signal.raise_signal(signal.SIGINT)
+            told.append(interrupted())
+        then(told)
+    return told
+
+
+@pytest.mark.usefixtures("own_handler")
+def test_the_first_is_held_and_told_until_the_end_of_the_block():
+    assert block(0) == [False]
+    end = []
+    with pytest.raises(KeyboardInterrupt):
+        block(1, end.extend)
+    assert end == [False, True]
+
+
+@pytest.mark.usefixtures("own_handler")
+@pytest.mark.parametrize(("presses", "enabled"), [(2, True), (1, False)])
+def test_the_second_and_one_that_is_not_held_stop_at_once(presses, enabled):
+    with pytest.raises(KeyboardInterrupt):
+        block(presses, lambda told: pytest.fail("the block went on"), enabled)
+
+
+@pytest.mark.usefixtures("own_handler")
+def test_what_the_block_raises_comes_first():
+    with pytest.raises(ZeroDivisionError):
+        block(1, lambda told: 1 / 0)
+
+
+@pytest.mark.usefixtures("own_handler")
+def test_another_handler_is_left_in_place_and_another_thread_has_none():
+    seen, told = [], []
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        assert block(1) == [False, False]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIGINT]
+    thread = threading.Thread(target=lambda: told.extend(block(0)))
+    thread.start()
+    thread.join()
+    assert told == [False]

@@ -79,12 +79,12 @@ def test_round_trip_is_exact(path):
         ("2026-11-23", "2026-11-24", "the content was changed"),
         ('"seeds": 2', '"seeds": 20', "the content was changed"),
         ("ab" * 32, "ba" * 32, "the content was changed"),
-        (make().hash, "0" * 12, "the stored hash is not that of the parameters"),
+        (make().hash, "0" * 12, "the content was changed"),
         ('"profile"', '"remark"', r"not a record \(missing or unknown: profile, remark\)"),
-        ('"profile": "quick",', '"profile"', "row 6: not a record"),
-        ("(?s).*", "", "row 1: not a record"),
+        ('"profile": "quick",', '"profile"', r"not a record \(Expecting.* line 6"),
+        ("(?s).*", "", r"not a record \(Expecting"),
         ("(?s).*", "[1]", "missing or unknown: content_sha256, created"),
-        ("(?s)few.*", "\udcff", "not UTF-8 text"),
+        ("(?s)few.*", "\udcff", r"not a record \('utf-8' codec"),
     ],
 )
 def test_a_changed_or_foreign_file_is_refused_and_left_alone(path, old, new, said):
@@ -97,32 +97,13 @@ def test_a_changed_or_foreign_file_is_refused_and_left_alone(path, old, new, sai
     assert path.read_bytes() == before
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere\.json: there is no such record"):
-        read_record(tmp_path / "nowhere.json")
-
-
-OTHER = {
-    "experiment": "timing",
-    "parameters": {"shots": (0, 1, 5), "seeds": 3, "device": "cpu"},
-    "data": {"GB1": "ee" * 32},
-    "encoder": {"name": "tiny", "sha256": "ff" * 32},
-    "profile": "full",
-    "environment": {"device": "another"},
-    "seconds": {"adapt": 9.0},
-    "peak_memory_mb": 1.0,
-    "created": "2027-01-01T00:00:00+00:00",
-    "numbers": {},
-    "tables": {},
-}
-
-
-@pytest.mark.parametrize("field", OTHER)
-def test_the_hash_depends_on_the_question_alone_and_the_digest_on_everything(field):
-    asks = field in ("experiment", "parameters", "data", "encoder")
-    assert (make(**{field: OTHER[field]}).hash != make().hash) == asks
-    assert make(**{field: OTHER[field]}).digest != make().digest
-    assert OTHER.keys() == BASE.keys()
+def test_the_hash_depends_on_the_question_alone_and_the_digest_on_everything():
+    other = {name: {} for name in BASE} | {"experiment": "timing", "profile": "full"}
+    other |= {"peak_memory_mb": 1.0, "created": "2027-01-01T00:00:00+00:00"}
+    other["encoder"] = {"name": "tiny", "sha256": "ff" * 32}
+    asking = {name for name in BASE if make(**{name: other[name]}).hash != make().hash}
+    assert asking == {"experiment", "parameters", "data", "encoder"}
+    assert len({make(**{name: other[name]}).digest for name in BASE} | {make().digest}) == 12
 
 
 def test_hash_and_digest_are_known(path):
@@ -134,7 +115,7 @@ def test_hash_and_digest_are_known(path):
     assert name_record(read_record(path)) == f"few_shot@quick {make().digest}"
 
 
-def test_a_record_keeps_its_own_copy_and_refuses_what_makes_no_sense():
+def test_a_record_keeps_its_own_copy_and_what_makes_no_sense_is_refused(tmp_path):
     shots = [0, 1]
     record = make(parameters={"shots": shots})
     shots.append(5)
@@ -145,18 +126,18 @@ def test_a_record_keeps_its_own_copy_and_refuses_what_makes_no_sense():
         make(created="yesterday")
     with pytest.raises(ValueError, match="upside down"):
         number(0.5, 0.6, 0.4)
+    with pytest.raises(DataError, match=r"nowhere\.json: there is no such record"):
+        read_record(tmp_path / "nowhere.json")
 
 
 class Experiment:
     """Counts its runs; a stand-in for the real ones."""
 
-    def __init__(self):
-        self.runs = 0
+    runs = 0
 
     def __call__(self, *, shots=(0, 1), seeds=2, profile="full", progress=None) -> Record:
-        arguments = {name: value for name, value in locals().items() if name != "self"}
         self.runs += 1
-        return make(parameters=recorded_parameters(arguments), profile=profile)
+        return make(parameters=recorded_parameters({"shots": shots, "seeds": seeds}))
 
 
 @pytest.mark.parametrize(
