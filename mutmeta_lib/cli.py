@@ -259,7 +259,8 @@ def evaluate_command(
     from mutmeta_lib.learn.methods import METHODS
     from mutmeta_lib.records.files import check_writable
     from mutmeta_lib.reproduction.reports import by_scan
-    from mutmeta_lib.study.run import Where, recorded
+    from mutmeta_lib.study.case import Where
+    from mutmeta_lib.study.run import recorded
     from mutmeta_lib.study.study import Study, grid
 
     console.check_known([metric], ("spearman", "ndcg", "relative_mse"), "metric")

@@ -27,7 +27,8 @@ from mutmeta_lib.learn import InnerLoop  # noqa: E402
 from mutmeta_lib.learn.train import MetaTraining, meta_train  # noqa: E402
 from mutmeta_lib.models.frozen import freeze  # noqa: E402
 from mutmeta_lib.records.record import environment  # noqa: E402
-from mutmeta_lib.study.run import Where, initial_params, make_predictor, run  # noqa: E402
+from mutmeta_lib.study.case import Where, initial_params, make_predictor  # noqa: E402
+from mutmeta_lib.study.run import run  # noqa: E402
 from mutmeta_lib.study.study import Study, grid  # noqa: E402
 from mutmeta_lib.tasks.tasks import encode_assay  # noqa: E402
 

@@ -65,7 +65,7 @@ def train_command(
     from mutmeta_lib.learn.train import ON_NONFINITE, PRECISIONS, MetaTraining, meta_train
     from mutmeta_lib.records.files import check_writable
     from mutmeta_lib.records.progress import shown_progress
-    from mutmeta_lib.study.run import encode_fold, initial_params, make_predictor
+    from mutmeta_lib.study.case import encode_fold, initial_params, make_predictor
     from mutmeta_lib.study.study import load_assays
     from mutmeta_lib.tasks.encodings import ENCODINGS
 

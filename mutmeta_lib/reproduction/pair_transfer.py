@@ -27,9 +27,10 @@ from mutmeta_lib.records.record import Record, number
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.reproduction.pairs import Pair, load_pairs, neighbours
 from mutmeta_lib.reproduction.speed import descend, tuned
+from mutmeta_lib.study.case import Run, Where, initial_params, prepare
 from mutmeta_lib.study.estimates import contrast, estimate, named
 from mutmeta_lib.study.evaluate import MIN_QUERY, evaluate
-from mutmeta_lib.study.run import Run, Where, initial_params, make_record, prepare
+from mutmeta_lib.study.run import make_record
 from mutmeta_lib.study.study import (
     DEMO,
     Case,

@@ -27,8 +27,9 @@ from mutmeta_lib.records.progress import silent
 from mutmeta_lib.records.record import Record, number
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.seeds import stable_seed
+from mutmeta_lib.study.case import Run, Where, initial_params, prepare
 from mutmeta_lib.study.estimates import bootstrap_mean, bootstrap_ratio, estimate
-from mutmeta_lib.study.run import Run, Where, initial_params, make_record, prepare
+from mutmeta_lib.study.run import make_record
 from mutmeta_lib.study.study import Case, Study, describe_encoder, draw_cases, read_assays
 from mutmeta_lib.tasks.losses import LOSSES
 from mutmeta_lib.tasks.metrics import spearman

@@ -16,6 +16,9 @@ import pandas as pd
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import number
 
+Ends = tuple[float, float, float]
+"""A value with the low and high end of its interval; NaN where there is none."""
+
 KINDS = ("difference", "gain")
 FEWEST_CLUSTERS = 6
 """Fewer independent protein clusters test no claim about a property (criteria of the book)."""
@@ -28,8 +31,8 @@ def bootstrap_mean(
     n_boot: int = 2000,
     seed: int = 0,
     level: float = 0.95,
-) -> tuple[float, float, float]:
-    """Mean of ``values`` with its percentile bootstrap interval: ``(mean, low, high)``.
+) -> Ends:
+    """Mean of ``values`` with its percentile bootstrap interval.
 
     With ``groups`` (one label per value) whole groups are resampled. Fewer than two groups say
     nothing of the spread between groups: the interval is then NaN, not zero wide. With a handful of
@@ -44,28 +47,13 @@ def bootstrap_mean(
     >>> bootstrap_mean(np.array([1.0, 1.0, 1.0]))
     (1.0, 1.0, 1.0)
     """
-    values = np.asarray(values, dtype=float)
-    if not len(values):
-        return float("nan"), float("nan"), float("nan")
-    sums, counts = _per_group(values, groups), _per_group(np.ones(len(values)), groups)
-    if len(counts) < 2:
-        return float(values.mean()), float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(n_boot, len(counts)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(values.mean()), float(low), float(high)
+    return _bootstrap(values, np.ones(len(values)), groups, n_boot, seed, level, "linear")
 
 
 def bootstrap_ratio(
-    numerators: np.ndarray,
-    denominators: np.ndarray,
-    groups: np.ndarray | None = None,
-    *,
-    n_boot: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float, float]:
-    """Ratio of two sums over the same units with its percentile bootstrap interval.
+    numerators: np.ndarray, denominators: np.ndarray, groups: np.ndarray | None = None
+) -> Ends:
+    """Ratio of two sums over the same units with its 95 % percentile bootstrap interval.
 
     A resample whose denominators sum to zero or less gives an infinite ratio: a cost divided by a
     saving that may not exist has an interval without an end.
@@ -73,23 +61,23 @@ def bootstrap_ratio(
     >>> bootstrap_ratio(np.array([1.0, 1.0]), np.array([2.0, 2.0]))
     (0.5, 0.5, 0.5)
     """
-    above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    # Ranks in the place of interpolated quantiles: infinity minus infinity is not a number.
+    return _bootstrap(numerators, denominators, groups, 2000, 0, 0.95, "nearest")
+
+
+def _bootstrap(above, below, groups, n_boot: int, seed: int, level: float, quantile: str) -> Ends:
     if not len(above):
         return float("nan"), float("nan"), float("nan")
-    tops, bottoms = _per_group(above, groups), _per_group(below, groups)
-    ratio = float(_over(above.sum(keepdims=True), below.sum(keepdims=True))[0])
-    if len(tops) < 2:
+    unit = np.arange(len(above)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sums = np.stack([np.bincount(unit, np.asarray(side, dtype=float)) for side in (above, below)])
+    ratio = float(_over(*sums.sum(axis=1, keepdims=True))[0])
+    n = sums.shape[1]
+    if n < 2:
         return ratio, float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(len(tops), size=(n_boot, len(tops)))
-    ratios = np.sort(_over(tops[drawn].sum(axis=1), bottoms[drawn].sum(axis=1)))
-    # Ranks in the place of interpolated quantiles: infinity minus infinity is not a number.
-    at = [round(share * (n_boot - 1)) for share in ((1 - level) / 2, (1 + level) / 2)]
-    return ratio, float(ratios[at[0]]), float(ratios[at[1]])
-
-
-def _per_group(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    names = np.arange(len(values)) if groups is None else np.asarray(groups)
-    return np.bincount(np.unique(names, return_inverse=True)[1], weights=values)
+    drawn = np.random.default_rng(seed).integers(n, size=(n_boot, n))
+    ratios = _over(*sums[:, drawn].sum(axis=2))
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], method=quantile)
+    return ratio, float(low), float(high)
 
 
 def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -99,11 +87,9 @@ def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def effective_number(groups: np.ndarray) -> float:
     """How many groups of equal size would weigh as unevenly: (Σ nᵢ)² / Σ nᵢ².
 
-    24 assays of one protein and one of another are worth little more than one protein.
-
     >>> effective_number(np.array(["a", "a", "b", "b"]))
     2.0
-    >>> round(effective_number(np.array(["a"] * 24 + ["b"])), 2)
+    >>> round(effective_number(np.array(["a"] * 24 + ["b"])), 2)  # little more than one protein
     1.08
     """
     counts = np.unique(np.asarray(groups), return_counts=True)[1]
@@ -117,13 +103,10 @@ def estimate(
     by: Sequence[str] = ("method", "shots"),
     over: str = "cluster",
 ) -> pd.DataFrame:
-    """Mean of a metric per group, with its 95 % interval over units.
+    """Mean of one or several columns per group, with its 95 % interval over units.
 
-    Args:
-        rows: a tidy table of results.
-        metric: a column, or several.
-        by: columns that tell groups apart; a group has one row per assay and seed.
-        over: the column whose values are resampled: ``cluster``, ``protein`` or ``assay``.
+    Groups are told apart by the columns ``by``, and have one row per assay and seed. Units are the
+    values of ``over``: ``cluster``, ``protein`` or ``assay``.
 
     Returns:
         One row per metric and group: metric, the columns of ``by``, mean, low, high (NaN with one
@@ -136,7 +119,7 @@ def estimate(
     """
     made = []
     for name in [metric] if isinstance(metric, str) else metric:
-        _check(rows, [name, "assay", over, *by], [*by])
+        _check(rows, [name, "assay", over, *by], by)
         for where, group in _groups(rows, by):
             made.append({"metric": name, **where, **_mean(group, name, over)})
     return pd.DataFrame(made)
@@ -163,15 +146,6 @@ def contrast(
     over assays a, each averaged over seeds first: the geometric mean makes a ratio and its inverse
     count alike, and units cancel within an assay.
 
-    Args:
-        rows: a tidy table of results.
-        metric: a column, or several.
-        column: what is compared, such as ``method`` or ``encoding``.
-        reference: the value of it that stands first in each pair.
-        by: columns that tell groups apart.
-        over: the column whose values are resampled.
-        kind: one of `KINDS`.
-
     Returns:
         The columns of `estimate`, with ``column`` (always ``reference``) and ``baseline``, the
         other. Values that stand in no group beside the reference have no row.
@@ -189,11 +163,9 @@ def contrast(
     for name in [metric] if isinstance(metric, str) else metric:
         _check(rows, [name, "assay", over, *by], [*by, column])
         for where, group in _groups(rows, by):
-            for other in [value for value in pd.unique(group[column]) if value != reference]:
-                pair = group[group[column].isin([reference, other])]
-                if reference not in set(pair[column]):
-                    continue
-                paired = _paired(pair, name, column, reference, other, over, kind)
+            sides = dict(list(group.groupby(column, sort=False)))
+            for other in [key for key in sides if key != reference and reference in sides]:
+                paired = _paired(sides[reference], sides[other], name, column, over, kind)
                 row = _mean(paired, name, over)
                 if kind == "gain":
                     ends = {"mean": row["mean"], "low": row["high"], "high": row["low"]}
@@ -203,30 +175,28 @@ def contrast(
 
 
 def _paired(
-    pair: pd.DataFrame, metric: str, column: str, ours: Any, theirs: Any, over: str, kind: str
+    ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, column: str, over: str, kind: str
 ) -> pd.DataFrame:
     """One row per draw (or assay, for a gain) with the difference of the two in ``metric``."""
-    draw = [name for name in ("assay", "seed") if name in pair]
-    sides = [pair[pair[column] == value].set_index(draw, drop=False) for value in (ours, theirs)]
-    apart = sides[0].index.symmetric_difference(sides[1].index)
+    draw = [name for name in ("assay", "seed") if name in ours]
+    ours, theirs = ours.set_index(draw), theirs.set_index(draw)
+    apart = ours.index.symmetric_difference(theirs.index)
     if len(apart):
         first = ", ".join(map(str, np.atleast_1d(np.array(apart[0], dtype=object))))
         raise DataError(
-            f"{ours} and {theirs} were not tested on the same draws "
-            f"({len(apart)} without a partner, first: {first})",
+            f"{ours[column].iloc[0]} and {theirs[column].iloc[0]} were not tested on the same "
+            f"draws ({len(apart)} without a partner, first: {first})",
             "evaluate both with the same assays, seeds and shots",
         )
-    values = pd.DataFrame({place: side[metric] for place, side in enumerate(sides)})
-    told = [name for name in dict.fromkeys((over, "cluster", "protein")) if name in pair]
-    values = values.assign(**{name: sides[0][name] for name in ("assay", *told)})
-    values = values.reset_index(drop=True)
+    told = [name for name in dict.fromkeys((over, "cluster", "protein")) if name in ours]
+    values = ours[told].assign(ours=ours[metric], theirs=theirs[metric]).reset_index()
     if kind == "gain":
-        how = {0: "mean", 1: "mean"} | {name: "first" for name in told if name != "assay"}
+        how = {"ours": "mean", "theirs": "mean"} | dict.fromkeys(told, "first")
         values = values.groupby("assay", as_index=False).agg(how)
-        if (values[[0, 1]] <= 0).any(axis=None):
+        if (values[["ours", "theirs"]] <= 0).any(axis=None):
             raise DataError(f"a {metric} is not positive, its logarithm is not defined", "look")
-        values[[0, 1]] = np.log(values[[0, 1]])
-    return values.assign(**{metric: values[0] - values[1]})
+        values[["ours", "theirs"]] = np.log(values[["ours", "theirs"]])
+    return values.assign(**{metric: values["ours"] - values["theirs"]})
 
 
 def _mean(group: pd.DataFrame, metric: str, over: str) -> dict[str, float]:
@@ -251,8 +221,7 @@ def _check(rows: pd.DataFrame, needed: Sequence[str], keys: Sequence[str]) -> No
             f"the table has no column {', '.join(missing)}", f"it has {', '.join(rows.columns)}"
         )
     draw = [*dict.fromkeys([*keys, "assay", *(["seed"] if "seed" in rows else [])])]
-    repeated = rows.duplicated(draw)
-    if repeated.any():
+    if (repeated := rows.duplicated(draw)).any():
         first = rows.loc[repeated, draw].iloc[0]
         raise DataError(
             "the table has several rows for "
@@ -264,19 +233,12 @@ def _check(rows: pd.DataFrame, needed: Sequence[str], keys: Sequence[str]) -> No
 def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict, pd.DataFrame]]:
     """Groups with text in order of first appearance and numbers in ascending order."""
     if not by:
-        return iter([({}, rows)])
-    order = {
-        column: {value: i for i, value in enumerate(pd.unique(rows[column]))}
-        for column in by
-        if not pd.api.types.is_numeric_dtype(rows[column])
-    }
-    found = [
-        (dict(zip(by, key, strict=True)), group)
-        for key, group in rows.groupby(list(by), sort=False, dropna=False)
-    ]
-    return iter(
-        sorted(found, key=lambda one: [order.get(c, {}).get(v, v) for c, v in one[0].items()])
-    )
+        yield {}, rows
+        return
+    texts = [column for column in by if not pd.api.types.is_numeric_dtype(rows[column])]
+    order = {column: pd.Categorical(rows[column], pd.unique(rows[column])) for column in texts}
+    for key, group in rows.assign(**order).groupby(list(by), observed=True, dropna=False):
+        yield dict(zip(by, key, strict=True)), group
 
 
 def with_groups(rows: pd.DataFrame) -> pd.DataFrame:
@@ -305,12 +267,10 @@ def named(table: pd.DataFrame, template: str, unit: str = "Spearman") -> dict[st
 
 
 def verdict(claimed: float, gain: Mapping[str, float], difference: Mapping[str, float]) -> str:
-    """The verdict on a claimed gain, by the criteria written down before the runs.
+    """The verdict on a claimed gain (such as 0.29), by the criteria written before the runs.
 
-    Args:
-        claimed: the gain that the paper states, such as 0.29.
-        gain: a row of `contrast` in error, of kind ``gain``.
-        difference: the row in Spearman correlation for the same two methods.
+    ``gain`` is a row of `contrast` in error, of kind ``gain``; ``difference`` that in Spearman
+    correlation for the same two methods.
 
     >>> wide = {"mean": 0.1, "low": -0.2, "high": 0.4, "n_assays": 9, "n_units": 9}
     >>> verdict(0.29, wide, wide)

@@ -16,7 +16,6 @@ import torch
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.methods import Method
 from mutmeta_lib.seeds import stable_seed
-from mutmeta_lib.tasks.labels import Priors, prior_for
 from mutmeta_lib.tasks.metrics import METRICS
 from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, make_task, task_generator
 
@@ -32,30 +31,18 @@ def evaluate(
     seeds: Sequence[int],
     max_query: int | None = None,
     pool: int | None = None,
-    priors: Priors | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Adapt and score every method on every assay, seed and number of shots.
 
     Supports of growing size are nested and the query set is the same for all shots and methods
-    (``tasks.draw_task``). A method's own randomness comes from a generator seeded by seed, assay,
-    method and shots, so that no result depends on which others were asked for. Query labels are
-    withheld from ``predict``: they are NaN there.
+    (``tasks.draw_task``): ``pool`` variants (the most shots when None) are reserved for supports,
+    and at most ``max_query`` of the others predicted. A method's own randomness comes from a
+    generator seeded by seed, assay, method and shots, so that no result depends on which others
+    were asked for. Query labels are withheld from ``predict``: they are NaN there.
 
     Errors are in the assay's own units; where the support identifies no scale (fewer than two
-    shots, or equal labels, and no prior), or the method was trained on a ranking loss, ``mse``,
-    ``mae`` and ``relative_mse`` are NaN. Seconds are wall-clock, with the device synchronised.
-
-    Args:
-        methods: name -> method; the name goes into the table.
-        assays: meta-test assays.
-        shots: support sizes.
-        seeds: one draw of support and query per seed and assay.
-        max_query: query variants per task; all when None.
-        pool: variants reserved for supports; the largest number of shots when None.
-        priors: label priors of meta-training assays, applied to the assays whose property and
-            units they know; by default none.
-        progress: called with ``(done, total)`` after each row.
+    shots, or equal labels), or the method was trained on a ranking loss, ``mse``, ``mae`` and
+    ``relative_mse`` are NaN. Seconds are wall-clock, with the device synchronised.
 
     Returns:
         One row per assay, seed, shots and method: method, assay, protein, property, seed, shots,
@@ -67,40 +54,32 @@ def evaluate(
 
     """
     pool = max(shots) if pool is None else pool
-    check_assays(assays, pool)
-    total = len(assays) * len(seeds) * len(shots) * len(methods)
-    rows = []
-    for assay, seed, k in product(assays, seeds, shots):
-        rng = task_generator(seed, assay.assay.id)
-        prior = prior_for(priors, assay.assay)
-        task = draw_task(assay, k, rng, pool=pool, max_query=max_query, prior=prior)
-        for name, method in methods.items():
-            rows.append(score(name, method, task, seed))
-            if progress:
-                progress(len(rows), total)
-    return pd.DataFrame(rows)
-
-
-def check_assays(assays: Sequence[EncodedAssay], pool: int) -> None:
-    """Refuse an assay given twice, or too small for ``pool`` labels and something to predict."""
     seen = set()
     for assay in assays:
-        name = assay.assay.id
+        name, needed = assay.assay.id, pool + MIN_QUERY
         if name in seen:
             raise DataError(f"assay {name} is given twice", "give it once")
-        seen.add(name)
-        if len(assay) < pool + MIN_QUERY:
+        if len(assay) < needed:
             raise DataError(
-                f"assay {name} has {len(assay)} variants, {pool} shots need {pool + MIN_QUERY} "
+                f"assay {name} has {len(assay)} variants, {pool} shots need {needed} "
                 f"({MIN_QUERY} to predict)",
                 "leave the assay out or ask for fewer shots",
             )
+        seen.add(name)
+    rows = []
+    for assay, seed, k in product(assays, seeds, shots):
+        rng = task_generator(seed, assay.assay.id)
+        task = draw_task(assay, k, rng, pool=pool, max_query=max_query)
+        rows += [score(name, method, task, seed) for name, method in methods.items()]
+    return pd.DataFrame(rows)
 
 
 def score(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]:
     """Adapt and score one method on one task: a row of `evaluate`."""
     assay, shots = task.query.assay.assay, len(task.support)
-    if np.ptp(task.query.scores) == 0:
+    where = f"method {name} on assay {assay.id}, seed {seed}, {shots} shots"
+    measured = task.query.scores
+    if np.ptp(measured) == 0:
         raise DataError(
             f"the query scores of assay {assay.id} (seed {seed}) are all equal, "
             "there is nothing to rank",
@@ -111,17 +90,15 @@ def score(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]:
     hidden = replace(task.query, labels=torch.full_like(task.query.labels, float("nan")))
     labels, seconds_predict = _timed(method.predict, state, hidden)
     labels = np.asarray(labels, dtype=float)
-    where = f"method {name} on assay {assay.id}, seed {seed}, {shots} shots"
     if labels.shape != (len(task.query),):
         raise ValueError(f"{where}: predicted shape {labels.shape}, not ({len(task.query)},)")
-    if not np.isfinite(labels).all():
+    if (odd := ~np.isfinite(labels)).any():
         raise DataError(
-            f"{where}: {int((~np.isfinite(labels)).sum())} of {len(labels)} predictions are not "
-            "finite",
+            f"{where}: {odd.sum()} of {len(labels)} predictions are not finite",
             "lower its learning rate or look at the support",
         )
-    predicted, measured = task.label_scale.to_scores(labels), task.query.scores
-    defined = task.label_scale.identified and not getattr(method, "ranks_only", False)
+    predicted = task.label_scale.to_scores(labels)
+    scaled = task.label_scale.identified and not getattr(method, "ranks_only", False)
     return {
         "method": name,
         "assay": assay.id,
@@ -129,10 +106,10 @@ def score(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]:
         "property": assay.property,
         "seed": seed,
         "shots": shots,
-        "n_query": len(task.query),
+        "n_query": len(measured),
         **{
             key: metric.function(predicted, measured)
-            if defined or not metric.needs_scale
+            if scaled or not metric.needs_scale
             else float("nan")
             for key, metric in METRICS.items()
         },
@@ -163,17 +140,15 @@ def hold_out_task(
     ``variants`` holds out a share of the rows, ``sites`` one of the mutated sites with all their
     variants; a multiple mutant is held out as soon as one of its sites is.
     """
-    rng = task_generator(seed, assay.assay.id)
+    rng, variants = task_generator(seed, assay.assay.id), assay.assay.variants
     if hold_out == "variants":
         order = rng.permutation(len(assay))
-        n_test = max(2, round(share * len(assay)))
-        test, train = order[:n_test], order[n_test:]
+        test, train = np.split(order, [max(2, round(share * len(assay)))])
     elif hold_out == "sites":
-        variants = assay.assay.variants
-        sites = sorted({s.position for variant in variants for s in variant})
+        sites = sorted({change.position for variant in variants for change in variant})
         chosen = set(rng.permutation(sites)[: max(1, round(share * len(sites)))].tolist())
-        hit = np.array([any(s.position in chosen for s in variant) for variant in variants])
-        test, train = rng.permutation(np.nonzero(hit)[0]), rng.permutation(np.nonzero(~hit)[0])
+        hit = np.array([any(change.position in chosen for change in one) for one in variants])
+        test, train = (rng.permutation(np.nonzero(side)[0]) for side in (hit, ~hit))
     else:
         raise ValueError(f"unknown hold-out {hold_out!r}; choose variants or sites")
-    return make_task(assay, train, test if max_query is None else test[:max_query])
+    return make_task(assay, train, test[:max_query])

@@ -1,7 +1,7 @@
 """A study: which assays, split how, read how, learned by which methods, at which shots."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
@@ -63,8 +63,8 @@ def grid(**values: Any) -> tuple[Read, ...]:
     >>> [read.encoding for read in grid(encoder="tiny", encoding=["separator", "mutant"])]
     ['separator', 'mutant']
     """
-    several = {k: v if isinstance(v, list | tuple) else [v] for k, v in values.items()}
-    return tuple(Read(**dict(zip(several, one, strict=True))) for one in product(*several.values()))
+    several = [v if isinstance(v, list | tuple) else [v] for v in values.values()]
+    return tuple(Read(**dict(zip(values, one, strict=True))) for one in product(*several))
 
 
 @dataclass(frozen=True)
@@ -178,13 +178,11 @@ def load_assays(data_dir: str, *, ids: Sequence[str] = (), per_protein: int = 0)
         # The bundled files are sound: those that would be left out need not be read.
         listed = read_manifest(folder).sort_values("id")
         chosen = list(listed.groupby(["protein", "property"]).head(per_protein)["id"])
-    assays = sorted(read_data_dir(folder, ids=chosen), key=lambda assay: assay.id)
-    if not per_protein:
-        return assays
     kept: dict[tuple[str, str], list[Assay]] = {}
-    for assay in assays:
+    for assay in sorted(read_data_dir(folder, ids=chosen), key=lambda assay: assay.id):
         kept.setdefault((assay.protein, assay.property), []).append(assay)
-    return [assay for group in kept.values() for assay in group[:per_protein]]
+    some = [assay for group in kept.values() for assay in group[: per_protein or None]]
+    return sorted(some, key=lambda assay: assay.id)
 
 
 def read_assays(study: Study) -> tuple[list[Assay], dict[str, str]]:
@@ -197,8 +195,7 @@ def read_assays(study: Study) -> tuple[list[Assay], dict[str, str]]:
     if study.selection and study.data_dir != DEMO:
         how = {"cap": study.cap or None, "roles": study.roles or None}
         assays = read_listed(study.data_dir, study.selection, **how)
-        listed = read_list(study.selection)
-        roles = dict(zip(listed["id"], listed["role"], strict=True))
+        roles = read_list(study.selection).set_index("id")["role"].to_dict()
     else:
         assays = load_assays(study.data_dir, ids=study.ids, per_protein=study.per_protein)
         assays = [cap_assay(assay, study.cap) if study.cap else assay for assay in assays]
@@ -219,25 +216,26 @@ def describe_assays(assays: Sequence[Assay], roles: Mapping[str, str]) -> pd.Dat
     number of mutated positions, ``several`` the share of variants with several mutations.
     """
     clusters = cluster_proteins(assays)
-    rows = []
-    for assay in assays:
-        _, counts = np.unique(assay.scores, return_counts=True)
-        sites = {change.position for variant in assay.variants for change in variant}
-        rows.append(
-            {
-                "assay": assay.id,
-                "property": assay.property,
-                "role": roles[assay.id],
-                "cluster": clusters[assay.wild_type],
-                "variants": len(assay),
-                "length": len(assay.wild_type),
-                "sites": len(sites),
-                "several": float(np.mean([len(variant) > 1 for variant in assay.variants])),
-                "skewness": float(skew(assay.scores)),
-                "ties": counts.max() / len(assay),
-            }
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {
+            "assay": assay.id,
+            "property": assay.property,
+            "role": roles[assay.id],
+            "cluster": clusters[assay.wild_type],
+            "variants": len(assay),
+            "length": len(assay.wild_type),
+            "sites": len({change.position for variant in assay.variants for change in variant}),
+            "several": float(np.mean([len(variant) > 1 for variant in assay.variants])),
+            "skewness": float(skew(assay.scores)),
+            "ties": np.unique(assay.scores, return_counts=True)[1].max() / len(assay),
+        }
+        for assay in assays
+    )
+
+
+def describe_encoder(encoder: Encoder) -> dict[str, Any]:
+    """What a record says about an encoder."""
+    return {"name": encoder.name, "sha256": encoder.sha256, "provenance": encoder.provenance}
 
 
 @dataclass(frozen=True)
@@ -258,35 +256,28 @@ def draw_cases(study: Study, assays: Sequence[Assay]) -> list[Case]:
 
     """
     regime, seeds = study.regime, range(study.seed, study.seed + study.seeds)
-    ids = tuple(sorted(assay.id for assay in assays))
     if regime in HOLD_OUTS:
-        return [Case(regime, regime, seed, Split((), (), ids)) for seed in seeds]
-    clusters = cluster_proteins(assays)
-    of = {assay.id: clusters[assay.wild_type] for assay in assays}
+        everything = Split((), (), tuple(sorted(assay.id for assay in assays)))
+        return [Case(regime, regime, seed, everything) for seed in seeds]
     if regime == "around":
         test = [assay for assay in assays if assay.id in study.test_ids]
-        splits = (split_around(assays, test, share=study.share, seed=seed) for seed in seeds)
-        return [Case(regime, "around", seed, s) for seed, s in zip(seeds, splits, strict=True)]
+        splits = {seed: split_around(assays, test, share=study.share, seed=seed) for seed in seeds}
+        return [Case(regime, "around", seed, split) for seed, split in splits.items()]
+    clusters = cluster_proteins(assays)
+    of = {assay.id: clusters[assay.wild_type] for assay in assays}
     if regime == "properties":
-        properties = {assay.id: assay.property for assay in assays}
-        tested = study.properties or sorted(set(properties.values()))
+        names = study.properties or sorted({assay.property for assay in assays})
+        tests = {p: {a.id for a in assays if a.property == p} for p in names}
+        drawn = ((seed, name) for seed in seeds for name in names)
         return [
-            Case(regime, name, seed, _hold_out(of, properties, name, seed, study.share))
-            for seed in seeds
-            for name in tested
+            Case(regime, name, seed, _draw(of, tests[name], study.share, "held out", name, seed))
+            for seed, name in drawn
         ]
-    folds = list(enumerate(protein_folds(assays, study.n_folds)))
-    cases = [
-        Case(regime, f"fold {place + 1}", seed, fold)
-        for seed in seeds
-        for place, fold in folds
-        if not study.folds or place in study.folds
-    ]
+    folds = enumerate(protein_folds(assays, study.n_folds))
+    some = {f"fold {i + 1}": fold for i, fold in folds if not study.folds or i in study.folds}
+    cases = [Case(regime, name, seed, fold) for seed in seeds for name, fold in some.items()]
     if regime == "related":
-        cases = [
-            Case(regime, case.name, case.seed, _with_relatives(case.split, of, case.seed))
-            for case in cases
-        ]
+        cases = [replace(case, split=_with_relatives(case.split, of, case.seed)) for case in cases]
     return [case for case in cases if case.split.test]
 
 
@@ -301,54 +292,32 @@ def split_around(
         DataError: fewer than two clusters are left.
 
     """
-    clusters = cluster_proteins([*assays, *test])
-    of = {assay.id: clusters[assay.wild_type] for assay in assays}
-    taken = {clusters[assay.wild_type] for assay in test}
+    every = {assay.id: assay for assay in [*assays, *test]}
+    clusters = cluster_proteins(list(every.values()))
+    of = {name: clusters[assay.wild_type] for name, assay in every.items()}
+    return _draw(of, {assay.id for assay in test}, share, "split", seed)
+
+
+def _draw(of: Mapping[str, int], test: Collection[str], share: float, *seed: str | int) -> Split:
+    """Test some assays; of the clusters that they do not touch, a share chooses."""
+    taken = {of[name] for name in test}
     free = sorted(set(of.values()) - taken)
-    if len(free) < 2:
-        raise DataError(
-            f"{len(free)} protein clusters are left to learn from", "give more assays, or test less"
-        )
-    drawn = np.random.default_rng(stable_seed("split", seed)).permutation(free)
-    chooses = set(drawn[: max(1, round(share * len(free)))].tolist())
+    if not test or len(free) < 2:
+        told = f"testing {len(test)} assays leaves {len(free)} protein clusters to learn from"
+        raise DataError(told, "give more assays, or test others")
+    drawn = np.random.default_rng(stable_seed(*seed)).permutation(free)
+    chooses = set(drawn[: min(max(1, round(share * len(free))), len(free) - 1)].tolist())
     rest = [name for name in sorted(of) if of[name] not in taken]
-    return Split(*_parted(rest, of, chooses), tuple(sorted(assay.id for assay in test)))
-
-
-def _hold_out(
-    of: Mapping[str, int], properties: Mapping[str, str], tested: str, seed: int, share: float
-) -> Split:
-    test = tuple(sorted(name for name in of if properties[name] == tested))
-    touched = {of[name] for name in test}
-    others = sorted(set(of.values()) - touched)
-    if not test or len(others) < 2:
-        raise DataError(
-            f"holding out {tested} leaves {len(others)} clusters of other proteins",
-            "add assays of other properties, or hold out another one",
-        )
-    drawn = np.random.default_rng(stable_seed("held out", tested, seed)).permutation(len(others))
-    count = min(max(1, round(share * len(others))), len(others) - 1)
-    chooses = {others[place] for place in drawn[:count]}
-    rest = [name for name in sorted(of) if of[name] not in touched]
-    return Split(*_parted(rest, of, chooses), test)
-
-
-def _parted(names: Sequence[str], of: Mapping[str, int], chooses: set[int]) -> list[tuple]:
-    """The names that train, and those of the clusters that choose."""
-    return [tuple(n for n in names if (of[n] in chooses) == side) for side in (False, True)]
+    sides = (tuple(n for n in rest if (of[n] in chooses) == side) for side in (False, True))
+    return Split(*sides, tuple(sorted(test)))
 
 
 def _with_relatives(fold: Split, of: Mapping[str, int], seed: int) -> Split:
     """One assay per cluster with several in the test group, in turns of the seed; others train."""
     groups: dict[int, list[str]] = {}
-    for name in fold.test:
+    for name in sorted(fold.test):
         groups.setdefault(of[name], []).append(name)
-    several = [sorted(group) for group in groups.values() if len(group) > 1]
+    several = [group for group in groups.values() if len(group) > 1]
     test = {group[seed % len(group)] for group in several}
     seen = {name for group in several for name in group} - test
     return Split(tuple(sorted({*fold.train, *seen})), fold.validation, tuple(sorted(test)))
-
-
-def describe_encoder(encoder: Encoder) -> dict[str, Any]:
-    """What a record says about an encoder."""
-    return {"name": encoder.name, "sha256": encoder.sha256, "provenance": encoder.provenance}

@@ -17,7 +17,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.tasks.batches import TokenBatch
 from mutmeta_lib.tasks.encodings import encode_variants
-from mutmeta_lib.tasks.labels import LabelPrior, LabelScale
+from mutmeta_lib.tasks.labels import LabelScale
 from mutmeta_lib.tasks.vocabulary import Vocabulary
 
 
@@ -81,12 +81,10 @@ class Task:
     label_scale: LabelScale
 
 
-def make_task(
-    assay: EncodedAssay, support: np.ndarray, query: np.ndarray, prior: LabelPrior | None = None
-) -> Task:
-    """A task from row numbers; label scaling sees the support rows (and the prior) only."""
+def make_task(assay: EncodedAssay, support: np.ndarray, query: np.ndarray) -> Task:
+    """A task from row numbers; label scaling sees the support rows only."""
     scores = assay.assay.scores
-    scale = LabelScale.fit(scores[support], prior)
+    scale = LabelScale.fit(scores[support])
     return Task(
         support=Examples(assay, support, scale.to_labels(scores[support])),
         query=Examples(assay, query, scale.to_labels(scores[query])),
@@ -101,7 +99,6 @@ def draw_task(
     *,
     pool: int,
     max_query: int | None = None,
-    prior: LabelPrior | None = None,
 ) -> Task:
     """Draw ``shots`` support rows and the query rows of one task.
 
@@ -122,7 +119,7 @@ def draw_task(
         )
     order = rng.permutation(len(assay))
     query = order[pool:] if max_query is None else order[pool : pool + max_query]
-    return make_task(assay, order[:shots], query, prior)
+    return make_task(assay, order[:shots], query)
 
 
 def task_generator(seed: int, assay_id: str) -> np.random.Generator:

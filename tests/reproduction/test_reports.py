@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from mutmeta_lib.reproduction import reports
-from mutmeta_lib.study.run import Where, run
+from mutmeta_lib.study.case import Where
+from mutmeta_lib.study.run import run
 from mutmeta_lib.study.study import Study, grid
 
 SMALL = Study(

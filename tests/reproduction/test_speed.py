@@ -20,7 +20,7 @@ from mutmeta_lib.reproduction.speed import (
     slopes,
     speed,
 )
-from mutmeta_lib.study.run import Where
+from mutmeta_lib.study.case import Where
 from mutmeta_lib.study.study import Study
 from mutmeta_lib.tasks.metrics import mse, spearman
 from mutmeta_lib.tasks.tasks import draw_task, task_generator

@@ -206,12 +206,6 @@ def test_small_assays_are_refused_before_anything_is_computed():
     assert len(run(assays=[assay("enough", n=20)])) == 8
 
 
-def test_progress_is_told():
-    told = []
-    run(progress=lambda done, total: told.append((done, total)))
-    assert told == [(i, 8) for i in range(1, 9)]
-
-
 def test_the_clock_waits_for_the_device(monkeypatch):
     events = []
     monkeypatch.setattr(module, "_synchronise", lambda: events.append("wait"))

@@ -20,8 +20,10 @@ from mutmeta_lib.learn.methods import METHODS, STARTS
 from mutmeta_lib.learn.tuning import GRID
 from mutmeta_lib.models.zero_shot import MASKED
 from mutmeta_lib.records.record import read_record
-from mutmeta_lib.study import run as module
-from mutmeta_lib.study.run import Where, average_seeds, recorded, run, support_pool
+from mutmeta_lib.study import case as module
+from mutmeta_lib.study import run as runner
+from mutmeta_lib.study.case import Where, support_pool
+from mutmeta_lib.study.run import average_seeds, recorded, run
 from mutmeta_lib.study.study import Study, grid
 
 SMALL = {
@@ -74,7 +76,7 @@ def test_every_assay_is_tested_once_by_a_start_that_has_not_seen_its_cluster(str
 
 
 def test_no_test_label_reaches_training_or_tuning(straight, monkeypatch):
-    real, scores = module.read_assays, np.random.default_rng(0)
+    real, scores = runner.read_assays, np.random.default_rng(0)
     tested = set(straight.rows.query("case == 'fold 1'")["assay"])
 
     def scrambled(study):
@@ -84,6 +86,7 @@ def test_no_test_label_reaches_training_or_tuning(straight, monkeypatch):
         ], roles
 
     monkeypatch.setattr(module, "read_assays", scrambled)
+    monkeypatch.setattr(runner, "read_assays", scrambled)
     other = run(replace(STUDY, folds=(0,), epochs=9), progress=len)  # another study to the cache
     for name in ("choices", "history"):
         kept = (
@@ -274,7 +277,7 @@ def test_a_record_is_loaded_only_for_the_same_study(tmp_path, monkeypatch):
     again, loaded = recorded("few_shot", study, path=path, recompute=False, progress=len)
     assert loaded
     assert again.digest == record.digest
-    monkeypatch.setattr(module, "run", lambda *given, **more: (_ for _ in ()).throw(Stopped))
+    monkeypatch.setattr(runner, "run", lambda *given, **more: (_ for _ in ()).throw(Stopped))
     for other in (replace(study, seeds=7), replace(study, shots=(0,))):
         with pytest.raises(Stopped):
             recorded("few_shot", other, path=path, recompute=False)

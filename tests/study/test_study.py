@@ -87,8 +87,13 @@ def test_related_assays_move_to_training_and_nothing_else_changes():
 @pytest.mark.parametrize(
     ("asked", "assays", "said"),
     [
-        ({"regime": "properties"}, ASSAYS[:2], "holding out fitness leaves 1 clusters"),
-        ({"regime": "around", "test_ids": ["P0"]}, ASSAYS[:2], "1 protein clusters are left"),
+        ({"regime": "properties"}, ASSAYS[:2], "1 assays leaves 1 protein clusters"),
+        ({"regime": "properties", "properties": ["taste"]}, ASSAYS, "testing 0 assays"),
+        (
+            {"regime": "around", "test_ids": ["P0"]},
+            ASSAYS[:2],
+            "1 assays leaves 1 protein clusters",
+        ),
     ],
 )
 def test_too_few_other_proteins_are_refused(asked, assays, said):
