@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import pandas as pd
 
-from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.folders import read_data_dir, read_manifest
 from mutmeta_lib.records.record import Record, number, recorded_parameters
 from mutmeta_lib.reproduction import counts
@@ -20,7 +19,6 @@ from mutmeta_lib.study.run import make_record
 
 TARGETS = ("binding_affinity_test", "fireprot_dTm_test", "soluprotmut_solubility_test")
 """The test files that the repository's later README names."""
-
 SHOWN = 16
 """Query rows whose errors are kept as a histogram: the repository's usual number."""
 
@@ -51,7 +49,10 @@ def audit_experiment(
     parameters = recorded_parameters(locals())
     began = time.perf_counter()
     read, hashes = read_release(release_dir)
-    rows, assays = counts.described(read), _reference(reference_dir, read)
+    rows, assays = counts.described(read), []
+    named = set(read["source"]) & set(read_manifest(reference_dir)["id"] if reference_dir else ())
+    if named:
+        assays = read_data_dir(reference_dir, ids=sorted(named))
     tables = {
         "missing": pd.DataFrame({"table": [id for id in LISTED if id not in hashes]}),
         "directions": counts.directions(rows),
@@ -63,15 +64,14 @@ def audit_experiment(
         "texts": counts.text_fates(rows),
         "reference": counts.against_reference(rows, assays),
     }
-    drawn, made = {"draws": draws, "seed": seed}, {"queries": [], "errors": [], "labels": []}
+    how, drawn = {"draws": draws, "seed": seed}, []
     for id, own in rows[rows["table"].isin(targets)].groupby("table")["label"]:
         labels, size = own.to_numpy(), min(SHOWN, len(own))
-        found = query_error_table(labels, sizes=sizes, correlation=correlation, **drawn)
-        made["queries"].append(found.assign(table=id))
-        found = error_histogram(labels, size=size, **drawn)
-        made["errors"].append(found.assign(table=id, query_rows=size))
-        made["labels"].append(label_histogram(labels).assign(table=id))
-    tables |= {name: pd.concat([pd.DataFrame(), *parts]) for name, parts in made.items()}
+        queries = query_error_table(labels, sizes=sizes, correlation=correlation, **how)
+        errors = error_histogram(labels, size=size, **how).assign(table=id, query_rows=size)
+        drawn.append((queries.assign(table=id), errors, label_histogram(labels).assign(table=id)))
+    for place, name in enumerate(("queries", "errors", "labels")):
+        tables[name] = pd.concat([pd.DataFrame(), *(parts[place] for parts in drawn)])
     record = make_record(
         "audit",
         profile,
@@ -85,14 +85,6 @@ def audit_experiment(
     )
     tables = {name: rounded(table) for name, table in tables.items()}
     return replace(record, data=record.data | hashes, tables=tables)
-
-
-def _reference(reference_dir: str, rows: pd.DataFrame) -> list[Assay]:
-    """Assays that a source of the tables names."""
-    if not reference_dir:
-        return []
-    known = sorted(set(rows["source"]) & set(read_manifest(reference_dir)["id"]))
-    return read_data_dir(reference_dir, ids=known) if known else []
 
 
 def audit_numbers(
@@ -124,8 +116,7 @@ def audit_numbers(
         named["clash_sources"] = number(found["source"].nunique())
         named["clash_length"] = number(found["length"].max(), unit="residues")
     if len(reference := tables["reference"]):
-        backwards = tables["directions"].query("backwards")[["table", "source"]]
-        own = backwards.merge(reference)
+        own = tables["directions"].query("backwards")[["table", "source"]].merge(reference)
         named["reference_backwards_rows"] = number(own["backwards"].sum(), n=own["rows"].sum())
         for row in reference.sort_values("rows").to_dict("records"):
             n = row["forwards"] + row["backwards"]
@@ -141,12 +132,10 @@ def _percent(part: float, whole: int) -> dict:
 def _solubility(rows: pd.DataFrame) -> dict[str, dict]:
     """How the labels of the solubility test file spread; far out is beyond five sd."""
     labels, n = rows["label"], len(rows)
-    squared = (labels - labels.mean()) ** 2
-    far = labels.abs() > 5
+    squared, far = (labels - labels.mean()) ** 2, labels.abs() > 5
     spread = labels.quantile(0.75) - labels.quantile(0.25)
-    top = rows["sequence"].value_counts().head(3).sum()
     return {
-        "solubility_top_three": _percent(top, n),
+        "solubility_top_three": _percent(rows["sequence"].value_counts().head(3).sum(), n),
         "solubility_largest": number(labels.max(), n=n, unit="sd"),
         "solubility_far_rows": number(far.sum(), n=n, unit="rows"),
         "solubility_far_share": number(100 * squared[far].sum() / squared.sum(), n=n, unit="%"),

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import format_variant
@@ -19,14 +18,12 @@ from mutmeta_lib.study.estimates import bootstrap_mean
 INITIAL = "combined_ddG"
 """The data set of the initial fit: the repository's helper script joins its two parts."""
 FITTED = (f"{INITIAL}_train", f"{INITIAL}_test")
-
 KINDS = {
     "deltag_t": "trypsin ΔG (Tsuboyama 2023)",
     "ddG": "ΔΔG (FireProtDB)",
     "ddg_stat": "statistical ΔΔG (Deng 2012)",
 }
 """Features of ``combined_ddG`` and what they are."""
-
 TEXT = ["sequence", "written"]
 """What a model reads of a row."""
 ROW = ["source", *TEXT]
@@ -37,11 +34,11 @@ def described(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `read_release` with what undoing them shows.
 
     Undoing a row puts the last letter of its mutations at their positions (``undone``). Where the
-    rows of a source state many sequences and undoing all of them leaves one, that one is the wild
-    type, and the rows are written ``backwards``; ``wild_type`` is the sequence undone in these
-    and as stated in all others. ``agrees`` says whether the first letters are those of the stated
-    sequence: backwards rows pass this check too. ``written`` and ``sites`` are all mutations and
-    their positions as text.
+    rows of a source state many sequences (``stated`` is their number) and undoing all of them
+    leaves one, that one is the wild type, and the rows are written ``backwards``; ``wild_type`` is
+    the sequence undone in these and as stated in all others. ``agrees`` says whether the first
+    letters are those of the stated sequence: backwards rows pass this check too. ``written`` and
+    ``sites`` are all mutations and their positions as text.
     """
     pairs = list(zip(rows["sequence"], rows["mutations"], strict=True))
     rows = rows.assign(
@@ -85,8 +82,8 @@ def shared(rows: pd.DataFrame) -> pd.DataFrame:
 def clashes(rows: pd.DataFrame) -> pd.DataFrame:
     """Sequences that are stated for rows of more than one source, per source and table.
 
-    Sources that hold several proteins (literature collections) are left aside: they may well have
-    a protein in common with another source.
+    Sources of several proteins (literature collections) are left aside: they may well have one in
+    common with another source.
     """
     collections = rows.loc[(rows["stated"] > 1) & ~rows["backwards"], "source"]
     single = rows[~rows["source"].isin(collections)]
@@ -104,8 +101,9 @@ def agreement(rows: pd.DataFrame) -> pd.DataFrame:
     proteins counts as one, and a correlation needs three rows.
     """
     initial = rows[rows["table"].isin(FITTED)].drop_duplicates(TEXT, keep="last")
-    initial = initial[[*TEXT, "label"]]
-    both = rows[rows["name"] != INITIAL].merge(initial, on=TEXT, suffixes=("", "_initial"))
+    both = rows[rows["name"] != INITIAL].merge(
+        initial[[*TEXT, "label"]], on=TEXT, suffixes=("", "_initial")
+    )
     found = [
         (source, len(own), _rank(own["label_initial"], own["label"]), table)
         for (table, source), own in both.groupby(["table", "source"])
@@ -128,9 +126,8 @@ def proline(rows: pd.DataFrame) -> pd.DataFrame:
     for feature, kind in KINDS.items():
         for group, chosen in (("to proline", new == "P"), ("to another residue", new != "P")):
             labels = part.loc[chosen & (part["feature"] == feature), "label"].to_numpy()
-            ends = dict(zip(("mean", "low", "high"), bootstrap_mean(labels), strict=True))
-            found.append({"kind": kind, "group": group, "rows": len(labels)} | ends)
-    return pd.DataFrame(found)
+            found.append((kind, group, len(labels), *bootstrap_mean(labels)))
+    return pd.DataFrame(found, columns=["kind", "group", "rows", "mean", "low", "high"])
 
 
 def scaling(rows: pd.DataFrame) -> pd.DataFrame:
@@ -144,16 +141,16 @@ def scaling(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for name, train, test in _both_parts(rows):
         both = pd.concat([train, test])
-        by_source = both.groupby("source")["label"]
-        row = {"data set": name, "mean": by_source.mean().abs().max()}
-        row["sd_off"] = (by_source.std(ddof=0) - 1).abs().max()
+        labels = both.groupby("source")["label"]
+        row = {"data set": name, "mean": labels.mean().abs().max()}
+        row["sd_off"] = (labels.std(ddof=0) - 1).abs().max()
         raw = rows[(rows["name"] == name) & (rows["part"] == "raw")]
         if len(raw):
             kept = raw[_among(raw, both, ROW)]
             row["dropped"] = len(raw) - len(kept)
-            by_source = kept.groupby("source")["label"]
-            centred = kept["label"] - by_source.transform("mean")
-            scaled = kept.assign(scaled=centred / by_source.transform("std", ddof=0))
+            values = kept.groupby("source")["label"]
+            centred = kept["label"] - values.transform("mean")
+            scaled = kept.assign(scaled=centred / values.transform("std", ddof=0))
             scaled = scaled.drop_duplicates(ROW, keep="last")[[*ROW, "scaled"]]
             pairs = both.merge(scaled, on=ROW, how="left")
             row["from_raw"] = (pairs["scaled"] - pairs["label"]).abs().max(skipna=False)
@@ -165,14 +162,12 @@ def text_fates(rows: pd.DataFrame) -> pd.DataFrame:
     """Per table and form of the text: what became of its mutations (see `release_text`)."""
     found = []
     for table, part in rows.groupby("table", sort=False):
+        pairs = list(zip(part["sequence"], part["mutations"], strict=True))
         for form in ("spaced", "plain"):
-            texts = [
-                release_text(sequence, mutations, spaced=form == "spaced").fates
-                for sequence, mutations in zip(part["sequence"], part["mutations"], strict=True)
-            ]
-            counted = Counter(fate for fates in texts for fate in fates)
-            row = {"table": table, "form": form, "rows": len(part)}
-            row["rows_as_words"] = sum("as words" in fates for fates in texts)
+            fates = [release_text(*pair, spaced=form == "spaced").fates for pair in pairs]
+            counted = Counter(fate for row in fates for fate in row)
+            as_words = sum("as words" in row for row in fates)
+            row = {"table": table, "form": form, "rows": len(part), "rows_as_words": as_words}
             found.append(row | {fate: counted[fate] for fate in FATES})
     return pd.DataFrame(found)
 
@@ -217,6 +212,5 @@ def _among(rows: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> np.n
 
 
 def _rank(x: pd.Series, y: pd.Series) -> float:
-    if len(x) < 3 or x.nunique() < 2 or y.nunique() < 2:
-        return float("nan")
-    return float(spearmanr(x, y).statistic)
+    enough = len(x) >= 3 and x.nunique() > 1 and y.nunique() > 1
+    return float(x.corr(y, method="spearman")) if enough else float("nan")

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 QUANTILES = {"q2_5": 0.025, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q97_5": 0.975}
+EDGES = np.logspace(-2, 2, 41)
+"""Bins of error ratios; what lies beyond goes into the outermost."""
 
 
 def draw_errors(
@@ -68,25 +70,25 @@ def query_error_table(
             "worse_whole": a < skilled_whole,
             "has_largest": (drawn == without.argmax()).any(axis=1),
         }
-        errors = {name: np.quantile(a / whole, q) for name, q in QUANTILES.items()}
-        counted = {name: np.mean(share) for name, share in shares.items()}
-        rows.append({"query_rows": size, **errors, **counted})
+        row = {"query_rows": size} | {q: np.quantile(a / whole, at) for q, at in QUANTILES.items()}
+        rows.append(row | {name: np.mean(share) for name, share in shares.items()})
     return pd.DataFrame(rows).assign(skilled_relative=skilled_whole / whole)
 
 
-def error_histogram(
-    labels: np.ndarray, *, size: int, draws: int, seed: int, bins: int = 40
-) -> pd.DataFrame:
+def error_histogram(labels: np.ndarray, *, size: int, draws: int, seed: int) -> pd.DataFrame:
     """How often which error comes out over `size` query rows, for always saying the mean label.
 
-    Errors are relative to the error over all rows; bins from ``low`` to ``high`` are equal on a
-    logarithmic axis from 0.01 to 100, the outermost take what lies beyond.
+    Errors are relative to the error over all rows.
     """
     squared = (labels - labels.mean()) ** 2
     errors, _ = draw_errors(squared, size, draws, np.random.default_rng(seed))
-    edges = np.logspace(-2, 2, bins + 1)
-    counts, _ = np.histogram(np.clip(errors / squared.mean(), edges[0], edges[-1]), edges)
-    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "share": counts / draws})
+    return ratio_histogram(errors / squared.mean())
+
+
+def ratio_histogram(ratios: np.ndarray) -> pd.DataFrame:
+    """The share of ratios in each bin of `EDGES`, from ``low`` to ``high``."""
+    counts, _ = np.histogram(np.clip(ratios, EDGES[0], EDGES[-1]), EDGES)
+    return pd.DataFrame({"low": EDGES[:-1], "high": EDGES[1:], "share": counts / ratios.size})
 
 
 def label_histogram(labels: np.ndarray, *, width: float = 0.5) -> pd.DataFrame:

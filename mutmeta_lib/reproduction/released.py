@@ -1,18 +1,15 @@
 """The csv files of the public repository as one tidy table, and the text its code makes of a row.
 
-The repository (github.com/kuku0202/maml, see the chapter on the audit) states no licence, so none
-of its files is part of this library: a user who has a copy gives its folder. Two layouts are
-read: the repository's own (``preprocess_data/fireprot_dTm_test.csv``) and all files in one folder
-(``preprocess_data__fireprot_dTm_test.csv``), each plain or gzipped. Rows are kept as written,
-sound or not: the audit counts what they hold.
+The repository (github.com/kuku0202/maml) states no licence, so none of its files is part of this
+library: a user who has a copy gives its folder. Two layouts are read, each plain or gzipped: the
+repository's own (``preprocess_data/fireprot_dTm_test.csv``) and all files in one folder
+(``preprocess_data__fireprot_dTm_test.csv``). Rows are kept as written, sound or not.
 """
-
-from __future__ import annotations
 
 import gzip
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +18,7 @@ import pandas as pd
 
 from mutmeta_lib.data.tables import FIRST_ROW, parse_numbers, read_columns
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution, Variant
-from mutmeta_lib.errors import DataError
+from mutmeta_lib.errors import DataError, located
 
 LABELS = {
     "binding_affinity": "binding_affinity",
@@ -34,18 +31,16 @@ LABELS = {
     "stability_proxy": "stability_proxy",
 }
 """Data set -> the column of its measured values."""
-
 FOLDERS = {"train": "preprocess_data", "test": "preprocess_data", "raw": "raw_dataset"}
 """Part of a data set -> the repository's folder."""
-
 LISTED = tuple(
     f"{name}_{part}"
     for name in LABELS
     for part in FOLDERS
     if name != "functional_fitness" or part == "raw"
 )
-"""Every table that the version of 22 July 2025 lists. (A last one, ``combined_ddG_all``, is the
-train and test part of ``combined_ddG`` one after the other.)"""
+"""Every table that the version of 22 July 2025 lists, but for ``combined_ddG_all``, which is the
+train and test part of ``combined_ddG`` one after the other."""
 
 NUMBERED = tuple(f"mutation{i}" for i in range(1, 8))
 _WRITTEN = re.compile(r"([A-Z])([1-9][0-9]*)([A-Z])", re.ASCII)
@@ -79,22 +74,16 @@ def read_release(
     Without `ids`, every listed table that is there: copies often lack the largest. Columns are
     ``table`` (the id), ``name``, ``part``, ``sequence``, ``mutations`` (a tuple of `Written`),
     ``label`` (scaled in train and test), and in the repository's words ``source`` and ``feature``;
-    one row per measurement, in file order.
-
-    Raises:
-        DataError: a table is missing, or none is found; or, naming file, row and column, a row
-            without a sequence or mutation, with one that is not two letters around a position
-            inside the sequence, or with a label that is not a number.
-
+    one row per measurement, in file order. Raises `DataError` where a table of `ids`, or every one,
+    is missing, and for a row without sequence or mutation, with a mutation that is not two letters
+    around a position inside the sequence, or with a label that is not a number.
     """
     found = {id: find_table(release_dir, id) for id in ids or LISTED}
     missing = [id for id, path in found.items() if path is None]
     if len(missing) == len(found) or (ids is not None and missing):
-        raise DataError(
-            f"the folder holds no table '{missing[0]}'",
-            "give a copy of the public repository, or of its two data folders",
-            file=Path(release_dir),
-        )
+        problem = f"the folder holds no table '{missing[0]}'"
+        mend = "give a copy of the public repository, or of its two data folders"
+        raise DataError(problem, mend, file=Path(release_dir))
     rows, hashes = [], {}
     for id, path in found.items():
         if path is not None:
@@ -106,44 +95,33 @@ def read_release(
 
 def _read(path: Path, id: str) -> pd.DataFrame:
     name, _, part = id.rpartition("_")
-    needed = ["sequence", NUMBERED[0], LABELS[name], "source", "original_feature"]
+    measured = LABELS[name]
+    needed = ["sequence", NUMBERED[0], measured, "source", "original_feature"]
     columns = read_columns(path, needed, NUMBERED[1:])
-    written = {column: columns[column] for column in NUMBERED if column in columns}
-    mutations = []
-    for i, sequence in enumerate(columns["sequence"]):
-        try:
-            mutations.append(_mutations(sequence, {c: cells[i] for c, cells in written.items()}))
-        except DataError as error:
-            raise error.at(file=path, row=FIRST_ROW + i) from None
-    return pd.DataFrame(
-        {
-            "table": id,
-            "name": name,
-            "part": part,
-            "sequence": columns["sequence"],
-            "mutations": mutations,
-            "label": parse_numbers(columns[LABELS[name]], file=path, column=LABELS[name]),
-            "source": columns["source"],
-            "feature": columns["original_feature"],
-        }
-    )
+    written, mutations = [column for column in NUMBERED if column in columns], []
+    cells = zip(columns["sequence"], *(columns[column] for column in written), strict=True)
+    for row, (sequence, *texts) in enumerate(cells, FIRST_ROW):
+        with located(file=path, row=row):
+            mutations.append(_mutations(sequence, zip(written, texts, strict=True)))
+    about = {"table": id, "name": name, "part": part, "sequence": columns["sequence"]}
+    about["mutations"] = mutations
+    about["label"] = parse_numbers(columns[measured], file=path, column=measured)
+    about |= {"source": columns["source"], "feature": columns["original_feature"]}
+    return pd.DataFrame(about)
 
 
-def _mutations(sequence: str, cells: Mapping[str, str]) -> tuple[Written, ...]:
+def _mutations(sequence: str, cells: Iterable[tuple[str, str]]) -> tuple[Written, ...]:
     if not sequence:
         raise DataError("the row has no sequence", "fill it in", column="sequence")
     found = []
-    for column, text in cells.items():
-        if text:
-            match = _WRITTEN.fullmatch(text)
-            problem = "" if match else f"'{text}' is not a letter, a position and a letter"
-            if match and int(match[2]) > len(sequence):
-                problem = (
-                    f"position {match[2]} lies outside the sequence ({len(sequence)} residues)"
-                )
-            if problem:
-                raise DataError(problem, "correct it", column=column)
-            found.append(Written(match[1], int(match[2]), match[3]))
+    for column, text in ((column, text) for column, text in cells if text):
+        if not (match := _WRITTEN.fullmatch(text)):
+            problem = f"'{text}' is not a letter, a position and a letter"
+            raise DataError(problem, "correct it", column=column)
+        found.append(Written(match[1], int(match[2]), match[3]))
+        if found[-1].position > len(sequence):
+            problem = f"position {match[2]} lies outside the sequence ({len(sequence)} residues)"
+            raise DataError(problem, "correct it", column=column)
     if not found:
         raise DataError("the row has no mutation", "fill it in", column=NUMBERED[0])
     return tuple(found)
@@ -167,8 +145,7 @@ def undo(sequence: str, mutations: Sequence[Written]) -> str:
 def as_stated(mutations: Sequence[Written]) -> Variant:
     """The variant of a row taken at its word: first letters turn into last ones.
 
-    A mutation into the same letter is left out (``A24A`` changes nothing). Raises `DataError` when
-    a letter is not an amino acid.
+    ``A24A`` changes nothing and is left out. Raises `DataError` for what is not an amino acid.
     """
     changed = [w for w in mutations if w.first != w.last]
     return tuple(sorted(Substitution(w.position, w.first, w.last) for w in changed))
@@ -177,10 +154,7 @@ def as_stated(mutations: Sequence[Written]) -> Variant:
 MAX_LENGTH = 1024
 READ = 2
 """How many mutations of a row the public code reads."""
-
 FATES = ("in place", "astray", "skipped", "as words", "not read")
-
-Characters = list[tuple[str, int | None]]
 
 
 class ReleaseText(NamedTuple):
@@ -228,7 +202,9 @@ def release_text(
     return ReleaseText(f"{kept} [SEP] {words}", ("as words",) * len(fates) + unread)
 
 
-def _mark(characters: Characters, written: Written) -> tuple[Characters, str]:
+def _mark(
+    characters: list[tuple[str, int | None]], written: Written
+) -> tuple[list[tuple[str, int | None]], str]:
     """Mark one mutation where the letter at its supposed place agrees."""
     # Any blank counts as the spaced form, also one that an earlier mark has brought in.
     step = 2 if any(character == " " for character, _ in characters) else 1
