@@ -1,34 +1,150 @@
-"""The record of the public code's comparison, as released and as described.
+"""The public code's comparison as a record, over many draws and seeds, as released and described.
 
-One draw of the test is what the code reports; here the same test is repeated over many draws and
-seeds, scored as there and scored fairly.
+One draw of the test is what the code reports. Its data are rows for the initial fit, and target
+data sets with a training and a test part, rows of many proteins split at random. Rows are taken at
+their word: this is the data as released, faults included.
 """
 
+import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
 
 from mutmeta_lib import __version__
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.models.embeddings import embed
+from mutmeta_lib.models.encoders import Encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.record import Record, recorded_parameters
 from mutmeta_lib.records.store import Store
-from mutmeta_lib.reproduction import protocol_data as files
 from mutmeta_lib.reproduction import protocol_estimates as estimates
-from mutmeta_lib.reproduction.protocol_data import ProtocolData, Rows, cap_rows
-from mutmeta_lib.reproduction.protocol_run import Protocol, Trial, run_seed, run_times
+from mutmeta_lib.reproduction.counts import INITIAL
+from mutmeta_lib.reproduction.protocol_run import Protocol, Rows, Trial, run_seed, run_times
+from mutmeta_lib.reproduction.released import as_stated, find_table, read_release
+from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.run import make_record
-from mutmeta_lib.study.study import describe_encoder
-from mutmeta_lib.tasks.batches import distinct_rows
+from mutmeta_lib.study.study import DEMO, describe_encoder, load_assays
+from mutmeta_lib.tasks.batches import TokenBatch, concatenate, distinct_rows
+from mutmeta_lib.tasks.encodings import encode_variants
 
+TARGETS = ("binding_affinity", "fireprot_dTm", "soluprotmut_solubility")
+"""The targets that the repository's later README names."""
+POOLING = "cls"
+"""The head reads the hidden state of the first token, as in the public code."""
+CHUNK = 1000
+"""Rows whose vectors are kept in one cache file."""
 KINDS = ("scores", "seconds", "times")
 """The tidy tables of a run, see `run_seed` and `run_times`."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProtocolData:
+    """Everything the comparison reads.
+
+    ``parts`` are tables of wild_type, variant and label (as the file scales it) by name:
+    ``initial``, and ``<target> train`` and ``<target> test`` for each of ``targets``. ``resplit``
+    names targets without a training file, whose test file was split anew; ``sha256`` holds the
+    tables read.
+    """
+
+    parts: dict[str, pd.DataFrame]
+    targets: tuple[str, ...]
+    resplit: tuple[str, ...]
+    sha256: dict[str, str]
+
+
+def read_protocol(release_dir: str | os.PathLike[str]) -> ProtocolData:
+    """Read a copy of the public repository, or ``demo``, a miniature of bundled assays.
+
+    Raises `DataError` where a table is missing, or a row cannot be taken at its word.
+    """
+    if release_dir == DEMO:
+        return _miniature()
+    resplit = [name for name in TARGETS if find_table(release_dir, f"{name}_train") is None]
+    names = [(name, part) for part in ("train", "test") for name in (INITIAL, *TARGETS)]
+    ids = [f"{n}_{part}" for n, part in names if part == "test" or n not in resplit]
+    rows, hashes = read_release(release_dir, ids)
+    rows = rows.assign(wild_type=rows["sequence"], variant=rows["mutations"].map(as_stated))
+    parts = {"initial": rows[rows["name"] == INITIAL]}
+    for name in TARGETS:
+        split = [rows[rows["table"] == f"{name}_{part}"] for part in ("train", "test")]
+        split = split_rows(split[1]) if name in resplit else split
+        parts |= dict(zip((f"{name} train", f"{name} test"), split, strict=True))
+    parts = {name: part[["wild_type", "variant", "label"]] for name, part in parts.items()}
+    return ProtocolData(parts, TARGETS, tuple(resplit), hashes)
+
+
+def _miniature() -> ProtocolData:
+    """Stability of GB1 for the initial fit, then two assays of each protein as a data set.
+
+    As in the public code, labels are standardised over all rows before the split.
+    """
+    assays = load_assays(DEMO, per_protein=2)
+    sets: dict[str, list[pd.DataFrame]] = {}
+    for assay in assays:
+        label = (assay.scores - assay.scores.mean()) / assay.scores.std()
+        rows = {"wild_type": assay.wild_type, "variant": list(assay.variants), "label": label}
+        target = assay.protein.replace("-", " ").split()[0]
+        name = "initial" if assay.property == "stability" else target
+        sets.setdefault(name, []).append(pd.DataFrame(rows))
+    parts = {"initial": pd.concat(sets.pop("initial"))}
+    for name, rows in sets.items():
+        split = split_rows(pd.concat(rows))
+        parts |= dict(zip((f"{name} train", f"{name} test"), split, strict=True))
+    return ProtocolData(parts, tuple(sets), tuple(sets), {a.id: a.sha256 for a in assays})
+
+
+def split_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A random fifth as test part, behind the rest, which is the training part."""
+    order = np.random.default_rng(42).permutation(len(rows))
+    cut = round(0.2 * len(rows))
+    return rows.iloc[np.sort(order[cut:])], rows.iloc[np.sort(order[:cut])]
+
+
+def cap_rows(data: ProtocolData, most: int) -> ProtocolData:
+    """At most so many rows for the initial fit and per training part (0: all), drawn once."""
+    parts = dict(data.parts)
+    for name, rows in parts.items():
+        if most and len(rows) > most and not name.endswith(" test"):
+            drawn = INITIAL if name == "initial" else name.removesuffix(" train")
+            rng = np.random.default_rng(stable_seed("protocol rows", drawn))
+            parts[name] = rows.iloc[np.sort(rng.choice(len(rows), most, replace=False))]
+    return replace(data, parts=parts)
+
+
+def encode_rows(rows: pd.DataFrame, encoding: str, encoder: Encoder) -> TokenBatch:
+    """Variants of many wild types as one padded batch, in their order; errors as in `encode`."""
+    places = rows.groupby("wild_type", sort=False).indices
+    variants = rows["variant"].to_numpy()
+    how = (encoder.vocabulary, encoder.max_tokens)
+    parts = [encode_variants(encoding, w, variants[at], *how) for w, at in places.items()]
+    return concatenate(parts).rows(np.argsort(np.concatenate(list(places.values()))))
+
+
+def encode_protocol(
+    data: ProtocolData, encoding: str, encoder: Encoder, *, frozen: bool, cache_dir: str | None
+) -> dict[str, Rows]:
+    """The parts as tokens, by name; with ``frozen`` also run the encoder, once per text."""
+    everything = pd.concat(data.parts.values())
+    tokens = encode_rows(everything, encoding, encoder)
+    if frozen:
+        texts, place = distinct_rows(tokens, POOLING)
+        chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+        found = [embed(encoder, tokens.rows(c), POOLING, cache_dir=cache_dir) for c in chunks]
+        vectors = torch.from_numpy(np.concatenate(found)[place])
+        nothing = torch.empty(len(tokens), 0, dtype=torch.bool)  # tokens are not read any more
+        tokens = TokenBatch(nothing.long(), nothing, nothing, vectors)
+    whole = Rows(tokens, torch.tensor(everything["label"].to_numpy(), dtype=torch.float32))
+    ends = np.cumsum([len(rows) for rows in data.parts.values()])[:-1]
+    places = np.split(np.arange(len(whole)), ends)
+    return {name: whole.take(place) for name, place in zip(data.parts, places, strict=True)}
 
 
 def protocol_experiment(
@@ -55,28 +171,26 @@ def protocol_experiment(
     profile: str = "full",
     checkpoint_dir: str | None = None,
     cache_dir: str | None = None,
-    progress: Callable[[str], None] | None = None,
 ) -> Record:
     """Run the protocol of the public code with its own files.
 
     ``release_dir`` is a copy of the public repository, or ``demo``: a miniature on bundled data.
     There are two encoders, `Protocol` says what the arguments mean: ``tiny``, trained in every
-    phase as the public code trains its encoder, and a pretrained one, frozen. Parts of a run are
-    kept in ``checkpoint_dir`` as they end, vectors of the frozen encoder in ``cache_dir``.
+    phase as the public code trains its encoder, and a pretrained one, frozen. Seeds are kept in
+    ``checkpoint_dir`` as they end, vectors of the frozen encoder in ``cache_dir``.
 
     The record has the tables ``rows``, ``times``, ``texts``, those of `gain_tables`, `mean_tables`
     and `contrast_tables`, and `protocol_numbers`. Seconds are of the processor, without what other
     programs took; those of a frozen encoder do not contain running it.
     """
     parameters = recorded_parameters(locals())
-    say = progress or (lambda line: None)
-    data = files.read_protocol(release_dir)
+    data = read_protocol(release_dir)
     own = ("encodings", "max_tokens", "sizes", "draws", "initial_epochs")
     same = ("finetune_epochs", "maml_epochs", "inner_steps", "seeds", "time_rows", "time_seeds")
     shared, runs = {name: parameters[name] for name in same}, []
     if encoder:
         how = shared | {name: parameters[name] for name in own}
-        name = _short(load_encoder(encoder).name)
+        name = "frozen_tiny" if encoder == "tiny" else Path(encoder).name
         runs.append(Protocol(name=name, encoder=encoder, frozen=True, most_rows=0, **how))
     if tiny_encodings:
         how = shared | {name: parameters[f"tiny_{name}"] for name in own}
@@ -85,7 +199,7 @@ def protocol_experiment(
     if not runs:
         raise DataError("there is no encoder to run", "name one, or encodings for tiny")
     found = {
-        (run.name, encoding): tidy_rows(run, data, encoding, checkpoint_dir, cache_dir, say)
+        (run.name, encoding): tidy_rows(run, data, encoding, checkpoint_dir, cache_dir)
         for run in runs
         for encoding in run.encodings
     }
@@ -102,8 +216,7 @@ def protocol_experiment(
     }
     described = describe_encoder(runs[0].load())
     if len(runs) > 1:
-        also = {"beside it": "tiny, trained"}
-        described |= {"provenance": described["provenance"] | also}
+        described["provenance"] = described["provenance"] | {"beside it": "tiny, trained"}
     made = make_record(
         "protocol",
         profile,
@@ -124,27 +237,23 @@ def tidy_rows(
     encoding: str,
     checkpoint_dir: str | None,
     cache_dir: str | None,
-    say: Callable[[str], None],
 ) -> dict[str, list]:
     """What one encoder and encoding yields: rows of each of `KINDS`, of all seeds.
 
-    ``spent`` are the processor seconds of every seed. Seeds that were kept are not computed again;
-    their seconds are those that they took.
+    ``spent`` are the processor seconds of every seed, those that they took where they were kept.
     """
-    label, data = f"{run.name}, {encoding}", cap_rows(whole, run.most_rows)
+    data = cap_rows(whole, run.most_rows)
     folder = Path(checkpoint_dir) / f"{run.name}-{encoding}" if checkpoint_dir else None
     question = asdict(replace(run, encodings=[encoding], seeds=0))
     question |= {"data": data.sha256, "encoder": run.load().sha256, "version": __version__}
     kept = Store(folder, question)
 
-    @cache  # takes long, and is not needed if all parts were kept
+    @cache  # takes long, and is not needed if all seeds were kept
     def encoded() -> dict[str, Rows]:
-        how = {"frozen": run.frozen, "cache_dir": cache_dir}
-        how["progress"] = lambda done, total: say(f"{label}: {done} of {total} rows run")
-        return files.encode_protocol(data, encoding, run.load(), **how)
+        return encode_protocol(data, encoding, run.load(), frozen=run.frozen, cache_dir=cache_dir)
 
     def one(seed: int) -> dict:
-        predictor = Predictor(run.load(seed), files.POOLING, start=None if run.frozen else 0)
+        predictor = Predictor(run.load(seed), POOLING, start=None if run.frozen else 0)
         trial = Trial(predictor, encoded(), run, seed)
         began = time.process_time()
         made = run_seed(trial)
@@ -158,7 +267,6 @@ def tidy_rows(
         where = {"encoder": run.name, "encoding": encoding, "seed": seed}
         for kind in KINDS:
             found[kind] += [{**row, **where} for row in made[kind]]
-        say(f"{label}: seed {seed} done")
     return found
 
 
@@ -179,19 +287,8 @@ def text_table(data: ProtocolData, runs: Sequence[Protocol]) -> pd.DataFrame:
     for run, target in product(runs, data.targets):
         part = data.parts[f"{target} test"]
         for encoding in run.encodings:
-            texts, _ = distinct_rows(files.encode_rows(part, encoding, run.load()), files.POOLING)
+            texts, _ = distinct_rows(encode_rows(part, encoding, run.load()), POOLING)
             row = {"target": target, "encoding": encoding, "rows": len(part)}
             row |= {"sequences": part["wild_type"].nunique(), "texts": len(texts)}
             found.append(row | {"encoder": run.name})
     return pd.DataFrame(found)
-
-
-def _short(name: str) -> str:
-    """A frozen encoder's name in numbers: letters and digits only.
-
-    >>> _short("ESM-2 t6 8M (UR50D), encoder"), _short("tiny")
-    ('esm2', 'frozen_tiny')
-    """
-    first = name.split()[0] if name.split() else name
-    short = "".join(letter for letter in first.lower() if letter.isalnum())
-    return "frozen_tiny" if short == "tiny" else short

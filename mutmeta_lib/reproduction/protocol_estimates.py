@@ -13,7 +13,7 @@ import pandas as pd
 
 from mutmeta_lib.records.record import number
 from mutmeta_lib.reproduction.protocol_run import ARMS, shown
-from mutmeta_lib.reproduction.query_draws import QUANTILES
+from mutmeta_lib.reproduction.query_draws import QUANTILES, ratio_histogram
 
 AGAINST = {
     "reported": ("finetuned", True),
@@ -24,13 +24,10 @@ AGAINST = {
     "mean": ("mean", False),
 }
 """Comparison -> the method compared with, and whether its error is over the whole test part."""
-
-COMPARED = [(arm, against) for arm in ARMS for against in AGAINST] + [("finetuned", "reported")]
+COMPARED = [*product(ARMS, AGAINST), ("finetuned", "reported")]
 """Method and comparison of every gain; fine-tuning with itself shows what chance does."""
-
 LEARNERS = ("initial", "finetuned", "initial_adapted", *ARMS)
 """Methods that read the text, so that its encoding can matter."""
-
 PARTS = {
     "encoding": ((1, "base", 0), (-1, "base", 1)),
     "meta": ((1, "arm", 1), (-1, "base", 1)),
@@ -43,17 +40,12 @@ PARTS = {
 first encoding, ``both`` that of the two together, and ``interaction`` what they gain together
 beyond the product of each alone.
 """
-
 SHORT = {
     "binding_affinity": "binding",
     "fireprot_dTm": "dTm",
     "soluprotmut_solubility": "solubility",
 }
 """Target -> its name in numbers."""
-
-EDGES = np.logspace(-2, 2, 41)
-"""Bins of error ratios; what lies beyond goes into the outermost."""
-
 RANK = ("spearman", "spearman_low", "spearman_high")
 WHERE = ["encoder", "encoding", "target"]
 N_BOOT = 2000
@@ -102,15 +94,10 @@ def _weights(shape: tuple[int, int]) -> list[np.ndarray]:
     return [rng.multinomial(n, np.full(n, 1 / n), N_BOOT) / n for n in shape]
 
 
-Grids = dict[str, dict[str, np.ndarray]]
-"""``mse`` and ``spearman`` -> method -> values, ``(seeds, draws)``."""
-
-
-def grids(scores: pd.DataFrame) -> Grids:
-    """The scores of one encoder, encoding, target and size by seed and draw."""
-    wide = scores.pivot(index="seed", columns=["method", "draw"], values=["mse", "spearman"])
-    methods = list(pd.unique(scores["method"]))
-    return {what: {m: wide[what][m].to_numpy() for m in methods} for what in ("mse", "spearman")}
+def _wide(scores: pd.DataFrame) -> pd.DataFrame:
+    """Seeds along the rows; ``mse`` and ``spearman``, method and draw along the columns."""
+    made = scores.pivot(index="seed", columns=["method", "draw"], values=["mse", "spearman"])
+    return made.sort_index(axis=1)
 
 
 def gain_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -121,38 +108,25 @@ def gain_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     gains, ratios = [], []
     for place, own in scores.groupby(WHERE, sort=False):
         here = dict(zip(WHERE, place, strict=True))
-        whole, drawn = grids(own[own["size"] == 0]), own[own["size"] > 0]
+        whole, drawn = _wide(own[own["size"] == 0]), own[own["size"] > 0]
         for size, part in drawn.groupby("size", sort=False):
-            at_size = grids(part)
+            at_size = _wide(part)
             for method, against in COMPARED:
                 other, of_whole = AGAINST[against]
                 theirs = whole if of_whole else at_size
-                pairs = {what: (at_size[what][method], theirs[what][other]) for what in theirs}
-                where = {"size": size, "method": method, "against": against}
-                gains.append(here | where | _gain_row(pairs))
+                ours, others = at_size["mse", method].to_numpy(), theirs["mse", other].to_numpy()
+                ranks = at_size["spearman", method].to_numpy()
+                row = here | {"size": size, "method": method, "against": against}
+                single = 100 * (1 - ours / others)
+                told = gain([(1, ours), (-1, others)])
+                told |= {name: np.quantile(single, q) for name, q in QUANTILES.items()}
+                told |= {"first": single[0, 0], "over_0": 100 * np.mean(single > 0)}
+                told |= {f"over_{least}": 100 * np.mean(single >= least) for least in (29, 94)}
+                told |= rank_difference(ranks - theirs["spearman", other].to_numpy())
+                gains.append(row | told | {"seeds": ours.shape[0], "draws": ours.shape[1]})
                 if size == shown(set(drawn["size"])) and against == "reported":
-                    ratio = np.clip(np.divide(*pairs["mse"]), EDGES[0], EDGES[-1])
-                    counts, _ = np.histogram(ratio, EDGES)
-                    bins = {"low": EDGES[:-1], "high": EDGES[1:], "share": counts / ratio.size}
-                    ratios.append(pd.DataFrame(bins).assign(**here, **where))
+                    ratios.append(ratio_histogram(ours / others).assign(**row))
     return {"gains": pd.DataFrame(gains), "ratios": pd.concat(ratios, ignore_index=True)}
-
-
-def _gain_row(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict:
-    """Gain with its interval, and what single draws show."""
-    values, others = pairs["mse"]
-    single = 100 * (1 - values / others)
-    return {
-        **gain([(1, values), (-1, others)]),
-        **{name: np.quantile(single, q) for name, q in QUANTILES.items()},
-        "first": single[0, 0],
-        "over_0": 100 * np.mean(single > 0),
-        "over_29": 100 * np.mean(single >= 29),
-        "over_94": 100 * np.mean(single >= 94),
-        **rank_difference(np.subtract(*pairs["spearman"])),
-        "seeds": values.shape[0],
-        "draws": values.shape[1],
-    }
 
 
 def contrast_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -162,31 +136,29 @@ def contrast_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     per arm and base: fine-tuning on the training part, or the same labels and steps without the
     arm. Draws and seeds are the same on both sides. Both are empty when there is one encoding.
     """
-    encodings, shares = [], []
+    found: dict[str, list[dict]] = {"encodings": [], "shares": []}
+    asked = [(method, None, ((1, method, 0), (-1, method, 1))) for method in LEARNERS]
+    asked += [
+        (arm, {"base": base, "part": part},
+         [(power, {"arm": arm, "base": base}[role], i) for power, role, i in PARTS[part]])
+        for arm, base, part in product(ARMS, LEARNERS[1:3], PARTS)
+    ]  # fmt: skip
     drawn = scores[scores["size"] > 0]
     for place, own in drawn.groupby(["encoder", "target", "size"], sort=False):
         here = dict(zip(("encoder", "target", "size"), place, strict=True))
-        first, *others = ((name, grids(part)) for name, part in own.groupby("encoding", sort=False))
-        for against, found in others:
-            pair = (first[1], found)
-            both = {**here, "encoding": first[0], "against": against}
-            for method in LEARNERS:
-                terms = [(1, method, 0), (-1, method, 1)]
-                encodings.append({**both, "method": method, **_product(pair, terms)})
-            for arm, base, part in product(ARMS, LEARNERS[1:3], PARTS):
-                who = {"arm": arm, "base": base}
-                terms = [(power, who[role], i) for power, role, i in PARTS[part]]
-                row = {**both, "method": arm, "base": base, "part": part}
-                shares.append(row | _product(pair, terms))
-    return {"encodings": pd.DataFrame(encodings), "shares": pd.DataFrame(shares)}
-
-
-def _product(pair: tuple[Grids, Grids], terms: Sequence[tuple[int, str, int]]) -> dict:
-    """Gain in error and difference of rank correlation, each with its interval."""
-    errors = [(power, pair[i]["mse"][method]) for power, method, i in terms]
-    ranks = sum(power * pair[i]["spearman"][method] for power, method, i in terms)
-    counted = dict(zip(("seeds", "draws"), errors[0][1].shape, strict=True))
-    return gain(errors) | rank_difference(ranks) | counted
+        first, *others = ((name, _wide(part)) for name, part in own.groupby("encoding", sort=False))
+        for against, theirs in others:
+            pair, both = (first[1], theirs), here | {"encoding": first[0], "against": against}
+            for method, share, terms in asked:
+                errors = [(power, pair[i]["mse", name].to_numpy()) for power, name, i in terms]
+                ranks = sum(
+                    power * pair[i]["spearman", name].to_numpy() for power, name, i in terms
+                )
+                row = both | {"method": method} | (share or {})
+                row |= gain(errors) | rank_difference(ranks)
+                row |= dict(zip(("seeds", "draws"), errors[0][1].shape, strict=True))
+                found["shares" if share else "encodings"].append(row)
+    return {name: pd.DataFrame(rows) for name, rows in found.items()}
 
 
 def mean_tables(scores: pd.DataFrame, seconds: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -217,42 +189,34 @@ def protocol_numbers(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict]:
     ``<encoder>_<target>_<method>_<encoding>_over_<other>`` is the gain of an encoding, with
     ``_and_<base>_<part>`` behind the method a share. ``_at_8`` tells another size than `shown`.
     """
-    named = {}
+    tables = {name: table.replace({"target": SHORT}) for name, table in tables.items()}
     usual = tables["gains"].groupby("encoder")["size"].agg(lambda sizes: shown(set(sizes)))
-
-    def add(name: str, row: Mapping) -> int:
+    named, place = {}, "{encoder}_{encoding}_{target}"
+    gains = {
+        "gains": place + "_{method}_{against}",
+        "encodings": "{encoder}_{target}_{method}_{encoding}_over_{against}",
+        "shares": "{encoder}_{target}_{method}_and_{base}_{part}_{encoding}_over_{against}",
+    }
+    for row, name in ((r, n) for t, n in gains.items() for r in tables[t].to_dict("records")):
+        name = name.format(**row)
+        name += "" if row["size"] == usual[row["encoder"]] else f"_at_{row['size']}"
         n = int(row["seeds"] * row["draws"])
         named[name] = number(row["gain"], row["low"], row["high"], n, "%")
         named[f"{name}_spearman"] = number(*(row[end] for end in RANK), n)
-        return n
-
-    def at(row: Mapping) -> str:
-        return "" if row["size"] == usual[row["encoder"]] else f"_at_{row['size']}"
-
-    for row in tables["gains"].to_dict("records"):
-        name = f"{_place(row)}_{row['method']}_{row['against']}{at(row)}"
-        n = add(name, row)
-        named[f"{name}_draws"] = number(row["q50"], row["q2_5"], row["q97_5"], n, "%")
-        for share in ("over_29", "over_94"):
-            named[f"{name}_{share}"] = number(row[share], n=n, unit="%")
+        if "over_29" in row:
+            named[f"{name}_draws"] = number(row["q50"], row["q2_5"], row["q97_5"], n, "%")
+            for share in ("over_29", "over_94"):
+                named[f"{name}_{share}"] = number(row[share], n=n, unit="%")
     for row in tables["whole"].to_dict("records"):
-        name = f"{_place(row)}_{row['method']}_whole"
+        name = f"{place}_{{method}}_whole".format(**row)
         named[name] = number(row["mse"], row["least"], row["most"], unit="sd²")
         named[f"{name}_spearman"] = number(row["spearman"])
-    for place, own in tables["seconds"].query("target != 'all'").groupby(WHERE):
-        row, spent = dict(zip(WHERE, place, strict=True)), own.set_index("phase")["seconds"]
-        for arm in ARMS:
-            share = 1 - spent[f"{arm}_{usual[row['encoder']]}"] / spent["finetuned"]
-            named[f"{_place(row)}_{arm}_time"] = number(100 * share, unit="%")
     for row in tables["texts"].to_dict("records"):
-        unit = f"of {row['rows']} rows"
-        named[f"{_place(row)}_texts"] = number(row["texts"], n=row["rows"], unit=unit)
-    for row in [r for t in ("encodings", "shares") for r in tables[t].to_dict("records")]:
-        share = f"_and_{row['base']}_{row['part']}" if "part" in row else ""
-        name = f"{row['encoder']}_{SHORT.get(row['target'], row['target'])}_{row['method']}{share}"
-        add(f"{name}_{row['encoding']}_over_{row['against']}{at(row)}", row)
+        name = f"{place}_texts".format(**row)
+        named[name] = number(row["texts"], n=row["rows"], unit=f"of {row['rows']} rows")
+    for where, own in tables["seconds"].query("target != 'all'").groupby(WHERE):
+        spent = own.set_index("phase")["seconds"]
+        for arm in ARMS:
+            share = 1 - spent[f"{arm}_{usual[where[0]]}"] / spent["finetuned"]
+            named[f"{'_'.join(where)}_{arm}_time"] = number(100 * share, unit="%")
     return named
-
-
-def _place(row: Mapping) -> str:
-    return f"{row['encoder']}_{row['encoding']}_{SHORT.get(row['target'], row['target'])}"

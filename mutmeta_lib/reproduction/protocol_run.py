@@ -10,9 +10,11 @@ steps on all support rows at once (``MAML.adapt``). Dropout is active in all fou
 The arms differ in nothing but the gradient of the meta-step.
 """
 
+from __future__ import annotations
+
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -28,9 +30,8 @@ from mutmeta_lib.learn.gradients import task_gradient
 from mutmeta_lib.learn.inner import Loss, Params
 from mutmeta_lib.models.encoders import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
-from mutmeta_lib.reproduction.protocol_data import Rows
 from mutmeta_lib.seeds import stable_seed
-from mutmeta_lib.tasks.batches import concatenate
+from mutmeta_lib.tasks.batches import TokenBatch, concatenate
 from mutmeta_lib.tasks.metrics import mse, spearman
 
 BATCH = {"initial": 32, "finetuned": 16, "finetuned_slow": 16}
@@ -85,6 +86,21 @@ class Protocol:
         return InnerLoop(INNER_LR, self.inner_steps, first_order=True)
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """n rows as an encoder reads them, with labels ``(n,)``; what a predictor's loss is given."""
+
+    tokens: TokenBatch
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: np.ndarray) -> Rows:
+        """Some of the rows, trimmed to the longest of them."""
+        return Rows(self.tokens.rows(index), self.labels[torch.as_tensor(index)])
+
+
 def meta_step(
     arm: str, loss: Loss, params: Params, support: Rows, query: Rows, loop: InnerLoop
 ) -> Params:
@@ -118,13 +134,11 @@ def one_cycle(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=PEAKS[fit], total_steps=steps + 1, pct_start=WARM_UP
     )
-    order = np.empty(0, dtype=int)
     for step in range(steps):
-        place = step % per_epoch * size
-        if place == 0:
-            order = rng.permutation(len(rows))
+        if step % per_epoch == 0:
+            batches = rng.permutation(len(rows))[: per_epoch * size].reshape(per_epoch, size)
         optimiser.zero_grad()
-        loss(tuned, rows.take(order[place : place + size])).backward()
+        loss(tuned, rows.take(batches[step % per_epoch])).backward()
         optimiser.step()
         schedule.step()
     return _detached(tuned)
@@ -177,8 +191,7 @@ class Trial:
         self, arm: str, loss: Loss, start: Params, sets: Sequence[Sequence[Rows]], size: int
     ) -> Params:
         """Meta-train a start; each data set is given in parts, here training and test file."""
-        rng = self.rng("meta-training", size)
-        current = _leaves(start)
+        rng, current = self.rng("meta-training", size), _leaves(start)
         optimiser = torch.optim.Adam(current.values(), lr=META_LR)
         for _ in range(self.protocol.maml_epochs):
             for which in rng.permutation(len(sets)):
@@ -223,10 +236,10 @@ def draw_rows(n: int, target: str, size: int, draw: int) -> list[np.ndarray]:
 
 def pick(parts: Sequence[Rows], index: np.ndarray) -> Rows:
     """Rows by their number in all parts one after the other; parts first, then as drawn."""
-    ends = np.cumsum([0, *map(len, parts)])
+    ends = pairwise(np.cumsum([0, *map(len, parts)]))
     found = [
         part.take(index[(index >= first) & (index < end)] - first)
-        for part, (first, end) in zip(parts, pairwise(ends), strict=True)
+        for part, (first, end) in zip(parts, ends, strict=True)
     ]
     labels = torch.cat([rows.labels for rows in found])
     return Rows(concatenate([rows.tokens for rows in found if len(rows)]), labels)
@@ -242,12 +255,41 @@ def run_seed(trial: Trial) -> dict[str, list[dict]]:
     Returns rows ``scores`` with target, size, draw, method, mse and spearman, over the draw's
     query rows; at size 0 over the whole test part. Rows ``seconds`` have target, phase, seconds.
     """
+    own, scores = trial.protocol, []
     start, spent = _timed(trial.initial_fit)
-    scores, seconds = [], [{"target": "all", "phase": "initial", "seconds": spent}]
+    seconds = [{"target": "all", "phase": "initial", "seconds": spent}]
+
+    def add(target: str, size: int, draw: int, predicted: dict, labels: np.ndarray) -> None:
+        for method, values in predicted.items():
+            row = {"target": target, "size": size, "draw": draw, "method": method}
+            row |= {"mse": mse(values, labels), "spearman": spearman(values, labels)}
+            scores.append(row)
+
     for target in trial.targets:
-        spent = defaultdict(float)
-        scores += [{"target": target, **row} for row in _scores(trial, target, start, spent)]
-        seconds += [{"target": target, "phase": p, "seconds": s} for p, s in spent.items()]
+        train, test = (trial.data[f"{target} {part}"] for part in ("train", "test"))
+        measured, loss, phases = test.labels.numpy(), trial.loss(target), defaultdict(float)
+        fixed = {"initial": start}
+        for fit in ("finetuned", "finetuned_slow"):
+            fixed[fit], phases[fit] = _timed(trial.fine_tune, loss, start, train, fit)
+        whole = {name: trial.predict(params, test) for name, params in fixed.items()}
+        mean = np.full(len(test), float(train.labels.mean()))
+        add(target, 0, 0, whole | {"mean": mean}, measured)
+        for size in own.sizes:
+            starts = {"initial_adapted": start}
+            for arm in ARMS:
+                asked = (arm, loss, start, trial.others(target), size)
+                starts[arm], phases[f"{arm}_{size}"] = _timed(trial.meta_train, *asked)
+            for draw in range(own.draws):
+                support, query = draw_rows(len(test), target, size, draw)
+                predicted = {method: values[query] for method, values in whole.items()}
+                predicted["mean"] = np.full(size, measured[support].mean())
+                labelled, asked = test.take(support), test.take(query)
+                for method, params in starts.items():
+                    adapted, spent = _timed(trial.adapt, loss, params, labelled)
+                    phases[f"adapt_{size}"] += spent / (own.draws * len(starts))
+                    predicted[method] = trial.predict(adapted, asked)
+                add(target, size, draw, predicted, measured[query])
+        seconds += [{"target": target, "phase": p, "seconds": s} for p, s in phases.items()]
     return {"scores": scores, "seconds": seconds}
 
 
@@ -256,40 +298,6 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     began = time.process_time()
     made = function(*arguments)
     return made, time.process_time() - began
-
-
-def _scores(trial: Trial, target: str, start: Params, phases: dict[str, float]) -> Iterator[dict]:
-    """The rows of one target; ``phases`` gets the seconds of each."""
-    own, loss, test = trial.protocol, trial.loss(target), trial.data[f"{target} test"]
-    train, measured = trial.data[f"{target} train"], test.labels.numpy()
-
-    def row(size: int, draw: int, method: str, predicted: np.ndarray, labels: np.ndarray) -> dict:
-        made = {"mse": mse(predicted, labels), "spearman": spearman(predicted, labels)}
-        return {"size": size, "draw": draw, "method": method, **made}
-
-    fixed = {"initial": start}
-    for fit in ("finetuned", "finetuned_slow"):
-        fixed[fit], phases[fit] = _timed(trial.fine_tune, loss, start, train, fit)
-    whole = {name: trial.predict(params, test) for name, params in fixed.items()}
-    mean = np.full(len(test), float(train.labels.mean()))
-    for method, predicted in (whole | {"mean": mean}).items():
-        yield row(0, 0, method, predicted, measured)
-    for size in own.sizes:
-        starts = {"initial_adapted": start}
-        for arm in ARMS:
-            asked = (arm, loss, start, trial.others(target), size)
-            starts[arm], phases[f"{arm}_{size}"] = _timed(trial.meta_train, *asked)
-        for draw in range(own.draws):
-            support, query = draw_rows(len(test), target, size, draw)
-            predicted = {method: values[query] for method, values in whole.items()}
-            predicted["mean"] = np.full(size, measured[support].mean())
-            labelled, asked = test.take(support), test.take(query)
-            for method, params in starts.items():
-                adapted, spent = _timed(trial.adapt, loss, params, labelled)
-                phases[f"adapt_{size}"] += spent / (own.draws * len(starts))
-                predicted[method] = trial.predict(adapted, asked)
-            for method, values in predicted.items():
-                yield row(size, draw, method, values, measured[query])
 
 
 def shown(sizes: Collection[int]) -> int:
@@ -305,13 +313,12 @@ def run_times(trial: Trial) -> list[dict]:
     on other data sets cut to as many rows. Errors are over the query rows of the same draws.
     """
     own, target = trial.protocol, trial.targets[0]
-    size = shown(own.sizes)
-    train, test = trial.data[f"{target} train"], trial.data[f"{target} test"]
+    size, found = shown(own.sizes), []
+    train, test = (trial.data[f"{target} {part}"] for part in ("train", "test"))
     start, sets = trial.initial_fit(), trial.others(target)
     drawn = [draw_rows(len(test), target, size, i) for i in range(min(own.draws, TIME_DRAWS))]
-    gradients = own.maml_epochs * len(sets) * (own.inner_steps + 1)
     tasks = [[test.take(index) for index in draw] for draw in drawn]
-    found = []
+    gradients = own.maml_epochs * len(sets) * (own.inner_steps + 1)
     for n in [n for n in own.time_rows if n <= len(train)]:
         rng, loss = np.random.default_rng(stable_seed("protocol cut", n)), trial.loss(n)
         parts = [train, *(first for first, _ in sets)]

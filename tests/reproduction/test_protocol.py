@@ -9,7 +9,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import read_record, write_record
 from mutmeta_lib.reproduction import protocol
 from mutmeta_lib.reproduction import protocol_estimates as estimates
-from mutmeta_lib.reproduction.protocol_data import TARGETS, read_protocol
+from mutmeta_lib.reproduction.protocol import TARGETS, read_protocol
 from mutmeta_lib.reproduction.protocol_run import ARMS
 
 ASKED = {
@@ -152,7 +152,7 @@ def copy(tmp_path_factory):
 
 
 def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch):
-    told, encoders = [], []
+    encoders = []
     seed = protocol.run_seed
 
     def watched(trial):
@@ -162,8 +162,7 @@ def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch
     monkeypatch.setattr(protocol, "run_seed", watched)
     asked = ASKED | {"encoder": "tiny", "encodings": ["separator", "unknown_text"]}
     asked |= {"checkpoint_dir": str(tmp_path / "kept"), "cache_dir": str(tmp_path / "cache")}
-    record = protocol.protocol_experiment(release_dir=str(copy), progress=told.append, **asked)
-    assert told
+    record = protocol.protocol_experiment(release_dir=str(copy), **asked)
     assert len({sha for name, sha in encoders if name == "tiny"}) == 2, "weights are the seed's"
     assert record.parameters["release_dir"] == "copy"
     assert set(record.data) == set(read_protocol(copy).sha256)
@@ -194,7 +193,7 @@ def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch
         raise AssertionError("kept parts are not computed again")
 
     monkeypatch.setattr(protocol, "run_seed", broken)
-    monkeypatch.setattr("mutmeta_lib.reproduction.protocol_data.encode_protocol", broken)
+    monkeypatch.setattr("mutmeta_lib.reproduction.protocol.encode_protocol", broken)
     again = protocol.protocol_experiment(release_dir=str(copy), **asked)
     assert again.tables == record.tables
     fewer = protocol.protocol_experiment(
