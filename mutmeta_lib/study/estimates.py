@@ -25,14 +25,9 @@ FEWEST_CLUSTERS = 6
 
 
 def bootstrap_mean(
-    values: np.ndarray,
-    groups: np.ndarray | None = None,
-    *,
-    n_boot: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    values: np.ndarray, groups: np.ndarray | None = None, *, n_boot: int = 2000, seed: int = 0
 ) -> Ends:
-    """Mean of ``values`` with its percentile bootstrap interval.
+    """Mean of ``values`` with its 95 % percentile bootstrap interval.
 
     With ``groups`` (one label per value) whole groups are resampled. Fewer than two groups say
     nothing of the spread between groups: the interval is then NaN, not zero wide. With a handful of
@@ -47,7 +42,7 @@ def bootstrap_mean(
     >>> bootstrap_mean(np.array([1.0, 1.0, 1.0]))
     (1.0, 1.0, 1.0)
     """
-    return _bootstrap(values, np.ones(len(values)), groups, n_boot, seed, level, "linear")
+    return _bootstrap(values, np.ones(len(values)), groups, "linear", n_boot, seed)
 
 
 def bootstrap_ratio(
@@ -62,10 +57,10 @@ def bootstrap_ratio(
     (0.5, 0.5, 0.5)
     """
     # Ranks in the place of interpolated quantiles: infinity minus infinity is not a number.
-    return _bootstrap(numerators, denominators, groups, 2000, 0, 0.95, "nearest")
+    return _bootstrap(numerators, denominators, groups, "nearest")
 
 
-def _bootstrap(above, below, groups, n_boot: int, seed: int, level: float, quantile: str) -> Ends:
+def _bootstrap(above, below, groups, quantile: str, n_boot: int = 2000, seed: int = 0) -> Ends:
     if not len(above):
         return float("nan"), float("nan"), float("nan")
     unit = np.arange(len(above)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -75,8 +70,7 @@ def _bootstrap(above, below, groups, n_boot: int, seed: int, level: float, quant
     if n < 2:
         return ratio, float("nan"), float("nan")
     drawn = np.random.default_rng(seed).integers(n, size=(n_boot, n))
-    ratios = _over(*sums[:, drawn].sum(axis=2))
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], method=quantile)
+    low, high = np.quantile(_over(*sums[:, drawn].sum(axis=2)), [0.025, 0.975], method=quantile)
     return ratio, float(low), float(high)
 
 

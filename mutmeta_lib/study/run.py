@@ -6,7 +6,8 @@ from there and ends at the same numbers.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from joblib import Parallel, delayed, parallel_config
 
 from mutmeta_lib import __version__
 from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoders import load_encoder
 from mutmeta_lib.models.zero_shot import describe_head
-from mutmeta_lib.records.progress import shown_progress, silent
+from mutmeta_lib.records.progress import Report, shown_progress, silent
 from mutmeta_lib.records.record import (
     Record,
     canonical,
@@ -31,7 +34,6 @@ from mutmeta_lib.records.record import (
     write_record,
 )
 from mutmeta_lib.study.case import Where, label, run_case
-from mutmeta_lib.study.parallel import run_all
 from mutmeta_lib.study.study import (
     Case,
     Read,
@@ -78,6 +80,10 @@ def run(
         where: device, processes, and what is kept.
         progress: called with one line of text per case, in place of bars on standard error.
 
+    Raises:
+        DataError: a worker process was killed, or an assay, encoder or method is refused.
+        KeyboardInterrupt: Ctrl-C was pressed; no worker process is left.
+
     """
     where = where or Where()
     began = time.perf_counter()
@@ -103,8 +109,7 @@ def run(
             jobs += [(study, tuple(reads), case, where, question) for case in drawn]
     done = []
     with shown_progress() if progress is None else nullcontext(silent) as tell:
-        outcomes = run_all(run_case, jobs, workers=where.workers, report=tell, kept=where.store)
-        for (_, reads, case, *_), outcome in zip(jobs, outcomes, strict=True):
+        for (_, reads, case, *_), outcome in zip(jobs, _outcomes(jobs, where, tell), strict=True):
             done.append(outcome)
             if progress is not None:
                 progress(f"{label(case, reads[0])}: done ({len(done)} of {len(jobs)})")
@@ -124,6 +129,29 @@ def run(
     return Result(
         rows, choices, history, about, tuple(cases), tuple(assays), described, seconds, diverged
     )
+
+
+def _outcomes(jobs: Sequence[tuple], where: Where, report: Report) -> Iterator[dict]:
+    """What `run_case` finds, in the order of the jobs; processes of one thread each share them."""
+    done, again = 0, f"; start again to go on from {where.store}" if where.store else ""
+    report("runs", done, len(jobs))
+    heard = report if where.workers == 1 else silent
+    calls = (delayed(run_case)(*job, report=heard) for job in jobs)
+    try:
+        with parallel_config("loky", inner_max_num_threads=1):
+            for outcome in Parallel(n_jobs=where.workers, return_as="generator")(calls):
+                done += 1
+                report("runs", done, len(jobs))
+                yield outcome
+    except BrokenProcessPool:
+        raise DataError(
+            f"a worker process was killed after {done} of {len(jobs)} runs, often for want of "
+            "memory",
+            f"ask for fewer workers{again}",
+        ) from None
+    except KeyboardInterrupt as stop:
+        told = str(stop) or f"stopped after {done} of {len(jobs)} runs{again}"
+        raise KeyboardInterrupt(told) from None
 
 
 def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:

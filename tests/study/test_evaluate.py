@@ -11,7 +11,6 @@ from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.study import evaluate as module
-from mutmeta_lib.study.estimates import contrast, estimate
 from mutmeta_lib.study.evaluate import evaluate, hold_out_task
 from mutmeta_lib.tasks.batches import TokenBatch
 from mutmeta_lib.tasks.metrics import METRICS
@@ -134,40 +133,26 @@ def test_all_methods_see_the_same_nested_supports_and_one_query_set():
     assert not set(one.queries[0].rows) & set(one.supports[-1].rows)
 
 
-def test_max_query_cuts_the_query_set():
-    assert (run(max_query=12)["n_query"] == 12).all()
-
-
-def test_query_labels_are_withheld():
-    class Peeker(Mean):
+@pytest.mark.parametrize(
+    ("odd", "error", "said"),
+    [
+        (lambda query: query.labels.numpy(), DataError, "50 of 50 predictions are not finite"),
+        (
+            lambda query: np.where(np.arange(len(query)) == 3, np.inf, 0.0),
+            DataError,
+            "method odd on assay some-assay, seed 7, 5 shots: 1 of 50 predictions are not finite",
+        ),
+        (lambda query: np.zeros((len(query), 1)), ValueError, r"predicted shape \(50, 1\)"),
+    ],
+    ids=["peeks at labels, which are withheld", "infinite", "a column"],
+)
+def test_odd_predictions_are_named(odd, error, said):
+    class Odd(Mean):
         def predict(self, state, query):
-            return query.labels.numpy()
+            return odd(query) if len(self.supports[-1]) == 5 else super().predict(state, query)
 
-    with pytest.raises(DataError, match="not finite"):
-        run({"peeker": Peeker()})
-
-
-def test_what_is_not_finite_is_named():
-    class Diverged(Mean):
-        def predict(self, state, query):
-            made = super().predict(state, query)
-            if len(self.supports[-1]) == 5:
-                made[3] = np.inf
-            return made
-
-    with pytest.raises(DataError) as caught:
-        run({"fine": Mean(), "diverged": Diverged()}, [assay("some-assay")], seeds=[7])
-    for word in ("method diverged", "some-assay", "seed 7", "5 shots", "1 of 50"):
-        assert word in str(caught.value)
-
-
-def test_a_wrong_shape_is_named():
-    class Column(Mean):
-        def predict(self, state, query):
-            return super().predict(state, query)[:, None]
-
-    with pytest.raises(ValueError, match=r"method column .*\(50, 1\), not \(50,\)"):
-        run({"column": Column()})
+    with pytest.raises(error, match=said):
+        run({"fine": Mean(), "odd": Odd()}, [assay("some-assay")], seeds=[7])
 
 
 def test_randomness_depends_on_seed_assay_method_and_shots_alone():
@@ -193,15 +178,10 @@ def test_a_second_run_is_bit_identical():
         ([assay("flat", scores=np.ones(60))], "scores of assay flat .* all equal"),
     ],
 )
-def test_assays_that_cannot_be_evaluated_are_refused(assays, said):
-    with pytest.raises(DataError, match=said):
-        run(assays=assays)
-
-
-def test_small_assays_are_refused_before_anything_is_computed():
+def test_assays_that_cannot_be_evaluated_are_refused_at_once(assays, said):
     method = Mean()
-    with pytest.raises(DataError):
-        run({"mean": method}, [assay("fine"), assay("small", n=19)])
+    with pytest.raises(DataError, match=said):
+        run({"mean": method}, assays=assays)
     assert not method.supports
     assert len(run(assays=[assay("enough", n=20)])) == 8
 
@@ -217,20 +197,13 @@ def test_the_clock_waits_for_the_device(monkeypatch):
     assert (made, seconds) == ("made", 3.0)
 
 
-def test_the_table_feeds_estimates():
-    assays = [assay(name, seed=seed) for seed, name in enumerate("abc")]
-    table = run({"mean": Mean(), "oracle": Oracle()}, assays)
-    made = estimate(table, "spearman", over="assay")
-    assert made["mean"].tolist() == pytest.approx([0.0] * 4 + [1.0] * 4)
-    assert contrast(table, "ndcg", "method", "oracle", over="assay")["low"].min() > 0
-
-
 def test_with_a_larger_pool_fewer_shots_predict_the_same_rows():
     many, few = Mean(), Mean()
     evaluate({"mean": many}, [assay()], shots=[5, 20], seeds=[0])
     evaluate({"mean": few}, [assay()], shots=[5], seeds=[0], pool=20)
     np.testing.assert_array_equal(few.queries[0].rows, many.queries[0].rows)
     np.testing.assert_array_equal(few.supports[0].rows, many.supports[0].rows)
+    assert (run(max_query=12)["n_query"] == 12).all()
 
 
 @pytest.mark.parametrize("hold_out", ["variants", "sites"])

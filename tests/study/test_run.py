@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def test_without_shots_a_study_trains_only():
     assert found.history.groupby("method").size().to_dict() == {"maml": 4, "fomaml": 4}
 
 
-@pytest.mark.parametrize("depth", ["last-9", "first-1", "last-x"])
+@pytest.mark.parametrize("depth", ["first-1", "last-x", "last-0"])
 def test_a_depth_that_an_encoder_has_not_is_refused(depth):
     with pytest.raises(DataError, match=rf"'{depth}' is no depth of tiny"):
         run(replace(STUDY, reads=grid(depth=depth)), progress=len)
@@ -199,6 +200,18 @@ def test_processes_and_caches_change_nothing(straight, tmp_path):
     where = Where(workers=2, store=str(tmp_path / "a"), cache_dir=str(tmp_path / "b"))
     same(run(STUDY, where=where, progress=len), straight)
     assert list((tmp_path / "b").rglob("*"))
+
+
+def test_progress_is_told_of_every_part_and_the_cause_of_an_end(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        runner, "shown_progress", lambda: nullcontext(lambda *one: told.append(one))
+    )
+    run(STUDY)
+    assert [one for one in told if one[0] == "runs"] == [("runs", n, 2) for n in range(3)]
+    assert {what.rpartition(": ")[2] for what, *_ in told} == {"runs", "maml", "test"}
+    with pytest.raises(DataError, match="'last-9' is no depth of tiny"):  # from another process
+        run(replace(STUDY, reads=grid(depth="last-9")), where=Where(workers=2), progress=len)
 
 
 def parts(folder):
