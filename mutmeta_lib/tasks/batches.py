@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 MAX_TOKENS = 4_096
 """Tokens of a batch: above, hidden states leave the cache of one processor core."""
@@ -21,16 +22,12 @@ LEAST_SIBLINGS = 4
 
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
-    """Variants as one padded block of tokens, one row each.
+    """Variants as one padded block of ``n`` rows.
 
-    Attributes:
-        token_ids: Token ids, int64, shape ``(n, length)``.
-        mask: True at real tokens, False at padding, shape ``(n, length)``.
-        sites: True at the tokens of mutated sites, shape ``(n, length)``.
-        hidden: Where a part of the encoder has been run: the hidden states that enter the next
-            layer, ``(n, length, width)``, or after the last one pooled vectors, ``(n, width)``.
-        varying: The only column in which the rows differ, where that is known and no row is padded.
-
+    ``token_ids`` is int64 and ``mask`` True at real tokens, ``sites`` True at those of mutated
+    sites, all ``(n, length)``. Where a part of the encoder has been run, ``hidden`` holds the
+    states that enter the next layer, ``(n, length, width)``, or pooled vectors ``(n, width)``.
+    ``varying`` is the only column in which the rows differ, where that is known.
     """
 
     token_ids: torch.Tensor
@@ -42,24 +39,29 @@ class TokenBatch:
     def __len__(self) -> int:
         return len(self.token_ids)
 
+    @property
+    def pooled(self) -> bool:
+        """Whether the encoder has been run to its end."""
+        return self.hidden is not None and self.hidden.dim() == 2
+
+    def blocks(self) -> dict[str, torch.Tensor]:
+        """The tensors by name."""
+        return {name: part for name, part in vars(self).items() if isinstance(part, torch.Tensor)}
+
     def rows(self, index: Sequence[int] | np.ndarray | torch.Tensor) -> TokenBatch:
         """The rows at `index` (row numbers, or one boolean per row), without needless padding."""
         index = np.asarray(index)
         chosen = torch.from_numpy(index if index.size else index.astype(int)).to(self.mask.device)
+        made = {name: part[chosen] for name, part in self.blocks().items()}
         # At least one column is kept, so that no row at all is still a batch an encoder can read.
-        length = max([1, *self.mask[chosen].sum(dim=1).tolist()])
-        blocks = [part[chosen][:, :length] for part in (self.token_ids, self.mask, self.sites)]
-        hidden = None if self.hidden is None else self.hidden[chosen]
-        if hidden is not None and hidden.dim() == 3:
-            hidden = hidden[:, :length]
-        return TokenBatch(*blocks, hidden, self.varying)
+        length = max([1, *made["mask"].sum(dim=1).tolist()])
+        for name in made.keys() - ({"hidden"} if self.pooled else set()):
+            made[name] = made[name][:, :length]
+        return replace(self, **made)
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch on another device."""
-        blocks = (part.to(device) for part in (self.token_ids, self.mask, self.sites))
-        return TokenBatch(
-            *blocks, None if self.hidden is None else self.hidden.to(device), self.varying
-        )
+        return replace(self, **{name: part.to(device) for name, part in self.blocks().items()})
 
 
 def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:
@@ -67,16 +69,13 @@ def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:
     length = max(batch.mask.shape[1] for batch in batches)
 
     def joined(name: str) -> torch.Tensor:
-        parts = [getattr(batch, name) for batch in batches]
-        if name == "hidden" and parts[0].dim() == 2:
-            return torch.cat(parts)
-        padded = [part.new_zeros(len(part), length, *part.shape[2:]) for part in parts]
-        for whole, part in zip(padded, parts, strict=True):
-            whole[:, : part.shape[1]] = part
-        return torch.cat(padded)
+        parts = [batch.blocks()[name] for batch in batches]
+        if not (name == "hidden" and batches[0].pooled):
+            below = [0, 0] * (parts[0].dim() - 2)
+            parts = [pad(part, [*below, 0, length - part.shape[1]]) for part in parts]
+        return torch.cat(parts)
 
-    hidden = None if batches[0].hidden is None else joined("hidden")
-    return TokenBatch(joined("token_ids"), joined("mask"), joined("sites"), hidden)
+    return TokenBatch(**{name: joined(name) for name in batches[0].blocks()})
 
 
 def run_batches(
@@ -87,20 +86,19 @@ def run_batches(
     Batches have `rows` rows at most (all, where pooled vectors are given). `layered` says whether
     the encoder makes use of siblings (`models.layers`).
     """
-    if tokens.hidden is not None and tokens.hidden.dim() == 2:
+    if tokens.pooled:
         yield np.arange(len(tokens)), tokens
         return
     alone = np.ones(len(tokens), dtype=bool)
-    if layered and tokens.hidden is None:
-        for column, members in sibling_rows(tokens):
-            if len(members) < LEAST_SIBLINGS:
-                continue
-            alone[members] = False
-            length = int(tokens.mask[members[0]].sum())
-            # A protein's 19 substitutions stay together if they are not much above the limit.
-            most = max(1, min(rows, 2 * MAX_TOKENS // length))
-            for part in np.array_split(members, -(-len(members) // most)):
-                yield part, replace(tokens.rows(part), varying=column)
+    for column, members in sibling_rows(tokens) if layered and tokens.hidden is None else ():
+        if len(members) < LEAST_SIBLINGS:
+            continue
+        alone[members] = False
+        length = int(tokens.mask[members[0]].sum())
+        # A protein's 19 substitutions stay together if they are not much above the limit.
+        most = max(1, min(rows, 2 * MAX_TOKENS // length))
+        for part in np.array_split(members, -(-len(members) // most)):
+            yield part, replace(tokens.rows(part), varying=column)
     remaining = np.flatnonzero(alone)
     for part in length_buckets(tokens.mask[alone].sum(dim=1), rows, MAX_TOKENS):
         chosen = remaining[part.numpy()]
@@ -108,10 +106,7 @@ def run_batches(
 
 
 def sibling_rows(tokens: TokenBatch) -> list[tuple[int, np.ndarray]]:
-    """Groups of rows that are equal but for the token of their last mutated site.
-
-    Each with the site's column and its row numbers; rows without a site are in no group.
-    """
+    """Groups of rows equal but for the token of their last mutated site: its column, the rows."""
     sites = tokens.sites.cpu().numpy()
     blanked = _read(tokens)
     columns = sites.shape[1] - 1 - sites[:, ::-1].argmax(axis=1)
@@ -124,15 +119,11 @@ def sibling_rows(tokens: TokenBatch) -> list[tuple[int, np.ndarray]]:
 
 
 def distinct_rows(tokens: TokenBatch, pooling: str) -> tuple[np.ndarray, np.ndarray]:
-    """What there is to run: rows with the same tokens, pooled alike, are one.
+    """What there is to run: the first row of each text, and for every row its text's place there.
 
-    Read apart, in batches of different company, they would differ by rounding, and ranks make
-    something of the smallest difference: variants that an encoding cannot tell apart must tie.
-
-    Returns:
-        Row numbers, one for each distinct text, ascending, and for every row the place of its text
-        among them.
-
+    Rows with the same tokens, pooled alike, are one text. Read apart, in batches of different
+    company, they would differ by rounding, and ranks make something of the smallest difference:
+    variants that an encoding cannot tell apart must tie.
     """
     read = _read(tokens)
     if pooling == "sites":

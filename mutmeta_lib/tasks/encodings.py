@@ -17,7 +17,6 @@ A text longer than the encoder's context keeps the residues around the mutated s
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import torch
@@ -58,8 +57,8 @@ def unknown_text(variant: Variant, vocabulary: Vocabulary) -> Writing:
     """The wild type, a separator, and each mutation as a word that the vocabulary does not know.
 
     As long as the wild type fits the context, **all variants with the same number of substitutions
-    are the same tokens**: only the sites tell them apart. (Beyond it the window moves with the
-    site.) A site is the wild-type residue there. The wild type has no word and no separator.
+    are the same tokens**: only the sites tell them apart. A site is the wild-type residue there.
+    The wild type has no word and no separator.
     """
     words = [vocabulary.separator] * bool(variant) + [vocabulary.unknown] * len(variant)
     tokens = {s.position - 1: vocabulary.residue_ids(s.wild_type) for s in variant}
@@ -67,10 +66,7 @@ def unknown_text(variant: Variant, vocabulary: Vocabulary) -> Writing:
 
 
 def unknown_site(variant: Variant, vocabulary: Vocabulary) -> Writing:
-    """The sequence with each mutated residue replaced by the unknown token, which is the site.
-
-    The model sees where a mutation is, not what: 19 substitutions are the same tokens.
-    """
+    """Each mutated residue replaced by the unknown token, the site: where, but not what."""
     return Writing({s.position - 1: (vocabulary.id(vocabulary.unknown),) for s in variant})
 
 
@@ -84,13 +80,8 @@ def wt_mutant_pair(variant: Variant, vocabulary: Vocabulary) -> Writing:
     return Writing(mutant(variant, vocabulary).tokens, wild_type_first=True)
 
 
-ENCODINGS: dict[str, Callable[[Variant, Vocabulary], Writing]] = {
-    "separator": separator,
-    "unknown_text": unknown_text,
-    "unknown_site": unknown_site,
-    "mutant": mutant,
-    "wt_mutant_pair": wt_mutant_pair,
-}
+_WAYS = (separator, unknown_text, unknown_site, mutant, wt_mutant_pair)
+ENCODINGS: dict[str, Callable[[Variant, Vocabulary], Writing]] = {w.__name__: w for w in _WAYS}
 """The encodings by name."""
 
 
@@ -114,7 +105,7 @@ def window(length: int, sites: Sequence[int], budget: int) -> list[range]:
     """The residues to keep of a sequence that may be longer than the context.
 
     Disjoint ranges of residue indices: the entire sequence, if it has at most `budget` residues;
-    else what lies within a radius of any of the `sites` (ascending), the largest whose `cost` is
+    else what lies within a radius of any of the ascending `sites`, the largest whose `cost` is
     within the budget; without a site the first residues. Empty if the sites alone do not fit.
 
     >>> window(10, [2], 10), window(100, [2, 60], 9)
@@ -133,10 +124,7 @@ def window(length: int, sites: Sequence[int], budget: int) -> list[range]:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One variant as tokens, start and end included, and the indices of its sites among them.
-
-    One site per substitution, in order of position; each encoding says which token stands for it.
-    """
+    """One variant as tokens, start and end included; `sites` are places among them, ascending."""
 
     token_ids: tuple[int, ...]
     sites: tuple[int, ...]
@@ -147,9 +135,9 @@ def encode(
 ) -> Encoded:
     """Write one variant (``()`` is the wild type) in one of `ENCODINGS`.
 
-    Raises `DataError` where the encoding is unknown, the variant does not belong to the wild type,
-    a letter is not in the vocabulary, or the mutated sites alone exceed `max_tokens`, the encoder's
-    context with start and end tokens.
+    `max_tokens` is the encoder's context with start and end tokens. Raises `DataError` where the
+    encoding is unknown, the variant does not belong to the wild type, a letter is not in the
+    vocabulary, or the mutated sites alone exceed the context.
 
     >>> from mutmeta_lib.data.variants import parse_variant
     >>> from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
@@ -157,7 +145,12 @@ def encode(
     >>> " ".join(TINY_VOCABULARY.show(encoded.token_ids)), encoded.sites
     ('[CLS] M K [SEP] T [SEP] G [SEP] A', (6,))
     """
-    return _encode_all(encoding, wild_type, [variant], vocabulary, max_tokens)[0]
+    if encoding not in ENCODINGS:
+        raise DataError(f"there is no encoding '{encoding}'", f"use one of {', '.join(ENCODINGS)}")
+    check_sequence(wild_type)
+    check_variant(variant, wild_type)
+    writing = ENCODINGS[encoding](variant, vocabulary)
+    return _place(vocabulary.residue_ids(wild_type), writing, vocabulary, max_tokens)
 
 
 def encode_variants(
@@ -167,34 +160,16 @@ def encode_variants(
     vocabulary: Vocabulary,
     max_tokens: int,
 ) -> TokenBatch:
-    """Write many variants of one wild type as a padded batch, in their order; as `encode`.
-
-    >>> from mutmeta_lib.data.variants import parse_variant
-    >>> from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
-    >>> variants = [parse_variant("T3G"), ()]
-    >>> encode_variants("mutant", "MKTA", variants, TINY_VOCABULARY, 256).token_ids.tolist()
-    [[2, 14, 12, 9, 4], [2, 14, 12, 20, 4]]
-    """
-    texts = _encode_all(encoding, wild_type, variants, vocabulary, max_tokens)
-    lengths = np.array([len(text.token_ids) for text in texts], dtype=np.int64)
-    mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
-    ids = np.full(mask.shape, vocabulary.id(vocabulary.pad), dtype=np.int64)
-    ids[mask] = np.fromiter(chain.from_iterable(text.token_ids for text in texts), dtype=np.int64)
-    sites = np.zeros(mask.shape, dtype=bool)
-    for row, text in zip(sites, texts, strict=True):
-        row[list(text.sites)] = True
-    return TokenBatch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(sites))
-
-
-def _encode_all(encoding, wild_type, variants, vocabulary, max_tokens) -> list[Encoded]:
-    if encoding not in ENCODINGS:
-        raise DataError(f"there is no encoding '{encoding}'", f"use one of {', '.join(ENCODINGS)}")
-    check_sequence(wild_type)
-    for variant in variants:
-        check_variant(variant, wild_type)
-    residues = vocabulary.residue_ids(wild_type)
-    writings = (ENCODINGS[encoding](variant, vocabulary) for variant in variants)
-    return [_place(residues, writing, vocabulary, max_tokens) for writing in writings]
+    """Write many variants of one wild type as a padded batch, in their order; as `encode`."""
+    texts = [encode(encoding, wild_type, v, vocabulary, max_tokens) for v in variants]
+    length = max((len(text.token_ids) for text in texts), default=1)
+    ids = np.full((len(texts), length), vocabulary.id(vocabulary.pad), dtype=np.int64)
+    mask, sites = np.zeros_like(ids, dtype=bool), np.zeros_like(ids, dtype=bool)
+    for row, text in enumerate(texts):
+        n = len(text.token_ids)
+        ids[row, :n], mask[row, :n] = text.token_ids, True
+        sites[row, list(text.sites)] = True
+    return TokenBatch(*map(torch.from_numpy, (ids, mask, sites)))
 
 
 def _place(

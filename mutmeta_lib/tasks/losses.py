@@ -5,36 +5,25 @@ changes nothing, and nothing fixes their scale. A predictor trained on one of th
 measured units of its predictions mean nothing*, and ``study.evaluate`` reports them as NaN.
 
 Each takes two vectors ``(n,)`` and returns a scalar: a mean, so that a learning rate means the same
-at any number of labels, twice differentiable and free of branches on values, so that
-``torch.func.grad`` and ``torch.func.vmap`` nest around it.
+at any number of labels, twice differentiable and without branches on values, for ``torch.func``.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
-
-
-def mse(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Mean squared error, the paper's task loss.
-
-    >>> mse(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
-    tensor(2.)
-    """
-    return torch.mean((predicted - labels) ** 2)
+from torch.nn.functional import logsigmoid, mse_loss
 
 
 def list_mle(predicted: Tensor, labels: Tensor) -> Tensor:
-    r"""Plackett-Luce likelihood of the measured order (ListMLE; Xia et al. 2008).
+    r"""Plackett-Luce likelihood of the measured order (ListMLE; Xia et al. 2008), divided by n.
 
     .. math:: \frac{1}{n} \sum_i \Bigl(\log \sum_{j:\, y_j \le y_i} e^{s_j} - s_i\Bigr)
 
     with predictions s and labels y: the best is drawn first, then the best of the rest, and so on
-    (doi:10.1145/1390156.1390306; here divided by n). Examples with *equal labels* are each drawn
-    from all that are no better (Breslow's treatment of ties in the proportional-hazards likelihood,
-    which is the same function): their predictions are pulled together. Fewer than two examples have
-    no order: the loss and its gradient are 0.
+    (doi:10.1145/1390156.1390306). Examples with *equal labels* are each drawn from all that are no
+    better (Breslow's treatment of ties): their predictions are pulled together. Fewer than two
+    examples have no order: the loss and its gradient are 0.
 
     >>> list_mle(torch.zeros(2), torch.tensor([3.0, 1.0]))  # (log 2 + log 1) / 2
     tensor(0.3466)
@@ -50,9 +39,8 @@ def bradley_terry(predicted: Tensor, labels: Tensor) -> Tensor:
     .. math:: \frac{1}{|P|} \sum_{(i, j) \in P} \log\bigl(1 + e^{-(s_i - s_j)}\bigr),
        \qquad P = \{(i, j): y_i > y_j\}
 
-    The chance that the better of two wins is a logistic function of the difference of their
-    predictions (Biometrika 39, 324-345). Pairs with *equal labels* are left out. Without any
-    pair the loss and its gradient are 0.
+    (Biometrika 39, 324-345). Pairs with *equal labels* are left out. Without any pair the loss and
+    its gradient are 0.
 
     >>> bradley_terry(torch.zeros(3), torch.tensor([3.0, 1.0, 1.0]))  # two pairs, log 2 each
     tensor(0.6931)
@@ -62,12 +50,12 @@ def bradley_terry(predicted: Tensor, labels: Tensor) -> Tensor:
     return -(better * logsigmoid(margin)).sum() / better.sum().clamp(min=1)
 
 
-RANKING = ("list_mle", "bradley_terry")
-"""The losses that leave location and scale of the predictions free."""
-
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": mse,
+    "mse": mse_loss,
     "list_mle": list_mle,
     "bradley_terry": bradley_terry,
 }
-"""Name -> loss; the names of ``Predictor.objective``."""
+"""Name -> loss; the names of ``Predictor.objective``. The paper's is ``mse``."""
+
+RANKING = ("list_mle", "bradley_terry")
+"""The losses that leave location and scale of the predictions free."""

@@ -6,6 +6,7 @@ Where measured scores are all equal there is nothing to rank and no variance: Na
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -14,30 +15,54 @@ from sklearn.metrics import ndcg_score
 TOP_FRACTION = 0.1
 """The share of variants that NDCG looks at."""
 
+Function = Callable[[np.ndarray, np.ndarray], float]
 
+
+def _checked(least: int) -> Callable[[Function], Function]:
+    """Refuse what is no pair of finite vectors; of two or more equal measured scores, NaN."""
+
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def checked(predicted: np.ndarray, measured: np.ndarray) -> float:
+            predicted, measured = np.asarray(predicted, float), np.asarray(measured, float)
+            if predicted.ndim != 1 or predicted.shape != measured.shape:
+                shapes = f"{predicted.shape} and {measured.shape}"
+                raise ValueError(f"two vectors of one length are needed, not of shapes {shapes}")
+            if len(predicted) < least:
+                raise ValueError(f"{len(predicted)} values given, at least {least} are needed")
+            if not np.isfinite([predicted, measured]).all():
+                raise ValueError("predicted and measured must be finite numbers")
+            if least > 1 and np.ptp(measured) == 0:
+                return float("nan")
+            return float(function(predicted, measured))
+
+        return checked
+
+    return decorate
+
+
+@_checked(1)
 def mse(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Mean squared error, in squared score units."""
-    predicted, measured = _pair(predicted, measured)
-    return float(np.mean((predicted - measured) ** 2))
+    return np.mean((predicted - measured) ** 2)
 
 
+@_checked(1)
 def mae(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Mean absolute error, in score units."""
-    predicted, measured = _pair(predicted, measured)
-    return float(np.mean(np.abs(predicted - measured)))
+    return np.mean(np.abs(predicted - measured))
 
 
+@_checked(2)
 def relative_mse(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Mean squared error over the variance (ddof 0) of the measured scores; no unit.
 
     1 is what predicting the mean of the measured scores gives; 1 minus this is R².
     """
-    predicted, measured = _pair(predicted, measured, at_least=2)
-    if np.ptp(measured) == 0:
-        return float("nan")
-    return mse(predicted, measured) / float(np.var(measured))
+    return mse(predicted, measured) / np.var(measured)
 
 
+@_checked(2)
 def spearman(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Spearman's rank correlation; ties share their average rank.
 
@@ -47,14 +72,12 @@ def spearman(predicted: np.ndarray, measured: np.ndarray) -> float:
     >>> spearman([1.0, 2.0, 3.0], [10.0, 20.0, 90.0]), spearman([5.0, 5.0], [10.0, 20.0])
     (1.0, 0.0)
     """
-    predicted, measured = _pair(predicted, measured, at_least=2)
-    if np.ptp(measured) == 0:
-        return float("nan")
     if np.ptp(predicted) == 0:
         return 0.0
-    return float(np.clip(spearmanr(predicted, measured).statistic, -1.0, 1.0))
+    return np.clip(spearmanr(predicted, measured).statistic, -1.0, 1.0)
 
 
+@_checked(2)
 def ndcg(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Normalised discounted cumulative gain of the predicted top 10 %, as ProteinGym defines it.
 
@@ -68,47 +91,25 @@ def ndcg(predicted: np.ndarray, measured: np.ndarray) -> float:
     >>> ndcg([3.0, 2.0, 1.0], [0.5, 1.0, 0.0])
     0.5
     """
-    predicted, measured = _pair(predicted, measured, at_least=2)
-    if np.ptp(measured) == 0:
-        return float("nan")
     gains = (measured - measured.min()) / np.ptp(measured)
     top = max(1, int(np.floor(TOP_FRACTION * len(measured))))
-    return float(ndcg_score([gains], [predicted], k=top))
+    return ndcg_score([gains], [predicted], k=top)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric with what a table or an axis has to say about it."""
+    """A metric with its name on a page; ``needs_scale``: predictions in the scores' units."""
 
     label: str
-    function: Callable[[np.ndarray, np.ndarray], float]
-    higher_is_better: bool
-    unit: str
+    function: Function
     needs_scale: bool
-    """Whether predictions must be on the scale of the measured scores (ranks need not be)."""
 
 
 METRICS: dict[str, Metric] = {
-    "spearman": Metric("Spearman correlation", spearman, True, "", False),
-    "ndcg": Metric("NDCG, top 10 %", ndcg, True, "", False),
-    "mse": Metric("Mean squared error", mse, False, "score units²", True),
-    "mae": Metric("Mean absolute error", mae, False, "score units", True),
-    "relative_mse": Metric("MSE / variance of scores", relative_mse, False, "", True),
+    "spearman": Metric("Spearman correlation", spearman, False),
+    "ndcg": Metric("NDCG, top 10 %", ndcg, False),
+    "mse": Metric("Mean squared error", mse, True),
+    "mae": Metric("Mean absolute error", mae, True),
+    "relative_mse": Metric("MSE / variance of scores", relative_mse, True),
 }
-"""Name of the column in an evaluation table -> the metric. An empty unit means a pure number."""
-
-
-def _pair(
-    predicted: np.ndarray, measured: np.ndarray, *, at_least: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
-    predicted, measured = np.asarray(predicted, dtype=float), np.asarray(measured, dtype=float)
-    if predicted.ndim != 1 or predicted.shape != measured.shape:
-        raise ValueError(
-            "predicted and measured must be two vectors of one length, "
-            f"not of shapes {predicted.shape} and {measured.shape}"
-        )
-    if len(predicted) < at_least:
-        raise ValueError(f"{len(predicted)} values given, at least {at_least} are needed")
-    if not np.isfinite([predicted, measured]).all():
-        raise ValueError("predicted and measured must be finite numbers")
-    return predicted, measured
+"""Name of the column in an evaluation table -> the metric."""

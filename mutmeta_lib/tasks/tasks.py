@@ -85,11 +85,8 @@ def make_task(assay: EncodedAssay, support: np.ndarray, query: np.ndarray) -> Ta
     """A task from row numbers; label scaling sees the support rows only."""
     scores = assay.assay.scores
     scale = LabelScale.fit(scores[support])
-    return Task(
-        support=Examples(assay, support, scale.to_labels(scores[support])),
-        query=Examples(assay, query, scale.to_labels(scores[query])),
-        label_scale=scale,
-    )
+    parts = (Examples(assay, rows, scale.to_labels(scores[rows])) for rows in (support, query))
+    return Task(*parts, scale)
 
 
 def draw_task(
@@ -102,21 +99,18 @@ def draw_task(
 ) -> Task:
     """Draw ``shots`` support rows and the query rows of one task.
 
-    One permutation of the assay is drawn. Its first ``pool`` rows are reserved for supports (the
-    first ``shots`` of them are used), the rest is the query set, cut at ``max_query``: with equally
-    seeded generators and one ``pool``, supports are nested and the query set is always the same.
-    Raises `DataError` where fewer than two query rows are left, or ``shots`` exceed ``pool``.
+    Of one permutation of the assay the first ``pool`` rows are reserved for supports, the rest is
+    the query set, cut at ``max_query``: with equally seeded generators and one ``pool``, supports
+    are nested and the query set is always the same. Raises `DataError` where fewer than two query
+    rows are left, or ``shots`` exceed ``pool``.
     """
     if not 0 <= shots <= pool:
-        raise DataError(
-            f"{shots} shots do not fit a support pool of {pool}", "ask for 0 to pool shots"
-        )
+        problem = f"{shots} shots do not fit a support pool of {pool}"
+        raise DataError(problem, "ask for 0 to pool shots")
     if len(assay) < pool + 2:
-        raise DataError(
-            f"assay {assay.assay.id} has {len(assay)} variants, a support pool of {pool} leaves "
-            "fewer than two to predict",
-            "leave this assay out or ask for fewer shots",
-        )
+        problem = f"assay {assay.assay.id} has {len(assay)} variants, a support pool of {pool}"
+        mend = "leave this assay out or ask for fewer shots"
+        raise DataError(f"{problem} leaves fewer than two to predict", mend)
     order = rng.permutation(len(assay))
     query = order[pool:] if max_query is None else order[pool : pool + max_query]
     return make_task(assay, order[:shots], query)
@@ -144,10 +138,8 @@ def sample_tasks(
         if len(assay) >= support + query:
             families.setdefault(assay.assay.protein, []).append(assay)
     if not families:
-        raise DataError(
-            f"no meta-training assay has {support + query} variants",
-            "lower support or query size, or add assays",
-        )
+        problem = f"no meta-training assay has {support + query} variants"
+        raise DataError(problem, "lower support or query size, or add assays")
     names = sorted(families)
     tasks = []
     for _ in range(n_tasks):

@@ -22,14 +22,9 @@ if TYPE_CHECKING:
 class Vocabulary:
     """The tokens of one encoder; a token's id is its index in `tokens`.
 
-    Attributes:
-        name: What the vocabulary belongs to, for messages.
-        tokens: All tokens, in the order of their ids.
-        pad: Fills the short rows of a batch; never attended to.
-        unknown: Stands for whatever the vocabulary cannot say.
-        start: First token of every text, or ``""`` if there is none.
-        end: Last token of every text, or ``""`` if there is none.
-        separator: One single token that marks a mutation and joins stretches of sequence.
+    ``pad`` fills the short rows of a batch, ``unknown`` stands for what the vocabulary cannot say,
+    and ``separator`` is one token that marks a mutation and joins stretches of sequence. ``start``
+    and ``end`` of every text are ``""`` if there is none.
 
     >>> TINY_VOCABULARY.residue_ids("MKX"), TINY_VOCABULARY.show([2, 14, 12])
     ((14, 12, 24), ['[CLS]', 'M', 'K'])
@@ -66,10 +61,8 @@ class Vocabulary:
     def id(self, token: str, what: str = "token") -> int:
         """The id of a token; a `DataError` says `what` is missing, nothing turns unknown."""
         if token not in self._ids:
-            raise DataError(
-                f"the vocabulary '{self.name}' has no {what} '{token}'",
-                "use an encoder whose vocabulary holds it",
-            )
+            problem = f"the vocabulary '{self.name}' has no {what} '{token}'"
+            raise DataError(problem, "use an encoder whose vocabulary holds it")
         return self._ids[token]
 
     def residue_ids(self, sequence: str) -> tuple[int, ...]:
@@ -96,39 +89,29 @@ class Vocabulary:
     def from_tokenizer(
         cls, tokenizer: PreTrainedTokenizerBase, *, separator: str | None = None, name: str = ""
     ) -> Vocabulary:
-        """Read the vocabulary out of a Hugging Face tokenizer.
+        """Read the vocabulary out of a Hugging Face tokenizer; `DataError` where it cannot serve.
 
-        Start and end tokens are found by asking the tokenizer to write two residues, not by knowing
-        its class. The separator is `separator` if given, else the tokenizer's own: ``[SEP]`` for
-        BERT and ProtBERT, and ``<eos>`` for ESM-2, which has no ``[SEP]``: it is the token that
-        ESM-2's tokenizer itself puts between two sequences.
-
-        Raises:
-            DataError: The tokenizer has no such separator, no padding or unknown token, no token
-                for one of the 20 amino acids, or does not write one token per residue.
-
+        Start and end tokens are found by asking it to write two residues, not by knowing its class.
+        Without `separator` it is the token that the tokenizer itself puts between two sequences:
+        ``[SEP]`` for BERT and ProtBERT, ``<eos>`` for ESM-2, which has no ``[SEP]``.
         """
         name = name or type(tokenizer).__name__
         ids = tokenizer.get_vocab()
         tokens = tuple(sorted(ids, key=ids.__getitem__))
         if [ids[token] for token in tokens] != list(range(len(tokens))):
-            raise DataError(
-                f"the ids of the vocabulary '{name}' are not 0, 1, 2, … without gaps",
-                "use a tokenizer with gapless ids",
-            )
+            problem = f"the ids of the vocabulary '{name}' are not 0, 1, 2, … without gaps"
+            raise DataError(problem, "use a tokenizer with gapless ids")
         # ProtBERT's text has blanks between residues.
         text = "MK" if len(tokenizer.tokenize("MK")) == 2 else "M K"
         frame = [tokens[index] for index in tokenizer.encode(text)]
-        at = [place for place, token in enumerate(frame) if token in {"M", "K", "m", "k"}]
+        at = [place for place, token in enumerate(frame) if token.upper() in ("M", "K")]
         start, end = (frame[: at[0]], frame[at[-1] + 1 :]) if at else ([], [])
         if len(at) != 2 or len(start) > 1 or len(end) > 1:
-            raise DataError(
-                f"the tokenizer '{name}' writes the residues M and K as {' '.join(frame)}",
-                "use a protein tokenizer, which has one token per residue",
-            )
+            problem = f"the tokenizer '{name}' writes the residues M and K as {' '.join(frame)}"
+            raise DataError(problem, "use a protein tokenizer, which has one token per residue")
         return cls(
-            name=name,
-            tokens=tokens,
+            name,
+            tokens,
             pad=tokenizer.pad_token or "",
             unknown=tokenizer.unk_token or "",
             start="".join(start),

@@ -63,23 +63,20 @@ def test_no_rows_are_a_batch_too(index):
     assert len(encoded([])) == 0
 
 
-@pytest.mark.parametrize("shape", [(16, 4), (3,)], ids=["states", "pooled"])
-def test_what_has_been_run_goes_with_its_row(shape):
+@pytest.mark.parametrize("pooled", [False, True])
+def test_what_has_been_run_goes_with_its_row(pooled):
     batch = encoded(VARIANTS)
-    length = batch.mask.shape[1]
-    hidden = torch.randn(len(batch), *((length, 4) if len(shape) > 1 else shape))
+    hidden = torch.randn(len(batch), *([] if pooled else [batch.mask.shape[1]]), 3)
     batch = replace(batch, hidden=hidden)
-    part = batch.rows([1])
-    kept = part.mask.shape[1] if hidden.dim() == 3 else hidden.shape[1]
-    assert torch.equal(part.hidden, hidden[[1], :kept])
-    back = concatenate([part, batch.rows([2])])
-    again = batch.rows([1, 2])
+    back, again = concatenate([batch.rows([1]), batch.rows([2])]), batch.rows([1, 2])
+    for name in BLOCKS:
+        assert torch.equal(getattr(back, name), getattr(again, name))
     for row, n in enumerate(again.mask.sum(dim=1).tolist()):
-        kept = n if hidden.dim() == 3 else hidden.shape[1]
-        assert torch.equal(back.hidden[row, :kept], again.hidden[row, :kept])
-    assert torch.equal(back.mask, again.mask)
-    assert torch.equal(back.sites, again.sites)
-    assert batch.to("meta").hidden.device.type == batch.to("meta").mask.device.type == "meta"
+        kept = slice(None) if pooled else slice(n)
+        assert torch.equal(back.hidden[row, kept], hidden[row + 1, kept])
+        assert torch.equal(again.hidden[row, kept], hidden[row + 1, kept])
+        assert pooled or not back.hidden[row, n:].any()
+    assert {part.device.type for part in batch.to("meta").blocks().values()} == {"meta"}
 
 
 def test_what_reads_alike_is_run_once():

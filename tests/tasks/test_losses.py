@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,7 +53,7 @@ def logistic_pairs(s, y):
 
 
 WRITTEN_OUT = {
-    "mse": lambda s, y: np.mean((np.array(s) - np.array(y)) ** 2),
+    "mse": lambda s, y: np.mean(np.subtract(s, y) ** 2),
     "list_mle": plackett_luce,
     "bradley_terry": logistic_pairs,
 }
@@ -105,15 +104,6 @@ def test_extreme_predictions_stay_finite_in_float32(name, size):
         assert torch.isfinite(grad(LOSSES[name])(s, y)).all()
 
 
-@each_loss
-def test_the_measured_order_is_the_best_order(name):
-    y = double([0.5, -1, 2, 1])
-    orders = list(itertools.permutations(range(4)))
-    losses = [LOSSES[name](y[list(order)], y).item() for order in orders]
-    assert orders[np.argmin(losses)] == (0, 1, 2, 3)
-    assert sorted(losses)[0] < sorted(losses)[1]
-
-
 def test_ties_are_pulled_together_or_left_alone_and_one_example_has_no_order():
     y = double([0, 0, 1])
     apart, together = (grad(list_mle)(double([gap, -gap, 1]), y) for gap in (0.3, 0.0))
@@ -133,13 +123,12 @@ BASE = toy_predictor()
 def test_a_predictor_uses_the_loss_it_names(name):
     predictor = Predictor(BASE.encoder, hidden=(8,), objective=name)
     params = predictor.init(torch.Generator().manual_seed(0))
-    rng = np.random.default_rng(0)
-    query = sample_tasks(toy_encoded(2), 1, support=6, query=8, rng=rng)[0].query
-    predicted = predictor(params, query.tokens)
-    assert predictor.loss(params, query) == LOSSES[name](predicted, query.labels)
-
-
-def test_unknown_losses_are_refused():
+    query = sample_tasks(toy_encoded(2), 1, support=6, query=8, rng=np.random.default_rng(0))[
+        0
+    ].query
+    assert predictor.loss(params, query) == LOSSES[name](
+        predictor(params, query.tokens), query.labels
+    )
     with pytest.raises(DataError, match=r"unknown loss 'huber'.*mse, list_mle, bradley_terry"):
         Predictor(BASE.encoder, objective="huber")
 
@@ -148,15 +137,19 @@ def test_unknown_losses_are_refused():
 def test_meta_training_on_a_ranking_loss_learns_to_rank_and_reports_no_errors(name):
     predictor = Predictor(BASE.encoder, hidden=(8,), objective=name)
     start = predictor.init(torch.Generator().manual_seed(0))
-    assays = toy_encoded(8, n=150)
+    assays, inner = toy_encoded(8, n=150), InnerLoop(0.1, 2)
     settings = MetaTraining(
-        steps=25, tasks_per_step=2, support=8, query=16, inner=InnerLoop(0.1, 2), meta_lr=2e-2
+        steps=25, tasks_per_step=2, support=8, query=16, inner=inner, meta_lr=2e-2
     )
     run = meta_train(predictor, start, assays[:6], settings, seed=0)
-    method = GradientMethod("maml", predictor, run.params, ("sgd", 0.1), 2)
     before, after = (
-        evaluate({"m": one}, assays[6:], shots=[8], seeds=[0, 1])
-        for one in (replace(method, start=start), method)
+        evaluate(
+            {"m": GradientMethod("maml", predictor, one, ("sgd", 0.1), 2)},
+            assays[6:],
+            shots=[8],
+            seeds=[0, 1],
+        )
+        for one in (start, run.params)
     )
     assert after["spearman"].mean() > before["spearman"].mean() + 0.2
     assert after[["mse", "mae", "relative_mse"]].isna().all(axis=None)
