@@ -34,7 +34,7 @@ _NAMES = {
     "METHODS": "mutmeta_lib.learn.methods",
     "Study": "mutmeta_lib.study.study",
     "grid": "mutmeta_lib.study.study",
-    "Where": "mutmeta_lib.study.run",
+    "Where": "mutmeta_lib.study.case",
     "recorded": "mutmeta_lib.study.run",
     "evaluate": "mutmeta_lib.study.evaluate",
     "estimate": "mutmeta_lib.study.estimates",

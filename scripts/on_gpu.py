@@ -47,7 +47,7 @@ def head() -> dict:
     found, spent = {}, {}
     for device in ("cpu", "cuda"):
         began = time.perf_counter()
-        found[device] = run(STUDY, where=Where(device=device), progress=len).rows["spearman"]
+        found[device] = run(STUDY, where=Where(device=device)).rows["spearman"]
         spent[device] = time.perf_counter() - began
     return {
         "seconds": spent,
@@ -59,7 +59,7 @@ def whole() -> dict:
     """A study in which all of the tiny encoder learns."""
     study = replace(STUDY, per_protein=1, reads=grid(depth="all"), meta_steps=10, folds=(0,))
     began = time.perf_counter()
-    rows = run(study, where=Where(device="cuda"), progress=len).rows
+    rows = run(study, where=Where(device="cuda")).rows
     return {"seconds": time.perf_counter() - began, "rows": len(rows)}
 
 

@@ -153,7 +153,7 @@ EXPERIMENTS = {
 def run(name: str) -> dict[str, pd.DataFrame]:
     """The tables of one of `STUDIES` or of `EXPERIMENTS`."""
     if name in STUDIES:
-        found = run_studies(*STUDIES[name], progress=len)
+        found = run_studies(*STUDIES[name])
         tables = {"results": found.rows, "choices": found.choices, "history": found.history}
         return {key: varied(table).round(5) for key, table in tables.items() if len(table)}
     record = EXPERIMENTS[name]()

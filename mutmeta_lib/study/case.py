@@ -125,16 +125,14 @@ def prepare(study: Study, read: Read, device: str, cache_dir: str | None) -> Pre
 
 def first_layer(depth: str, encoder: Encoder) -> int:
     """The layer that learning begins at; 0 for ``all``."""
-    if depth == "all":
-        return 0
-    kind, _, count = depth.partition("-")
     layers = getattr(encoder.module, "layers", 0)
-    if kind != "last" or not count.isdigit() or not 0 < int(count) < max(layers, 1):
+    found = {"all": 0} | {f"last-{k}": layers - k for k in range(1, layers)}
+    if depth not in found:
         raise DataError(
             f"'{depth}' is no depth of {encoder.name} ({layers} layers)",
-            f"choose 'head', 'raw head', 'last-1' to 'last-{max(layers - 1, 1)}' or 'all'",
+            f"choose from head, raw head, {', '.join(found)}",
         )
-    return layers - int(count)
+    return found[depth]
 
 
 def support_pool(size: int, pool: int) -> int:
@@ -164,7 +162,8 @@ class Run:
     @property
     def label(self) -> str:
         """What progress and kept parts call it."""
-        return label(self.case, self.read)
+        case, read = self.case, self.read
+        return f"{case.regime}, {case.name}, seed {case.seed}, {read.encoding}, {read.depth}"
 
     @property
     def data(self) -> Prepared:
@@ -391,11 +390,6 @@ def run_case(
     kept = Store(Path(where.store) if where.store else None, question)
     run = Run(study, replace(reads[0], swap="same"), case, where, kept, report)
     return kept.get(run.label, lambda: run.outcome(reads))
-
-
-def label(case: Case, read: Read) -> str:
-    """What people call one case of a study as one read has it."""
-    return f"{case.regime}, {case.name}, seed {case.seed}, {read.encoding}, {read.depth}"
 
 
 def _told(read: Read) -> dict[str, str]:

@@ -8,7 +8,6 @@ from there and ends at the same numbers.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +32,7 @@ from mutmeta_lib.records.record import (
     read_record,
     write_record,
 )
-from mutmeta_lib.study.case import Where, label, run_case
+from mutmeta_lib.study.case import Where, run_case
 from mutmeta_lib.study.study import (
     Case,
     Read,
@@ -68,17 +67,8 @@ class Result:
     diverged: int
 
 
-def run(
-    *studies: Study,
-    where: Where | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Result:
+def run(*studies: Study, where: Where | None = None) -> Result:
     """Run every case of some studies on the same assays, one after the other or side by side.
-
-    Args:
-        studies: they differ in what is varied; their assays are the same.
-        where: device, processes, and what is kept.
-        progress: called with one line of text per case, in place of bars on standard error.
 
     Raises:
         DataError: a worker process was killed, or an assay, encoder or method is refused.
@@ -107,12 +97,8 @@ def run(
                 "version": __version__,
             }
             jobs += [(study, tuple(reads), case, where, question) for case in drawn]
-    done = []
-    with shown_progress() if progress is None else nullcontext(silent) as tell:
-        for (_, reads, case, *_), outcome in zip(jobs, _outcomes(jobs, where, tell), strict=True):
-            done.append(outcome)
-            if progress is not None:
-                progress(f"{label(case, reads[0])}: done ({len(done)} of {len(jobs)})")
+    with shown_progress() as report:
+        done = list(_outcomes(jobs, where, report))
     rows, choices, history = (
         pd.DataFrame([row for one in done for row in one[key]])
         for key in ("rows", "choices", "history")
@@ -209,7 +195,6 @@ def recorded(
     recompute: bool = True,
     profile: str = "full",
     where: Where | None = None,
-    progress: Callable[[str], None] | None = None,
 ) -> tuple[Record, bool]:
     """The record of some studies, and whether it was loaded: from ``path`` if it is theirs.
 
@@ -225,7 +210,7 @@ def recorded(
         found = read_record(path)
         if _answers(found.parameters, parameters):
             return found, True
-    result = run(*studies, where=where, progress=progress)
+    result = run(*studies, where=where)
     rows = average_seeds(result.rows) if studies[0].seeds > 1 and len(result.rows) else result.rows
     kept = {"results": rows, "choices": result.choices, "history": result.history}
     numbers = {

@@ -21,7 +21,7 @@ SMALL = Study(
 @pytest.fixture(scope="module")
 def found():
     related = replace(SMALL, regime="related", methods=("maml",), by_error=("maml",))
-    return run(SMALL, related, progress=len)
+    return run(SMALL, related)
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +106,14 @@ def test_failures_name_the_best_rival_and_signatures_are_rank_correlations(found
 
 def test_encodings_depths_swaps_and_held_out_variants():
     base = replace(SMALL, methods=("fomaml", "finetune"), by_error=("fomaml", "finetune"), seeds=1)
-    by_encoding = run(replace(base, reads=grid(encoding=["separator", "mutant"])), progress=len)
+    by_encoding = run(replace(base, reads=grid(encoding=["separator", "mutant"])))
     made = reports.by_encoding(by_encoding)["differences"]
     ten = at(by_encoding.rows, shots=10, method="finetune").groupby("encoding")["spearman"].mean()
     row = at(made, group="all", method="finetune")
     assert row["mean"].item() == pytest.approx(ten["separator"] - ten["mutant"])
 
     heads = replace(base, methods=("ridge",), by_error=())
-    depths = run(replace(base, reads=grid(depth=["head", "raw head"])), heads, progress=len)
+    depths = run(replace(base, reads=grid(depth=["head", "raw head"])), heads)
     made = reports.by_depth(depths)
     assert set(at(made["summary"], method="ridge")["depth"]) == {"head", "raw head"}
     assert {"fomaml", "raw head"} <= set(made["differences"]["a"])
@@ -121,7 +121,7 @@ def test_encodings_depths_swaps_and_held_out_variants():
 
     around = replace(base, regime="around", test_ids=("GB1_NISTHAL2019_on_WT",), by_error=(),
                      methods=("ridge",), reads=grid(swap=["same", "noise 0.3"]))  # fmt: skip
-    made = reports.swapped(around, Where(), run(around, progress=len))
+    made = reports.swapped(around, Where(), run(around))
     wide = at(made["summary"], what="spearman", shots=10).set_index("swap")["mean"]
     lost = at(made["summary"], what="lost", shots=10)["mean"].item()
     assert lost == pytest.approx(wide["same"] - wide["noise 0.3"])
@@ -132,7 +132,7 @@ def test_encodings_depths_swaps_and_held_out_variants():
               reads=grid(encoding=["mutant", "separator"]))
         for regime in ("variants", "sites")
     ]  # fmt: skip
-    held = run(*parts, progress=len)
+    held = run(*parts)
     made = reports.held_out(parts[0], Where(), held)
     means = held.rows.groupby(["regime", "encoding"])["spearman"].mean()
     row = at(made["differences"], hold_out="sites", property="all")

@@ -65,7 +65,7 @@ def same(found, wanted):
 
 @pytest.fixture(scope="module")
 def straight():
-    return run(STUDY, progress=len)
+    return run(STUDY)
 
 
 def test_every_assay_is_tested_once_by_a_start_that_has_not_seen_its_cluster(straight):
@@ -88,7 +88,7 @@ def test_no_test_label_reaches_training_or_tuning(straight, monkeypatch):
 
     monkeypatch.setattr(module, "read_assays", scrambled)
     monkeypatch.setattr(runner, "read_assays", scrambled)
-    other = run(replace(STUDY, folds=(0,), epochs=9), progress=len)  # another study to the cache
+    other = run(replace(STUDY, folds=(0,), epochs=9))  # another study to the cache
     for name in ("choices", "history"):
         kept = (
             getattr(straight, name).query("case == 'fold 1'").drop(columns=TIMES, errors="ignore")
@@ -102,7 +102,7 @@ def test_no_test_label_reaches_training_or_tuning(straight, monkeypatch):
 def test_every_method_of_the_table_can_be_studied():
     names = [name for name in METHODS if name not in (*MASKED, "joint")]
     asked = {"methods": names, "folds": (0,), "shots": (0, 2, 5), "by_error": ("maml",)}
-    found = run(replace(STUDY, **asked, reads=grid(depth="all", max_tokens=40)), progress=len)
+    found = run(replace(STUDY, **asked, reads=grid(depth="all", max_tokens=40)))
     assert set(found.rows["method"]) == {*names, "maml_mse"}
     assert found.rows["spearman"].between(-1, 1).all()
     assert found.rows.query("shots == 0")["relative_mse"].isna().all()
@@ -119,7 +119,7 @@ def test_every_method_of_the_table_can_be_studied():
 
 def test_starts_choose_their_outer_rates_on_validation_loss():
     rates = ((0.03, 5e-4), (0.01, 1e-1))
-    found = run(replace(STUDY, folds=(0,), outer_rates=rates), progress=len)
+    found = run(replace(STUDY, folds=(0,), outer_rates=rates))
     tried = found.choices.query("what == 'meta-training'")
     assert set(zip(tried["inner_lr"], tried["meta_lr"], strict=True)) == set(rates)
     best = tried.loc[tried["validation_loss"].idxmin()]
@@ -136,8 +136,8 @@ def test_a_swapped_encoder_is_read_in_testing_alone():
         per_protein=2,
         reads=grid(swap=["same", "noise 1.0"]),
     )
-    both = run(study, progress=len)
-    alone = run(replace(study, reads=grid(swap="noise 1.0")), progress=len)
+    both = run(study)
+    alone = run(replace(study, reads=grid(swap="noise 1.0")))
     assert set(both.rows["assay"]) == {"GB1_NISTHAL2019_on_WT"}
     assert len(both.history) == len(alone.history)
     noisy = both.rows.query("swap == 'noise 1.0'")["spearman"].tolist()
@@ -146,7 +146,7 @@ def test_a_swapped_encoder_is_read_in_testing_alone():
 
 
 def test_without_shots_a_study_trains_only():
-    found = run(replace(STUDY, shots=(), methods=("maml", "fomaml")), progress=len)
+    found = run(replace(STUDY, shots=(), methods=("maml", "fomaml")))
     assert found.rows.empty
     assert found.history.groupby("method").size().to_dict() == {"maml": 4, "fomaml": 4}
 
@@ -154,13 +154,13 @@ def test_without_shots_a_study_trains_only():
 @pytest.mark.parametrize("depth", ["first-1", "last-x", "last-0"])
 def test_a_depth_that_an_encoder_has_not_is_refused(depth):
     with pytest.raises(DataError, match=rf"'{depth}' is no depth of tiny"):
-        run(replace(STUDY, reads=grid(depth=depth)), progress=len)
+        run(replace(STUDY, reads=grid(depth=depth)))
 
 
 def test_zero_shot_methods_are_refused_before_anything_is_trained(monkeypatch):
     monkeypatch.setattr(module, "meta_train", None)
     with pytest.raises(DataError, match="has no language-model head"):
-        run(replace(STUDY, methods=("maml", "zero_shot")), progress=len)
+        run(replace(STUDY, methods=("maml", "zero_shot")))
 
 
 class Stopped(Exception):
@@ -182,23 +182,23 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(place, straight, tmp_path, mo
     with monkeypatch.context() as patched:
         patched.setattr(module, place, counted)
         with pytest.raises(Stopped):
-            run(STUDY, where=where, progress=len)
-    same(run(STUDY, where=where, progress=len), straight)
+            run(STUDY, where=where)
+    same(run(STUDY, where=where), straight)
     for name in ("meta_train", "grid_scores", "evaluate"):
         monkeypatch.setattr(module, name, None)  # all is kept
-    same(run(STUDY, where=where, progress=len), straight)
+    same(run(STUDY, where=where), straight)
 
 
 def test_another_question_is_not_answered_with_what_is_kept(straight, tmp_path):
     where = Where(store=str(tmp_path))
-    other = run(replace(STUDY, adapt_steps=1), where=where, progress=len)
-    same(run(STUDY, where=where, progress=len), straight)
+    other = run(replace(STUDY, adapt_steps=1), where=where)
+    same(run(STUDY, where=where), straight)
     assert not other.rows["spearman"].equals(straight.rows["spearman"])
 
 
 def test_processes_and_caches_change_nothing(straight, tmp_path):
     where = Where(workers=2, store=str(tmp_path / "a"), cache_dir=str(tmp_path / "b"))
-    same(run(STUDY, where=where, progress=len), straight)
+    same(run(STUDY, where=where), straight)
     assert list((tmp_path / "b").rglob("*"))
 
 
@@ -211,7 +211,7 @@ def test_progress_is_told_of_every_part_and_the_cause_of_an_end(monkeypatch):
     assert [one for one in told if one[0] == "runs"] == [("runs", n, 2) for n in range(3)]
     assert {what.rpartition(": ")[2] for what, *_ in told} == {"runs", "maml", "test"}
     with pytest.raises(DataError, match="'last-9' is no depth of tiny"):  # from another process
-        run(replace(STUDY, reads=grid(depth="last-9")), where=Where(workers=2), progress=len)
+        run(replace(STUDY, reads=grid(depth="last-9")), where=Where(workers=2))
 
 
 def parts(folder):
@@ -242,11 +242,11 @@ def test_a_killed_worker_costs_no_finished_work(straight, tmp_path):
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     with pytest.raises(DataError, match=r"a worker process was killed after [01] of 2 runs"):
-        run(STUDY, where=Where(workers=2, store=str(tmp_path)), progress=len)
+        run(STUDY, where=Where(workers=2, store=str(tmp_path)))
     thread.join()
     assert not workers_of(os.getpid())
     kept = {file: file.read_bytes() for file in parts(tmp_path)}
-    same(run(STUDY, where=Where(store=str(tmp_path)), progress=len), straight)
+    same(run(STUDY, where=Where(store=str(tmp_path))), straight)
     assert all(file.read_bytes() == content for file, content in kept.items())
 
 
@@ -283,11 +283,11 @@ def test_ctrl_c_ends_the_command_and_its_workers_with_one_sentence(tmp_path):
 def test_a_record_is_loaded_only_for_the_same_study(tmp_path, monkeypatch):
     path = tmp_path / "few_shot.json"
     study = replace(STUDY, methods=("ridge",), folds=(0,))
-    record, loaded = recorded("few_shot", study, path=path, profile="own", progress=len)
+    record, loaded = recorded("few_shot", study, path=path, profile="own")
     assert not loaded
     assert read_record(path).digest == record.digest
     assert len(record.table("results")) == 2 * record.table("results")["assay"].nunique()
-    again, loaded = recorded("few_shot", study, path=path, recompute=False, progress=len)
+    again, loaded = recorded("few_shot", study, path=path, recompute=False)
     assert loaded
     assert again.digest == record.digest
     monkeypatch.setattr(runner, "run", lambda *given, **more: (_ for _ in ()).throw(Stopped))
@@ -319,7 +319,7 @@ def test_small_assays_have_smaller_pools(size, pool, expected):
 def test_studies_of_other_shots_predict_the_same_rows():
     few, many = (
         run(Study(**SMALL | {"methods": ("onehot",), "cap": 35, "pool": 40, "shots": shots,
-                             "max_query": 0}), progress=len).rows
+                             "max_query": 0})).rows
         for shots in ((0, 5), (0, 1, 5, 10, 20))
     )  # fmt: skip
     shared = many[many["shots"].isin([0, 5])].reset_index(drop=True)
@@ -328,5 +328,5 @@ def test_studies_of_other_shots_predict_the_same_rows():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same_ranks(straight):
-    found = run(STUDY, where=Where(device="cuda"), progress=len)
+    found = run(STUDY, where=Where(device="cuda"))
     np.testing.assert_allclose(found.rows["spearman"], straight.rows["spearman"], atol=0.02)
