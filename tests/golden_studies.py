@@ -128,9 +128,8 @@ EXPERIMENTS = {
     "speed": lambda: speed(
         SPEED,
         Question((5, 10), 3, size_ids=("GB1_NISTHAL2019_on_WT",), sizes=(5, 20)),
-        progress=len,
     ),
-    "protocols": lambda: pair_transfer(PAIRS, pair_cap=40, source_steps=3, progress=len),
+    "protocols": lambda: pair_transfer(PAIRS, pair_cap=40, source_steps=3),
     "protocol": lambda: protocol_experiment(
         release_dir="demo",
         encoder="tiny",

@@ -6,7 +6,7 @@ with nothing (the labels of B alone).
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,14 @@ from sklearn.linear_model import RidgeCV
 from mutmeta_lib import __version__
 from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.learn.baselines import RIDGE_PENALTIES, Ridge
+from mutmeta_lib.learn.inner import finetune
 from mutmeta_lib.learn.methods import GradientMethod, Method, Rate, divergences
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.records.progress import silent
 from mutmeta_lib.records.record import Record, number
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.reproduction.pairs import Pair, load_pairs, neighbours
-from mutmeta_lib.reproduction.speed import descend, tuned
+from mutmeta_lib.reproduction.speed import tuned
 from mutmeta_lib.study.case import Run, Where, initial_params, prepare
 from mutmeta_lib.study.estimates import contrast, estimate, named
 from mutmeta_lib.study.evaluate import MIN_QUERY, evaluate
@@ -43,8 +44,8 @@ from mutmeta_lib.study.vectors import Vectors, embed_assays
 from mutmeta_lib.tasks.metrics import spearman
 from mutmeta_lib.tasks.tasks import Examples, make_task
 
-LEARNING_A = ("adam", 1e-3)
-"""How a head is trained on all scores of A."""
+LEARNING_A = 1e-3
+"""The rate at which a head is trained on all scores of A."""
 
 COMPARED = ("scores_a", "ridge_a", "maml_a", "finetune_a", "maml")
 """Methods that are set against each other one, pair by pair."""
@@ -58,7 +59,6 @@ def pair_transfer(
     source_steps: int = 100,
     where: Where | None = None,
     profile: str = "full",
-    progress: Callable[[str], None] | None = None,
 ) -> Record:
     """Predict assay B of a protein from assay A of it, with few or no labels of B.
 
@@ -97,20 +97,16 @@ def pair_transfer(
             name: (start, tuned(run, start, study.decided_at, study.adapt_steps))
             for name, start in starts.items()
         }
-        parts = []
+        steps, parts = (study.adapt_steps, source_steps), []
         for pair, frozen in zip(pairs, vectors, strict=True):
-            about = {"kind": pair.kind, "cluster": clusters[pair.b.wild_type]}
             for way in (pair, pair.turned()):
-                usable = [k for k in study.shots if len(way.b) >= k + MIN_QUERY]
-                if usable:
-                    methods = pair_methods(
-                        way, frozen, predictor, rated, study.adapt_steps, source_steps
-                    )
+                if usable := [k for k in study.shots if len(way.b) >= k + MIN_QUERY]:
+                    methods = pair_methods(way, frozen, predictor, rated, *steps)
                     with divergences() as diverged:
-                        made = evaluate(
-                            methods, [frozen.assays[way.b.id]], shots=usable, seeds=[seed]
-                        )
+                        assay = frozen.assays[way.b.id]
+                        made = evaluate(methods, [assay], shots=usable, seeds=[seed])
                     made = made[["method", "assay", "seed", "shots", "n_query", "spearman"]]
+                    about = {"kind": pair.kind, "cluster": clusters[pair.b.wild_type]}
                     fell = [len(diverged)] + [0] * (len(made) - 1)
                     parts.append(made.assign(a=way.a.id, **about, diverged=fell))
         return pd.concat(parts).to_dict("records")
@@ -118,16 +114,14 @@ def pair_transfer(
     rows, began = [], time.perf_counter()
     for seed in range(study.seed, study.seed + study.seeds):
         rows += kept.get(f"seed {seed}", partial(one_seed, seed))
-        if progress:
-            progress(f"seed {seed}: done")
     results = pd.DataFrame(rows)
     known = pd.DataFrame([overlap(pair, clusters[pair.b.wild_type]) for pair in pairs])
     tables = pair_tables(results, known)
+    own = {"pair_cap": pair_cap, "longest": longest, "source_steps": source_steps}
     return make_record(
         "protocols",
         profile,
-        study.parameters()
-        | {"pair_cap": pair_cap, "longest": longest, "source_steps": source_steps},
+        study.parameters() | own,
         assays=[*assays, *paired.values()],
         encoder=describe_encoder(predictor.encoder),
         device="cpu",
@@ -139,38 +133,33 @@ def pair_transfer(
 
 def overlap(pair: Pair, cluster: int) -> dict:
     """How the two assays agree on the variants that both hold."""
-    rows = sorted(pair.shared)
-    scores = pair.a.scores[rows], pair.b.scores[[pair.shared[row] for row in rows]]
-    defined = len(rows) > 2 and np.ptp(scores[0]) > 0 and np.ptp(scores[1]) > 0
+    ours, theirs = list(pair.shared), list(pair.shared.values())
+    scores = pair.a.scores[ours], pair.b.scores[theirs]
+    defined = len(ours) > 2 and np.ptp(scores[0]) > 0 and np.ptp(scores[1]) > 0
     row = {"kind": pair.kind, "a": pair.a.id, "b": pair.b.id, "cluster": cluster}
-    row |= {"n_a": len(pair.a), "n_b": len(pair.b), "shared": len(rows)}
+    row |= {"n_a": len(pair.a), "n_b": len(pair.b), "shared": len(ours)}
     return row | {"spearman": spearman(*scores) if defined else float("nan")}
 
 
 @dataclass(frozen=True, eq=False)
-class ScoresOfA:
-    """A's word: its score where it measured a variant of B, else a ridge model's guess."""
-
-    name: str
-    word: np.ndarray
-
-    def adapt(self, support: Examples, generator: torch.Generator) -> None:
-        """Labels of B change nothing."""
-
-    def predict(self, state: Any, query: Examples) -> np.ndarray:
-        """What A says, whatever was learned of B."""
-        return self.word[query.rows]
-
-
-@dataclass(frozen=True, eq=False)
 class RidgeWithA(Ridge):
-    """Ridge on vectors and A's word, which counts as much as all of the vectors together."""
+    """Ridge on vectors and A's word, which counts as much as all of the vectors together.
+
+    A's word on a variant of B is its score where A measured it, else what ridge on A says.
+    """
 
     word: np.ndarray
 
     def predict(self, state: Any, query: Examples) -> np.ndarray:
         """Predicted labels; with fewer than three labels of B, A's word alone."""
         return self.word[query.rows] if state is None else super().predict(state, query)
+
+
+class ScoresOfA(RidgeWithA):
+    """A's word alone."""
+
+    def adapt(self, support: Examples, generator: torch.Generator) -> None:
+        """Labels of B change nothing."""
 
 
 def pair_methods(
@@ -195,17 +184,16 @@ def pair_methods(
         vectors = frozen.features(examples)
         return np.column_stack([vectors, word[examples.rows] * vectors.shape[1] ** 0.5])
 
-    starts = dict(rated)
-    for name, (start, rate) in rated.items():
-        moved = descend(predictor, start, of_a, LEARNING_A, source_steps)
-        starts[f"{name}_a"] = moved, rate
+    moved = {
+        f"{name}_a": (finetune(predictor.loss, start, [of_a] * source_steps, lr=LEARNING_A), rate)
+        for name, (start, rate) in rated.items()
+    }
     made = [
-        GradientMethod(name, predictor, start, rate, steps)
-        for name, (start, rate) in starts.items()
+        *(GradientMethod(name, predictor, *own, steps) for name, own in (rated | moved).items()),
+        Ridge("ridge", frozen.features),
+        RidgeWithA("ridge_a", with_word, word),
+        ScoresOfA("scores_a", with_word, word),
     ]
-    made.append(Ridge("ridge", frozen.features))
-    made.append(RidgeWithA("ridge_a", with_word, word))
-    made.append(ScoresOfA("scores_a", word))
     return {method.name: method for method in made}
 
 
@@ -218,9 +206,8 @@ def pair_tables(results: pd.DataFrame, known: pd.DataFrame) -> dict[str, pd.Data
     keys = ["kind", "a", "assay", "cluster", "method", "shots"]
     means = results.groupby(keys, as_index=False, sort=False)[["spearman", "n_query"]].mean()
     ways = means.assign(assay=means["a"] + " to " + means["assay"])
-    ways = pd.concat([ways.assign(kind="all"), ways])
-    how = {"by": ("kind", "shots")}
-    differences = [contrast(ways, "spearman", "method", one, **how) for one in COMPARED]
+    ways, by = pd.concat([ways.assign(kind="all"), ways]), ("kind", "shots")
+    differences = [contrast(ways, "spearman", "method", one, by=by) for one in COMPARED]
     return {
         "pairs": known,
         "results": means,
@@ -236,19 +223,16 @@ def pair_numbers(results: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> d
     ``labels_worth_<method>``: the fewest labels of B at which the method without A is level with
     A's word alone (open when never); ``diverged``: adaptations that fell back to their start.
     """
-    together = {name: tables[name].query("kind == 'all'") for name in ("summary", "differences")}
-    made = named(together["summary"], "{method}_{shots}")
-    made |= named(together["differences"], "{method}_minus_{baseline}_{shots}")
+    made = named(tables["summary"].query("kind == 'all'"), "{method}_{shots}")
+    together = tables["differences"].query("kind == 'all'")
+    made |= named(together, "{method}_minus_{baseline}_{shots}")
     # The same pairs at every number of labels, those that have the most.
     means = tables["results"]
     full = means.groupby(["a", "assay"])["shots"].transform("max") == means["shots"].max()
     curve = means[full].groupby(["method", "shots"])["spearman"].mean()
     for method in ("maml", "ridge"):
-        level = curve["scores_a"].iloc[0]
-        enough = [k for k, value in curve[method].items() if value >= level]
-        worth = min(enough) if enough else float("nan")
+        own = curve[method]
+        worth = own.index[own >= curve["scores_a"].iloc[0]].min()
         made[f"labels_worth_{method}"] = number(worth, n=int(full.sum()), unit="labels")
-    known = tables["pairs"]
     made["diverged"] = number(results["diverged"].sum(), n=len(results), unit="adaptations")
-    made["pairs"] = number(len(known), n=known["cluster"].nunique(), unit="pairs")
     return made

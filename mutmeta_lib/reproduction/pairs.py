@@ -14,7 +14,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.seeds import stable_seed
 
 LISTED = LISTS / "pairs.csv"
-"""The pairs of sound assays, with what differs between the two."""
+"""Pairs of sound assays, with what differs between the two."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +46,10 @@ def load_pairs(data_dir: str, cap: int) -> list[Pair]:
 
 def neighbours(assays: Sequence[Assay], cap: int) -> list[Pair]:
     """Pairs of neighbouring assays of the protein with the most, its backgrounds."""
-    groups: dict[str, list[Assay]] = {}
-    for assay in assays:
-        groups.setdefault(assay.protein, []).append(assay)
-    most = max(sorted(groups), key=lambda name: len(groups[name]))
-    both = zip(groups[most][::2], groups[most][1::2], strict=False)
+    names = [assay.protein for assay in assays]
+    most = max(sorted(set(names)), key=names.count)
+    own = [assay for assay in assays if assay.protein == most]
+    both = zip(own[::2], own[1::2], strict=False)
     return [make_pair("two backgrounds", a, b, cap) for a, b in both]
 
 
@@ -63,19 +62,23 @@ def make_pair(kind: str, a: Assay, b: Assay, cap: int) -> Pair:
     same = sum(a.wild_type[i - 1] == b.wild_type[j - 1] for i, j in place.items())
     if same < 0.5 * min(len(a.wild_type), len(b.wild_type)):
         raise DataError(f"{a.id} and {b.id} are of different proteins", "pair other assays")
-    row_of = {variant: row for row, variant in enumerate(b.variants)}
-    both = []
+    row_of, both = {variant: row for row, variant in enumerate(b.variants)}, []
     for row, variant in enumerate(a.variants):
         if variant and all(s.position in place for s in variant):
             moved = tuple(replace(s, position=place[s.position]) for s in variant)
-            if moved in row_of:
-                both.append((row, row_of[moved]))
+            both += [(row, row_of[moved])] if moved in row_of else []
     rng = np.random.default_rng(stable_seed("pair", a.id, b.id))
     kept = [both[i] for i in rng.permutation(len(both))[:cap]]
-    rows = [_fill([pair[i] for pair in kept], len((a, b)[i]), cap, rng) for i in (0, 1)]
-    at = [{row: place for place, row in enumerate(own)} for own in rows]
+    cut, at = [], []
+    for side, assay in enumerate((a, b)):
+        rows = [pair[side] for pair in kept]
+        others = rng.permutation(np.setdiff1d(np.arange(len(assay)), rows))
+        rows = sorted([*rows, *others[: cap - len(rows)].tolist()])
+        variants = tuple(assay.variants[row] for row in rows)
+        cut.append(replace(assay, variants=variants, scores=assay.scores[rows]))
+        at.append({row: place for place, row in enumerate(rows)})
     shared = {at[0][i]: at[1][j] for i, j in both if i in at[0] and j in at[1]}
-    return Pair(kind, _take(a, rows[0]), _take(b, rows[1]), shared)
+    return Pair(kind, *cut, shared)
 
 
 def positions(a: str, b: str) -> dict[int, int]:
@@ -86,15 +89,3 @@ def positions(a: str, b: str) -> dict[int, int]:
     """
     trace = best_alignment(a, b).trace
     return {int(i) + 1: int(j) + 1 for i, j in trace[(trace >= 0).all(axis=1)]}
-
-
-def _fill(rows: list[int], n: int, cap: int, rng: np.random.Generator) -> list[int]:
-    """Those rows, and others drawn until there are ``cap``, in the order of the assay."""
-    others = np.setdiff1d(np.arange(n), rows)
-    extra = rng.permutation(others)[: max(0, cap - len(rows))]
-    return sorted([*rows, *extra.tolist()])
-
-
-def _take(assay: Assay, rows: Sequence[int]) -> Assay:
-    variants = tuple(assay.variants[row] for row in rows)
-    return replace(assay, variants=variants, scores=assay.scores[list(rows)])

@@ -8,8 +8,9 @@ encoder is frozen, and its share, the same for all, is reported apart.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,12 @@ from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.case import Run, Where, initial_params, prepare
 from mutmeta_lib.study.estimates import bootstrap_mean, bootstrap_ratio, estimate
 from mutmeta_lib.study.run import make_record
-from mutmeta_lib.study.study import Case, Study, describe_encoder, draw_cases, read_assays
-from mutmeta_lib.tasks.losses import LOSSES
+from mutmeta_lib.study.study import Study, describe_encoder, draw_cases, read_assays
 from mutmeta_lib.tasks.metrics import spearman
 from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, Task, draw_task, task_generator
 
-STARTS = {"maml": "maml", "multitask": "multitask", "finetune": "fresh"}
-ARMS = ("maml", "multitask")
+STARTS = ("maml", "multitask", "finetune")
+ARMS = STARTS[:2]
 """Starts whose time is compared with fine-tuning's."""
 STEPS = (0, 1, 2, 5, 10, 20, 50, 100)
 """Numbers of steps at which starts are compared."""
@@ -48,173 +48,144 @@ MIN_QUERY = 15
 EPOCH_RATE = 1e-3
 
 
-@dataclass(frozen=True, eq=False)
-class Trajectory:
-    """What a task's query set says after each step; arrays of shape ``(steps + 1,)``.
-
-    ``seconds`` are those so far, without those of looking; ``errors`` are mean squared, on scaled
-    labels, infinite where the method diverged.
-    """
-
-    seconds: np.ndarray
-    errors: np.ndarray
-    ranks: np.ndarray
-
-    def reaches(self, error: float) -> int | None:
-        """The first step at which the error is no more than ``error``."""
-        found = np.flatnonzero(self.errors <= error)
-        return int(found[0]) if len(found) else None
-
-    def at_seconds(self, seconds: float) -> int:
-        """The last step that is finished by then."""
-        return int(np.searchsorted(self.seconds, seconds, side="right") - 1)
-
-    def at(self, step: int, end: float) -> dict[str, float]:
-        """Correlation, and error relative to ``end``, after a step."""
-        error = min(float(self.errors[step]), 1e6)
-        ratio = float(np.log(max(error, 1e-12) / max(min(end, 1e6), 1e-12)))
-        return {"spearman": float(self.ranks[step]), "log_error_ratio": ratio}
-
-
-def descend(
-    predictor: Predictor, start: Params, support: Examples, rate: Rate, steps: int, look=None
-) -> Params:
-    """Full-batch gradient steps; ``look(seconds, parameters)`` is called before and after each."""
+def descent(
+    predictor: Predictor, start: Params, support: Examples, rate: Rate, steps: int
+) -> Iterator[tuple[float, Params]]:
+    """Full-batch gradient steps: the seconds so far and the parameters, before and after each."""
     params = {name: value.detach().clone().requires_grad_(True) for name, value in start.items()}
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-    stepper = kinds[rate[0]](params.values(), lr=rate[1])
-    tokens, labels, loss = support.tokens, support.labels, LOSSES[predictor.objective]
-    spent = 0.0
-    for step in range(steps + 1):
-        if step:
-            began = time.process_time()
-            stepper.zero_grad()
-            loss(predictor(params, tokens), labels).backward()
-            stepper.step()
-            spent += time.process_time() - began
-        if look is not None:
-            look(spent, params)
-    return {name: value.detach() for name, value in params.items()}
+    stepper = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[rate[0]]
+    optimiser, spent = stepper(params.values(), lr=rate[1]), 0.0
+    yield spent, params
+    for _ in range(steps):
+        began = time.process_time()
+        optimiser.zero_grad()
+        predictor.loss(params, support).backward()
+        optimiser.step()
+        spent += time.process_time() - began
+        yield spent, params
 
 
-def follow(predictor: Predictor, start: Params, task: Task, rate: Rate, steps: int) -> Trajectory:
-    """Take gradient steps on the support set and look at the query set after each."""
+def follow(predictor: Predictor, start: Params, task: Task, rate: Rate, steps: int) -> pd.DataFrame:
+    """Take gradient steps on the support set and look at the query set before and after each.
+
+    One row per step: ``seconds`` so far, without those of looking, ``error`` (mean squared, on
+    scaled labels, infinite where the method diverged) and ``spearman``.
+    """
     query, seen = task.query, []
-
-    def look(seconds: float, params: Params) -> None:
+    for seconds, params in descent(predictor, start, task.support, rate, steps):
         with torch.no_grad():
             predicted = predictor(params, query.tokens)
         error = float(torch.mean((predicted - query.labels) ** 2))
         finite = bool(torch.isfinite(predicted).all())
         rank = spearman(predicted.numpy(), query.scores) if finite else 0.0
         seen.append((seconds, error if np.isfinite(error) else float("inf"), rank))
+    return pd.DataFrame(seen, columns=["seconds", "error", "spearman"])
 
-    descend(predictor, start, task.support, rate, steps, look)
-    return Trajectory(*(np.array(column) for column in zip(*seen, strict=True)))
+
+def race(paths: dict[str, pd.DataFrame], horizon: int) -> dict[str, list[dict]]:
+    """When each start has the error that fine-tuning has at the horizon; what all have meanwhile.
+
+    ``draws`` has one row per start, who never gets there took all steps; ``curves`` one per start
+    and number of steps, ``clock`` one per start and share of the seconds that fine-tuning takes to
+    the horizon, with the steps that are finished by then.
+    """
+    target, whole = paths["finetune"].loc[horizon, ["error", "seconds"]]
+    rows: dict[str, list[dict]] = {"draws": [], "curves": [], "clock": []}
+    for arm, path in paths.items():
+        seconds, error = path["seconds"], path["error"]
+        there = path.index[error <= target]
+        stop, last = int(min(there, default=path.index[-1])), path.loc[horizon]
+        row = {"arm": arm, "reached": len(there) > 0, "steps": stop, "seconds": seconds[stop]}
+        row |= {"seconds_end": last["seconds"], "error_start": error[0]}
+        row |= {"error_end": last["error"], "spearman_end": last["spearman"]}
+        rows["draws"].append(row)
+        logs = np.log(error.clip(1e-12, 1e6)) - np.log(np.clip(target, 1e-12, 1e6))
+        told = path[["spearman"]].assign(log_error_ratio=logs)
+        for step in (step for step in STEPS if step in path.index):
+            rows["curves"].append({"arm": arm, "step": step, **told.loc[step]})
+        for share in SHARES:
+            step = seconds.searchsorted(share * whole, side="right") - 1
+            rows["clock"].append({"arm": arm, "share": share, **told.loc[step]})
+    return rows
 
 
 @dataclass(frozen=True)
 class Question:
     """What is asked beside the study.
 
-    Attributes:
-        labels: numbers of labels of the new assay.
-        horizon: gradient steps of fine-tuning; every start is followed for twice as many.
-        tasks_counted: numbers of new assays that share the bill of meta-training.
-        size_ids: assays of the study with many variants, for the dependence on the number of
-            labels; the part is left out when there are none.
-        sizes: numbers of labels there.
-
+    ``labels`` are numbers of labels of the new assay; fine-tuning takes ``horizon`` gradient steps,
+    every start is followed for twice as many; meta-training is on the bill of ``tasks_counted`` new
+    assays together. On ``size_ids``, assays of the study with many variants (none leaves the part
+    out), time is taken against ``sizes``, numbers of labels.
     """
 
-    labels: tuple[int, ...] = (10, 40)
+    labels: Sequence[int] = (10, 40)
     horizon: int = 50
-    tasks_counted: tuple[int, ...] = (1, 10, 100, 1000, 10000)
-    size_ids: tuple[str, ...] = ()
-    sizes: tuple[int, ...] = (10, 30, 100, 300, 1000, 2000)
-
-    def __post_init__(self):
-        for name in ("labels", "tasks_counted", "size_ids", "sizes"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+    tasks_counted: Sequence[int] = (1, 10, 100, 1000, 10000)
+    size_ids: Sequence[str] = ()
+    sizes: Sequence[int] = (10, 30, 100, 300, 1000, 2000)
 
 
 def speed(
-    study: Study,
-    question: Question,
-    *,
-    where: Where | None = None,
-    profile: str = "full",
-    progress: Callable[[str], None] | None = None,
+    study: Study, question: Question, *, where: Where | None = None, profile: str = "full"
 ) -> Record:
     """Measure the time that a start saves, and what it cost.
 
-    Returns:
-        A record; tables ``draws``, ``steps``, ``clock``, ``costs``, ``rates``, ``embedding``, and
-        where asked for ``rapid``, ``sizes`` and ``size_means``; numbers as `bill` names them.
-
+    The record has the tables ``draws``, ``steps``, ``clock``, ``costs``, ``rates``, ``embedding``,
+    and where asked for ``rapid``, ``sizes`` and ``size_means``; numbers as `bill` names them.
     """
-    where = where or Where()
+    where = replace(where or Where(), device="cpu")
     assays, _ = read_assays(study)
-    clusters = {assay.id: cluster for assay, cluster in _clustered(assays)}
+    of = cluster_proteins(assays)
+    clusters = {assay.id: of[assay.wild_type] for assay in assays}
     read = study.reads[0]
-    data = prepare(study, read, "cpu", where.cache_dir)
+    predictor = prepare(study, read, "cpu", where.cache_dir).vectors.predictor
     asked = {"study": study.parameters(), "question": vars(question) | {"tasks_counted": []}}
     asked |= {"data": {assay.id: assay.sha256 for assay in assays}, "version": __version__}
-    asked |= {"encoder": data.vectors.predictor.encoder.sha256}
+    asked |= {"encoder": predictor.encoder.sha256}
     kept = Store(Path(where.store) if where.store else None, asked)
-
-    def run_of(asked_study: Study, case: Case) -> Run:
-        return Run(asked_study, read, case, replace(where, device="cpu"), kept, silent)
-
-    parts = []
+    names = ("draws", "curves", "clock", "rapid", "costs", "rates", "left_out", "sizes")
+    rows: dict[str, list[dict]] = {name: [] for name in names}
     for case in draw_cases(study, assays):
-        name = f"{case.name}, seed {case.seed}"
-        run = run_of(study, case)
-        parts.append(kept.get(name, lambda run=run: follow_all(run, question, clusters)))
-        if progress:
-            progress(f"{name}: done")
-    names = ("draws", "curves", "clock", "rapid", "costs", "rates", "left_out")
-    rows = {key: pd.DataFrame([row for part in parts for row in part[key]]) for key in names}
-    sized: list[dict] = []
+        run = Run(study, read, case, where, kept, silent)
+        part = kept.get(
+            f"{case.name}, seed {case.seed}", partial(follow_all, run, question, clusters)
+        )
+        for name, found in part.items():
+            rows[name] += found
     if question.size_ids:
         around = replace(study, regime="around", test_ids=question.size_ids, share=0.25)
         for case in draw_cases(around, assays):
-            run = run_of(around, case)
-            sized += kept.get(f"sizes, {case.seed}", lambda run=run: by_size(run, question))
-    rows["sizes"] = pd.DataFrame(sized)
-    costs = kept.get("embedding", lambda: embedding_cost(data.vectors.predictor, study))
-    rows["embedding"] = pd.DataFrame(costs)
+            run = Run(around, read, case, where, kept, silent)
+            rows["sizes"] += kept.get(f"sizes, {case.seed}", partial(by_size, run, question))
+    rows["embedding"] = kept.get("embedding", partial(embedding_cost, predictor, study))
+    found = {name: pd.DataFrame(part) for name, part in rows.items()}
     return make_record(
         "speed",
         profile,
         study.parameters() | vars(question),
         assays=assays,
-        encoder=describe_encoder(data.vectors.predictor.encoder),
+        encoder=describe_encoder(predictor.encoder),
         device="cpu",
         seconds={
-            "meta_training": float(rows["costs"]["seconds"].sum()),
-            "tuning": float(rows["rates"]["seconds"].sum()),
+            "meta_training": float(found["costs"]["seconds"].sum()),
+            "tuning": float(found["rates"]["seconds"].sum()),
         },
-        numbers=bill(rows, question.tasks_counted),
-        tables=tables(rows),
+        numbers=bill(found, question.tasks_counted),
+        tables=tables(found),
     )
 
 
-def _clustered(assays):
-    clusters = cluster_proteins(assays)
-    return [(assay, clusters[assay.wild_type]) for assay in assays]
-
-
 def learn_starts(run: Run) -> tuple[dict[str, Params], dict[str, float]]:
-    """Every start by arm, and the seconds of computation that it took."""
+    """Every start, and the seconds of computation that it took."""
     starts, costs = {}, {}
-    for arm, name in STARTS.items():
+    for name in STARTS:
         began = time.process_time()
-        if name == "fresh":
-            starts[arm] = initial_params(run.data.vectors.predictor, run.case.seed)
+        if name == "finetune":
+            starts[name] = initial_params(run.data.vectors.predictor, run.case.seed)
         else:
-            starts[arm] = run.train(name)[0].params
-        costs[arm] = time.process_time() - began
+            starts[name] = run.train(name)[0].params
+        costs[name] = time.process_time() - began
     return starts, costs
 
 
@@ -231,11 +202,11 @@ def follow_all(run: Run, question: Question, clusters: dict[str, int]) -> dict[s
     data, horizon = run.data.vectors, question.horizon
     case = {"case": run.case.name, "seed": run.case.seed}
     starts, costs = learn_starts(run)
-    made: dict[str, list[dict]] = {key: [] for key in ("draws", "curves", "clock", "rapid")}
-    made |= {"rates": [], "left_out": []}
+    names = ("draws", "curves", "clock", "rapid", "rates", "left_out")
+    made: dict[str, list[dict]] = {name: [] for name in names}
     made["costs"] = [{"arm": arm, "seconds": seconds, **case} for arm, seconds in costs.items()]
     chosen = {}
-    for steps, k in [(horizon, k) for k in question.labels] + [(RAPID, RAPID)]:
+    for steps, k in [*((horizon, k) for k in question.labels), (RAPID, RAPID)]:
         for arm, start in starts.items():
             began = time.process_time()
             rate = chosen[arm, steps, k] = tuned(run, start, k, steps)
@@ -255,34 +226,13 @@ def follow_all(run: Run, question: Question, clusters: dict[str, int]) -> dict[s
                 arm: follow(data.predictor, start, task, chosen[arm, horizon, k], 2 * horizon)
                 for arm, start in starts.items()
             }
-            end, whole = (getattr(paths["finetune"], x)[horizon] for x in ("errors", "seconds"))
-            for arm, path in paths.items():
-                made["draws"].append({**here, "arm": arm, **arrival(path, float(end), horizon)})
-                for step in [step for step in STEPS if step <= 2 * horizon]:
-                    made["curves"].append({**here, "arm": arm, "step": step, **path.at(step, end)})
-                for share in SHARES:
-                    found = path.at(path.at_seconds(share * whole), end)
-                    made["clock"].append({**here, "arm": arm, "share": share, **found})
+            for name, rows in race(paths, horizon).items():
+                made[name] += [here | row for row in rows]
             for arm, start in starts.items() if k == RAPID else ():
                 path = follow(data.predictor, start, task, chosen[arm, RAPID, RAPID], RAPID)
-                ranks = {f"after_{s}": float(path.ranks[s]) for s in (0, 1, 2, 5, 10)}
+                ranks = {f"after_{s}": path["spearman"][s] for s in (0, 1, 2, 5, 10)}
                 made["rapid"].append({**about, "arm": arm, **ranks})
     return made
-
-
-def arrival(path: Trajectory, target: float, horizon: int) -> dict:
-    """When the error is down to fine-tuning's at its end; twice the horizon if never."""
-    step = path.reaches(target)
-    stop = len(path.seconds) - 1 if step is None else step
-    return {
-        "reached": step is not None,
-        "steps": stop,
-        "seconds": float(path.seconds[stop]),
-        "seconds_end": float(path.seconds[horizon]),
-        "error_start": float(path.errors[0]),
-        "error_end": float(path.errors[horizon]),
-        "spearman_end": float(path.ranks[horizon]),
-    }
 
 
 def _task(assay: EncodedAssay, labels: int, seed: int, pool: int, max_query: int) -> Task:
@@ -298,34 +248,32 @@ def by_size(run: Run, question: Question) -> list[dict]:
     however many there are; so that this is not taken for a property of meta-learning, fine-tuning
     is given the same ten labels, and MAML's start the same epochs.
     """
-    study, seed, fixed = run.study, run.case.seed, run.study.support
-    cap = max(question.sizes) + study.max_query
-    large = replace(study, selection="", ids=question.size_ids, per_protein=0, cap=cap)
+    study, seed, fixed, most = run.study, run.case.seed, run.study.support, max(question.sizes)
+    large = replace(study, selection="", ids=question.size_ids, per_protein=0)
+    large = replace(large, cap=most + study.max_query)
     assays = prepare(large, run.read, "cpu", run.where.cache_dir).vectors.assays
     predictor, starts, rows = run.data.vectors.predictor, learn_starts(run)[0], []
     for arm in ("maml", "finetune"):
-        start = starts[arm]
-        rate = tuned(run, start, fixed, question.horizon)
-        for id, assay in assays.items():
-            for size in question.sizes:
-                task = _task(assay, size, seed, max(question.sizes), study.max_query)
-                for kind in ("fixed", "steps", "epochs"):
-                    support = task.support
-                    if kind == "fixed":
-                        first = _task(assay, min(size, fixed), seed, max(question.sizes), 0)
-                        support = first.support
-                    generator = torch.Generator().manual_seed(stable_seed("sizes", seed, size))
-                    began = time.process_time()
-                    if kind == "epochs":
-                        batches = shuffled(support, study.epochs, 16, generator)
-                        adapted = finetune(predictor.loss, start, batches, lr=EPOCH_RATE)
-                    else:
-                        adapted = descend(predictor, start, support, rate, question.horizon)
-                    seconds = time.process_time() - began
-                    predicted = predict(predictor, adapted, task.query.tokens).numpy()
-                    row = {"assay": id, "seed": seed, "start": arm, "kind": kind, "labels": size}
-                    row |= {"seconds": seconds, "spearman": spearman(predicted, task.query.scores)}
-                    rows.append(row)
+        start, rate = starts[arm], tuned(run, starts[arm], fixed, question.horizon)
+        for (id, assay), size in (
+            (item, size) for item in assays.items() for size in question.sizes
+        ):
+            task = _task(assay, size, seed, most, study.max_query)
+            first = _task(assay, min(size, fixed), seed, most, 0).support
+            for kind in ("fixed", "steps", "epochs"):
+                generator = torch.Generator().manual_seed(stable_seed("sizes", seed, size))
+                began = time.process_time()
+                if kind == "epochs":
+                    batches = shuffled(task.support, study.epochs, 16, generator)
+                    adapted = finetune(predictor.loss, start, batches, lr=EPOCH_RATE)
+                else:
+                    support = first if kind == "fixed" else task.support
+                    *_, (_, adapted) = descent(predictor, start, support, rate, question.horizon)
+                seconds = time.process_time() - began
+                predicted = predict(predictor, adapted, task.query.tokens).numpy()
+                row = {"assay": id, "seed": seed, "start": arm, "kind": kind, "labels": size}
+                row |= {"seconds": seconds, "spearman": spearman(predicted, task.query.scores)}
+                rows.append(row)
     return rows
 
 
@@ -356,45 +304,41 @@ def bill(rows: dict[str, pd.DataFrame], tasks_counted: Sequence[int]) -> dict[st
     more error than it began with; ``break_even_...``: new assays after which meta-training is paid
     for (open where it never is); ``gain_<arm>_<labels>``: error saved at equal steps.
     """
-    costs, made = rows["costs"], {}
+    costs, made = rows["costs"].groupby("arm")["seconds"], {}
     for arm in ARMS:
-        own = costs.loc[costs["arm"] == arm, "seconds"]
-        made[f"meta_training_{arm}"] = number(own.mean(), own.min(), own.max(), len(own), "s")
+        made[f"meta_training_{arm}"] = _range(costs.get_group(arm))
     for k, draws in rows["draws"].groupby("labels"):
         table = per_assay(draws)
         ends = table.loc["finetune"]
         clusters = ends["cluster"]
-        for name, column in (("seconds", "seconds"), ("all_seconds", "seconds_end")):
-            made[f"finetune_{name}_{k}"] = mean(ends[column], clusters, "s")
+        made[f"finetune_seconds_{k}"] = mean(ends["seconds"], clusters, "s")
+        made[f"finetune_all_seconds_{k}"] = mean(ends["seconds_end"], clusters, "s")
         made[f"worse_than_start_{k}"] = mean(ends["worse"], clusters, "draws")
-        for arm in (*ARMS, "finetune"):
-            made[f"spearman_{arm}_{k}"] = mean(table.loc[arm]["spearman_end"], clusters)
         for arm in ARMS:
             own, cost = table.loc[arm], made[f"meta_training_{arm}"]["value"]
+            seconds = own["seconds"]
             made[f"reached_{arm}_{k}"] = mean(own["reached"], clusters, "draws")
-            made[f"{arm}_seconds_{k}"] = mean(own["seconds"], clusters, "s")
-            ends_of = bootstrap_mean(own["log_error"] - ends["log_error"], clusters)
-            saving = (1 - np.exp(ends_of[place]) for place in (0, 2, 1))
-            made[f"gain_{arm}_{k}"] = number(*saving, len(own), "of the error")
+            made[f"{arm}_seconds_{k}"] = mean(seconds, clusters, "s")
+            value, low, high = bootstrap_mean(own["log_error"] - ends["log_error"], clusters)
+            saving = 1 - np.exp([value, high, low])
+            made[f"gain_{arm}_{k}"] = number(*map(float, saving), len(own), "of the error")
             for words, column in (("", "seconds"), ("_of_all", "seconds_end")):
-                made[f"saved{words}_{arm}_{k}"] = saved(own["seconds"], ends[column], clusters)
-                less = ends[column] - own["seconds"]
-                paid = bootstrap_ratio(np.full(len(own), cost), less, clusters)
+                name, theirs = f"saved{words}_{arm}_{k}", ends[column]
+                made[name] = saved(seconds, theirs, clusters)
+                paid = bootstrap_ratio(np.full(len(own), cost), theirs - seconds, clusters)
                 made[f"break_even{words}_{arm}_{k}"] = open_ended(paid, len(own), "assays")
-                for name, part in ends.groupby("property"):
-                    mine = own.loc[part.index]["seconds"]
-                    made[f"saved{words}_{arm}_{k}_{name}"] = saved(
-                        mine, part[column], part["cluster"]
-                    )
+                for kind, part in ends.groupby("property"):
+                    mine = seconds.loc[part.index]
+                    made[f"{name}_{kind}"] = saved(mine, part[column], part["cluster"])
             for n in tasks_counted:
-                billed = own["seconds"] + cost / n
-                made[f"saved_{arm}_{k}_over_{n}"] = saved(billed, ends["seconds"], clusters)
-    made |= rapid(rows["rapid"]) | slopes(rows["sizes"])
-    per_variant = rows["embedding"]["seconds_per_variant"]
-    made["embedding_seconds_per_variant"] = number(
-        per_variant.mean(), per_variant.min(), per_variant.max(), len(per_variant), "s"
-    )
-    return made
+                billed = saved(seconds + cost / n, ends["seconds"], clusters)
+                made[f"saved_{arm}_{k}_over_{n}"] = billed
+    made["embedding_seconds_per_variant"] = _range(rows["embedding"]["seconds_per_variant"])
+    return made | rapid(rows["rapid"]) | slopes(rows["sizes"])
+
+
+def _range(values: pd.Series) -> dict:
+    return number(values.mean(), values.min(), values.max(), len(values), "s")
 
 
 def per_assay(draws: pd.DataFrame) -> pd.DataFrame:
@@ -403,10 +347,9 @@ def per_assay(draws: pd.DataFrame) -> pd.DataFrame:
         worse=draws["error_end"] > draws["error_start"],
         log_error=np.log(draws["error_end"].clip(1e-12, 1e6)),
     )
-    numeric = ["steps", "seconds", "seconds_end", "spearman_end", "log_error", "reached", "worse"]
-    kept = {name: (name, "mean") for name in numeric}
-    kept |= {name: (name, "first") for name in ("property", "cluster")}
-    return table.groupby(["arm", "assay"]).agg(**kept)
+    how = dict.fromkeys(("seconds", "seconds_end", "log_error", "reached", "worse"), "mean")
+    how |= {"property": "first", "cluster": "first"}
+    return table.groupby(["arm", "assay"]).agg(how)
 
 
 def mean(values: pd.Series, clusters: pd.Series, unit: str = "Spearman") -> dict:
@@ -426,29 +369,24 @@ def open_ended(values: tuple[float, float, float], n: int, unit: str) -> dict:
 
 
 def rapid(rows: pd.DataFrame) -> dict[str, dict]:
-    """Correlation after few steps: the means, one step less none, and one step over ten."""
+    """Correlation gained by the first step, and its share of the correlation after ten."""
     made = {}
-    if not len(rows):
-        return made
-    steps = [name for name in rows if name.startswith("after_")]
-    kept = {name: (name, "mean") for name in steps} | {"cluster": ("cluster", "first")}
-    for arm, own in rows.groupby(["arm", "assay"]).agg(**kept).groupby(level="arm"):
-        clusters = own["cluster"]
-        for name in steps:
-            made[f"rapid_{arm}_{name}"] = mean(own[name], clusters)
-        for name, step in (("first_step", "after_1"), ("ten_steps", "after_10")):
-            made[f"rapid_{arm}_{name}"] = mean(own[step] - own["after_0"], clusters)
-        share = bootstrap_ratio(own["after_1"], own["after_10"], clusters)
-        made[f"rapid_{arm}_share"] = open_ended(share, len(own), "of the correlation")
+    if len(rows):
+        how = {"after_0": "mean", "after_1": "mean", "after_10": "mean", "cluster": "first"}
+        for arm, own in rows.groupby(["arm", "assay"]).agg(how).groupby(level="arm"):
+            first = mean(own["after_1"] - own["after_0"], own["cluster"])
+            share = bootstrap_ratio(own["after_1"], own["after_10"], own["cluster"])
+            made[f"rapid_{arm}_first_step"] = first
+            made[f"rapid_{arm}_share"] = open_ended(share, len(own), "of the correlation")
     return made
 
 
 def slopes(sizes: pd.DataFrame) -> dict[str, dict]:
     """How seconds grow with labels, and whether a fixed support makes fine-tuning flat as well.
 
-    ``exponent_<start>_<kind>``: slope of log seconds against log labels; ``<kind>_maml_over_...``:
-    seconds of the one over the other at the largest size; ``flat_saving...``: the share of time
-    that a fixed support saves against fine-tuning by epochs there.
+    ``exponent_<start>_<kind>``: slope of log seconds against log labels; at the largest size
+    ``fixed_maml_over_finetune`` the ratio of seconds, and ``flat_saving...`` the share of time that
+    a fixed support saves against fine-tuning by epochs.
     """
     made = {}
     if not len(sizes):
@@ -456,13 +394,12 @@ def slopes(sizes: pd.DataFrame) -> dict[str, dict]:
     table = sizes.groupby(["start", "kind", "assay", "labels"])["seconds"].mean()
     for (start, kind), own in table.groupby(level=["start", "kind"]):
         logs = np.log(own.unstack("labels"))
-        found = np.array([np.polyfit(np.log(logs.columns), row, 1)[0] for row in logs.to_numpy()])
+        found = np.polyfit(np.log(logs.columns), logs.to_numpy().T, 1)[0]
         made[f"exponent_{start}_{kind}"] = number(*bootstrap_mean(found), len(found), "exponent")
     largest = table.xs(sizes["labels"].max(), level="labels")
     slow = largest["finetune", "epochs"]
-    for kind in ("fixed", "epochs"):
-        ratio = bootstrap_ratio(largest["maml", kind], largest["finetune", kind])
-        made[f"{kind}_maml_over_finetune"] = open_ended(ratio, len(slow), "ratio")
+    ratio = bootstrap_ratio(largest["maml", "fixed"], largest["finetune", "fixed"])
+    made["fixed_maml_over_finetune"] = open_ended(ratio, len(slow), "ratio")
     for name, start in (("flat_saving", "maml"), ("flat_saving_finetune", "finetune")):
         made[name] = saved(largest[start, "fixed"], slow, np.arange(len(slow)))
     return made
@@ -472,14 +409,10 @@ def tables(rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Tables of the record: draws, mean curves with intervals, and the parts of the bill."""
     made = {name: rows[name] for name in ("draws", "costs", "rates", "embedding")}
     made |= {name: rows[name] for name in ("rapid", "left_out", "sizes") if len(rows[name])}
-    for name, along in (("curves", "step"), ("clock", "share")):
-        table = rows[name].rename(columns={"arm": "method"})
-        made["steps" if name == "curves" else name] = pd.concat(
-            estimate(table, metric, by=("labels", "method", along))
-            for metric in ("spearman", "log_error_ratio")
-        )
-    if len(rows["sizes"]):
-        sizes = rows["sizes"]
+    for name, source, along in (("steps", "curves", "step"), ("clock", "clock", "share")):
+        table, by = rows[source].rename(columns={"arm": "method"}), ("labels", "method", along)
+        made[name] = estimate(table, ("spearman", "log_error_ratio"), by=by)
+    if len(sizes := rows["sizes"]):
         sizes = sizes.assign(method=sizes["start"] + "_" + sizes["kind"], shots=sizes["labels"])
         made["size_means"] = estimate(sizes, ("seconds", "spearman"), over="assay")
     return made

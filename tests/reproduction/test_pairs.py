@@ -67,7 +67,7 @@ def test_listed_pairs_are_read_from_a_data_directory(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def record():
     study = Study(per_protein=4, shots=(0, 5, 10), **SMALL)
-    return pair_transfer.pair_transfer(study, pair_cap=40, source_steps=3, progress=len)
+    return pair_transfer.pair_transfer(study, pair_cap=40, source_steps=3)
 
 
 def test_no_protein_of_a_pair_is_learned_from(record, monkeypatch):
@@ -152,7 +152,7 @@ def test_differences_are_paired_and_labels_that_a_is_worth_are_counted():
     assert numbers["maml_minus_ridge_10"]["value"] == pytest.approx(0.06)
     assert numbers["labels_worth_maml"]["value"] == 40  # 0.1 + 0.4 reaches 0.45
     assert numbers["labels_worth_ridge"]["value"] is None  # 0.04 + 0.4 does not
-    assert (numbers["pairs"]["value"], numbers["diverged"]["value"]) == (1, len(results))
+    assert numbers["diverged"]["value"] == len(results)
     assert named_on_pages("protocols") - set(numbers) == set()
     summary = tables["summary"].set_index(["kind", "method", "shots"])
     assert summary.loc[("all", "maml", 0), ["n_assays", "n_proteins"]].tolist() == [3, 3]

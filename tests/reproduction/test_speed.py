@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import toy_encoded, toy_predictor
 
-from mutmeta_lib.learn.inner import finetune
+from mutmeta_lib.learn.inner import InnerLoop, finetune, inner_update
 from mutmeta_lib.reproduction.speed import (
+    STEPS,
     Question,
-    Trajectory,
-    arrival,
     bill,
-    descend,
     follow,
+    race,
+    rapid,
     saved,
     slopes,
     speed,
@@ -37,51 +37,67 @@ START = PREDICTOR.init(torch.Generator().manual_seed(0))
 
 def path(errors, seconds=None):
     seconds = np.arange(len(errors), dtype=float) if seconds is None else np.array(seconds)
-    return Trajectory(seconds, np.array(errors, dtype=float), np.zeros(len(errors)))
+    return pd.DataFrame({"seconds": seconds, "error": errors, "spearman": 0.0}, dtype=float)
 
 
-def test_descending_is_fine_tuning_followed_step_by_step():
-    seen = []
-    ours = descend(PREDICTOR, START, TASK.support, ("adam", 1e-2), 4, lambda s, p: seen.append(s))
-    theirs = finetune(PREDICTOR.loss, START, [TASK.support] * 4, lr=1e-2)
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in START)
-    assert len(seen) == 5
-    assert seen[0] == 0 == sorted(seen)[0]
+@pytest.mark.parametrize("rate", [("adam", 1e-2), ("sgd", 0.05)])
+def test_what_is_followed_is_fine_tuning_seen_on_the_query_set(rate):
+    (optimiser, lr), found = rate, follow(PREDICTOR, START, TASK, rate, 4)
+    if optimiser == "adam":
+        tuned = finetune(PREDICTOR.loss, START, [TASK.support] * 4, lr=lr)
+    else:
+        tuned = inner_update(PREDICTOR.loss, START, TASK.support, InnerLoop(lr, 4))
+    for step, params in ((0, START), (4, tuned)):
+        predicted = PREDICTOR(params, TASK.query.tokens).detach().numpy()
+        error = mse(predicted, TASK.query.labels.numpy())
+        assert found["error"][step] == pytest.approx(error, rel=1e-4)
+        assert found["spearman"][step] == pytest.approx(spearman(predicted, TASK.query.scores))
+    assert len(found) == 5
+    assert found["seconds"][0] == 0
+    assert found["seconds"].is_monotonic_increasing
 
 
-def test_what_is_followed_is_the_query_set():
-    found = follow(PREDICTOR, START, TASK, ("sgd", 0.05), 3)
-    adapted = descend(PREDICTOR, START, TASK.support, ("sgd", 0.05), 3)
-    predicted = PREDICTOR(adapted, TASK.query.tokens).detach().numpy()
-    assert found.errors[-1] == pytest.approx(mse(predicted, TASK.query.labels.numpy()), rel=1e-4)
-    assert found.ranks[-1] == pytest.approx(spearman(predicted, TASK.query.scores))
-    diverged = follow(PREDICTOR, START, TASK, ("sgd", 1e20), 3)
-    assert np.isinf(diverged.errors[-1])
+def test_what_diverges_has_an_infinite_error_and_no_rank():
+    last = follow(PREDICTOR, START, TASK, ("sgd", 1e20), 3).iloc[-1]
+    assert (np.isinf(last["error"]), last["spearman"]) == (True, 0)
 
 
-@given(st.lists(st.floats(0, 10), min_size=1, max_size=9), st.floats(0, 10))
-def test_a_target_is_reached_at_the_first_step_that_is_as_good(errors, target):
-    step = path(errors).reaches(target)
-    before = errors if step is None else errors[:step]
+@given(st.lists(st.floats(0, 10), min_size=3, max_size=9), st.data())
+def test_a_target_is_reached_at_the_first_step_that_is_as_good(errors, data):
+    target = data.draw(st.floats(0, 10))
+    there = path([5.0, 5.0, target, *[9.0] * 6][: len(errors)])
+    rows = race({"maml": path(errors), "finetune": there}, 2)
+    ours, theirs = rows["draws"]
+    before = errors if not ours["reached"] else errors[: ours["steps"]]
     assert all(error > target for error in before)
-    assert step is None or errors[step] <= target
+    assert (
+        ours["steps"] == len(errors) - 1 if not ours["reached"] else errors[ours["steps"]] <= target
+    )
+    assert theirs["reached"]
+    assert (ours["error_start"], ours["error_end"]) == (errors[0], errors[2])
+    assert [row["step"] for row in rows["curves"] if row["arm"] == "maml"] == [
+        step for step in STEPS if step < len(errors)
+    ]
 
 
 def test_only_finished_steps_count_and_who_never_arrives_took_all_of_them():
-    slow = path([2.0] * 5)
-    assert [slow.at_seconds(s) for s in (0, 0.9, 1, 9)] == [0, 0, 1, 4]
-    assert arrival(slow, 0.5, 2) | {"reached": False, "steps": 4, "seconds": 4.0} == arrival(
-        slow, 0.5, 2
-    )
-    ours = arrival(path([1.0, 0.5, 0.5, 0.3, 0.2]), 0.5, 2)
-    assert (ours["steps"], ours["reached"], ours["seconds_end"]) == (1, True, 2.0)
+    slow, quick = path([2.0] * 5, [0, 10, 20, 30, 40]), path([1.0, 0.6, 0.5, 0.3, 0.2])
+    rows = race({"maml": slow, "finetune": quick}, 2)
+    never, itself = rows["draws"]
+    assert (never["reached"], never["steps"], never["seconds"]) == (False, 4, 40)
+    assert (itself["reached"], itself["steps"], itself["seconds_end"]) == (True, 2, 2)
+    clock = pd.DataFrame(rows["clock"]).set_index(["arm", "share"])["log_error_ratio"]
+    assert clock["finetune", 0.2] == clock["finetune", 0.02] == pytest.approx(np.log(2))
+    assert clock["finetune", 0.5] == pytest.approx(np.log(1.2))
+    assert clock["finetune", 1.0] == 0
+    assert clock["maml", 1.0] == pytest.approx(np.log(4)), "its first step takes ten seconds"
 
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     where = Where(store=str(tmp_path_factory.mktemp("kept")))
-    first = speed(STUDY, QUESTION, where=where, progress=len)
-    again = speed(STUDY, QUESTION, where=where, progress=len)
+    first = speed(STUDY, QUESTION, where=where)
+    again = speed(STUDY, QUESTION, where=where)
     assert again.tables == first.tables, "finished parts are not computed again"
     assert again.numbers == first.numbers
     return first
@@ -174,4 +190,17 @@ def test_slopes_are_those_of_seconds_against_labels():
     for kind, power in (("fixed", 0), ("steps", 0.5), ("epochs", 1)):
         assert made[f"exponent_maml_{kind}"]["value"] == pytest.approx(power)
     assert made["flat_saving"]["value"] == pytest.approx(0.99)
-    assert made["epochs_maml_over_finetune"]["value"] == pytest.approx(1)
+    assert made["flat_saving_finetune"]["value"] == pytest.approx(0.99)
+    assert made["fixed_maml_over_finetune"]["value"] == pytest.approx(1)
+
+
+def test_what_the_first_step_gains_is_over_no_step_and_its_share_of_ten():
+    about = {"arm": "maml", "cluster": 0, "seed": 0}
+    after = ((0.1, 0.2, 0.4), (0.3, 0.4, 0.6))
+    names = ("after_0", "after_1", "after_10")
+    made = rapid(pd.DataFrame(
+        {**about, "assay": f"A{i}", **dict(zip(names, ranks, strict=True))}
+        for i, ranks in enumerate(after)
+    ))  # fmt: skip
+    assert made["rapid_maml_first_step"]["value"] == pytest.approx(0.1)
+    assert made["rapid_maml_share"]["value"] == pytest.approx(0.6)
