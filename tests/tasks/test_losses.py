@@ -1,4 +1,4 @@
-"""One contract for all losses: sums written out, what must not change them, derivatives, limits."""
+"""One contract for all losses: sums written out, derivatives, limits; and what uses them."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.func import grad, vmap
 from toy import toy_encoded, toy_predictor
@@ -17,7 +17,7 @@ from mutmeta_lib.learn.methods import GradientMethod
 from mutmeta_lib.learn.train import MetaTraining, meta_train
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.study.evaluate import evaluate
-from mutmeta_lib.tasks.losses import LOSSES, RANKING, bradley_terry, list_mle
+from mutmeta_lib.tasks.losses import LOSSES, RANKING
 from mutmeta_lib.tasks.tasks import sample_tasks
 
 values = st.floats(-5, 5).map(lambda value: round(value, 3))
@@ -60,21 +60,10 @@ WRITTEN_OUT = {
 
 
 @each_loss
-@given(pairs, st.randoms(), st.floats(-50, 50), st.floats(0.1, 9))
-@settings(max_examples=80)
-def test_sums_written_out_and_what_must_not_change_them(name, pair, random, shift, factor):
-    s, y = map(double, pair)
-    loss = LOSSES[name]
-    assert loss(s, y).item() == pytest.approx(WRITTEN_OUT[name](*pair), rel=1e-10, abs=1e-12)
-    turn = list(range(len(s)))
-    random.shuffle(turn)
-    torch.testing.assert_close(loss(s[turn], y[turn]), loss(s, y))
-    shifted = loss(s + shift, y)
-    if name in RANKING:
-        torch.testing.assert_close(shifted, loss(s, y), rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(loss(s, factor * y**3 + shift), loss(s, y), rtol=0, atol=0)
-    elif abs(shift) > 11:
-        assert shifted > loss(s, y)
+@given(pairs)
+def test_sums_written_out(name, pair):
+    found = LOSSES[name](*map(double, pair)).item()
+    assert found == pytest.approx(WRITTEN_OUT[name](*pair), rel=1e-10, abs=1e-12)
 
 
 @each_loss
@@ -104,16 +93,11 @@ def test_extreme_predictions_stay_finite_in_float32(name, size):
         assert torch.isfinite(grad(LOSSES[name])(s, y)).all()
 
 
-def test_ties_are_pulled_together_or_left_alone_and_one_example_has_no_order():
-    y = double([0, 0, 1])
-    apart, together = (grad(list_mle)(double([gap, -gap, 1]), y) for gap in (0.3, 0.0))
-    assert apart[0] > apart[1]
-    assert together[0] == together[1]
-    assert not grad(bradley_terry)(double([0.3, -0.3]), double([1, 1])).any()
-    assert grad(bradley_terry)(double([0.3, -0.3, 0]), double([1, 1, 0])).all()
-    for name, n in itertools.product(RANKING, (0, 1)):
-        assert LOSSES[name](torch.ones(n), torch.ones(n)) == 0
-        assert not grad(LOSSES[name])(torch.ones(n), torch.ones(n)).any()
+@pytest.mark.parametrize("name", RANKING)
+@pytest.mark.parametrize("n", [0, 1])
+def test_one_example_has_no_order(name, n):
+    assert LOSSES[name](torch.ones(n), torch.ones(n)) == 0
+    assert not grad(LOSSES[name])(torch.ones(n), torch.ones(n)).any()
 
 
 BASE = toy_predictor()

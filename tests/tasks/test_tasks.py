@@ -6,50 +6,55 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from toy import toy_assay, toy_encoded
 
 from mutmeta_lib.errors import DataError
+from mutmeta_lib.tasks.labels import LabelScale, with_normal_scores
 from mutmeta_lib.tasks.tasks import draw_task, encode_assay, sample_tasks, task_generator
 from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
 
 ASSAY = toy_encoded(1)[0]
 
 
+def draw(shots, assay=ASSAY, seed=0, pool=10, **more):
+    return draw_task(assay, shots, task_generator(seed, "x"), pool=pool, **more)
+
+
 def test_supports_are_nested_and_the_query_is_fixed():
-    draws = [
-        draw_task(ASSAY, k, task_generator(3, "x"), pool=10, max_query=20) for k in (0, 1, 5, 10)
-    ]
+    draws = [draw(k, max_query=20) for k in (0, 1, 5, 10)]
     for smaller, larger in pairwise(draws):
         assert set(smaller.support.rows) < set(larger.support.rows)
         assert np.array_equal(smaller.query.rows, larger.query.rows)
     assert not set(draws[-1].support.rows) & set(draws[-1].query.rows)
     assert [len(task.support) for task in draws] == [0, 1, 5, 10]
     assert len(draws[0].query) == 20
-    whole = draw_task(ASSAY, 5, task_generator(3, "x"), pool=10)
-    assert len(whole.query) == len(ASSAY) - 10
-    other = draw_task(ASSAY, 10, task_generator(4, "x"), pool=10)
-    assert set(other.support.rows) != set(draws[-1].support.rows)
+    assert len(draw(5).query) == len(ASSAY) - 10
+    assert set(draw(10, seed=1).support.rows) != set(draws[-1].support.rows)
 
 
-def test_query_labels_do_not_touch_the_label_scale():
-    task = draw_task(ASSAY, 5, task_generator(0, "x"), pool=5)
+@pytest.mark.parametrize("shots", [0, 1, 2, 5])
+def test_query_labels_do_not_touch_the_label_scale(shots):
+    task = draw(shots)
     scores = ASSAY.assay.scores.copy()
-    scores[task.query.rows] += 1000
-    changed = replace(ASSAY, assay=replace(ASSAY.assay, scores=scores))
-    again = draw_task(changed, 5, task_generator(0, "x"), pool=5)
+    scores[np.setdiff1d(np.arange(len(scores)), task.support.rows)] += 1000
+    again = draw(shots, replace(ASSAY, assay=replace(ASSAY.assay, scores=scores)))
     assert again.label_scale == task.label_scale
     assert torch.equal(again.support.labels, task.support.labels)
     assert not torch.equal(again.query.labels, task.query.labels)
 
 
 def test_examples_line_up():
-    task = draw_task(ASSAY, 4, task_generator(1, "x"), pool=4, max_query=6)
+    task = draw(4, max_query=6)
     for part in (task.support, task.query):
         assert len(part) == len(part.tokens) == len(part.variants) == len(part.labels)
         np.testing.assert_array_equal(part.scores, ASSAY.assay.scores[part.rows])
         assert part.variants == tuple(ASSAY.assay.variants[row] for row in part.rows)
         back = task.label_scale.to_scores(part.labels.numpy())
         np.testing.assert_allclose(back, part.scores, rtol=1e-5, atol=1e-5)
+    assert task.support.labels.mean() == pytest.approx(0, abs=1e-6)
+    assert task.support.labels.std() == pytest.approx(1, rel=1e-6)
     taken = task.query.take(np.array([2, 0]))
     assert taken.variants == (task.query.variants[2], task.query.variants[0])
     assert torch.equal(taken.labels, task.query.labels[[2, 0]])
@@ -58,11 +63,11 @@ def test_examples_line_up():
 def test_too_small_assays_are_named():
     small = toy_encoded(1, n=8)[0]
     with pytest.raises(DataError, match=r"TOY0 has 8 variants.*fewer shots"):
-        draw_task(small, 5, task_generator(0, "x"), pool=7)
+        draw(5, small, pool=7)
     with pytest.raises(DataError, match="no meta-training assay has 20 variants"):
         sample_tasks([small], 2, support=10, query=10, rng=np.random.default_rng(0))
     with pytest.raises(DataError, match="6 shots do not fit a support pool of 5"):
-        draw_task(ASSAY, 6, task_generator(0, "x"), pool=5)
+        draw(6, pool=5)
 
 
 def test_proteins_are_drawn_equally_however_many_assays_they_have():
@@ -76,3 +81,30 @@ def test_proteins_are_drawn_equally_however_many_assays_they_have():
     for task in tasks[:20]:
         assert (len(task.support), len(task.query)) == (2, 3)
         assert not set(task.support.rows) & set(task.query.rows)
+
+
+@pytest.mark.parametrize("scores", [[], [3.0], [2.0, 2.0, 2.0]])
+def test_without_spread_no_scale_is_identified(scores):
+    scale = LabelScale.fit(np.array(scores))
+    assert not scale.identified
+    assert (scale.location, scale.scale) == (np.mean(scores) if scores else 0, 1.0)
+
+
+@given(st.lists(st.integers(-(10**6), 10**6), min_size=5, max_size=30), st.sampled_from([2, -1]))
+def test_normal_scores_keep_order_and_ties_and_no_unit(values, factor):
+    values = np.array(values) / 1000
+    assay = replace(toy_assay(n=len(values)), scores=values)
+    made = with_normal_scores(assay)
+    order = np.sign(np.subtract.outer(values, values))
+    np.testing.assert_array_equal(np.sign(np.subtract.outer(made.scores, made.scores)), order)
+    turned = with_normal_scores(replace(assay, scores=factor * values)).scores
+    np.testing.assert_allclose(turned, np.sign(factor) * made.scores, atol=1e-12)
+    assert (made.variants, made.units) == (assay.variants, "normal score")
+
+
+def test_normal_scores_tame_a_far_tail():
+    scores = toy_assay(n=100).scores.copy()
+    scores[0] = 1e9
+    made = with_normal_scores(replace(toy_assay(n=100), scores=scores)).scores
+    assert 2 < made.max() < 3
+    assert made.std() == pytest.approx(1, abs=0.05)
