@@ -96,11 +96,9 @@ def read_table(
     Mutations may be in any notation of `parse_variant`, on positions of `wild_type` from 1. Where
     there is no such column, but one called ``mutated_sequence`` or ``sequence``, the mutations are
     its differences from the wild type; beside mutations, ``mutated_sequence`` must agree with them.
-    Rows of the kinds in `drop` (`variants.DROP`) are left out and counted; they stop the reading
-    otherwise. `id` and `protein` are the file's name by default, and `source` is a DOI.
-
-    Raises `DataError` for what cannot be read, with file, row, column and the mend; warns of what
-    is read and odd all the same, such as sequences of which most seem to be of another protein.
+    Rows of the kinds in `drop` (`variants.DROP`) are left out and counted. `id` and `protein` are
+    the file's name by default, and `source` is a DOI. Raises `DataError` for what cannot be read;
+    warns of what is read and odd all the same.
 
     >>> from mutmeta_lib.data.folders import demo_dir, read_data_dir
     >>> wild_type = read_data_dir(ids=["GB1_NISTHAL2019_on_WT"])[0].wild_type
@@ -121,7 +119,7 @@ def read_table(
 
 
 def table_name(path: str | Path) -> str:
-    """Return a table's name without ``.csv`` and ``.csv.gz``."""
+    """Return a table's name without ``.csv`` and ``.gz``."""
     return Path(path).name.removesuffix(".gz").removesuffix(".csv")
 
 
@@ -178,13 +176,12 @@ class DataSet:
                 warnings.warn(f"{path}: no row of {protein} is kept", stacklevel=4)
                 continue
             own = {"id": f"{self.about['id']}/{protein}", "protein": protein} if protein else {}
-            assays.append(({**self.about, **own, "wild_type": wild_type}, rows))
+            assays.append((rows, {**self.about, **own, "wild_type": wild_type}))
             problems += rows.problems
         if problems:
             raise min(problems, key=lambda problem: problem.row or 0)
         return [
-            Assay(**about, variants=r.variants, scores=r.scores, left_out=r.left_out)
-            for about, r in assays
+            Assay(**a, variants=r.variants, scores=r.scores, left_out=r.left_out) for r, a in assays
         ]
 
     def _proteins(self, columns: Mapping[str, list[str]]) -> dict[str, tuple[str, list[int]]]:

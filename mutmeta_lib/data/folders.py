@@ -41,9 +41,9 @@ def read_data_dir(
     columns protein and wild_type_sequence as well is a collection: it gives one assay per protein,
     called ``<id>/<protein>``. Without a manifest, it holds ProteinGym's reference file and tables.
 
-    `ids` selects data sets, or single proteins of a collection; `properties` selects kinds; `drop`
-    is as in `read_table`. Warns of tables that the folder does not name, and of proteins of which
-    `drop` leaves nothing. Raises `DataError` for an id that is not there and for any invalid row.
+    `ids` selects data sets, or single proteins of a collection; `drop` is as in `read_table`.
+    Warns of tables that the folder does not name. Raises `DataError` for an id that is not there
+    and for any invalid row.
 
     >>> [assay.id for assay in read_data_dir("demo", properties=["stability"])]
     ['GB1_NISTHAL2019_on_WT']

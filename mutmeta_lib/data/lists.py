@@ -39,15 +39,15 @@ def read_list(name: str | Path = "sound") -> pd.DataFrame:
     table = pd.DataFrame(read_columns(path, ["id", "property", "role", *counts]), dtype=str)
     for column in counts:
         table[column] = parse_numbers(table[column].tolist(), file=path, column=column).astype(int)
-    table["twice"] = table["id"].duplicated()
-    for i, row in enumerate(table.itertuples(), start=FIRST_ROW):
-        with located(file=path, row=i, column="property"):
+    twice = table["id"].duplicated()
+    for i, row in enumerate(table.itertuples()):
+        with located(file=path, row=FIRST_ROW + i, column="property"):
             check_property(row.property)
             if row.cap < 1:
                 raise DataError("the cap leaves no variant", "write 1 or more", column="cap")
-            if row.twice:
+            if twice[i]:
                 raise DataError(f"'{row.id}' is listed twice", "list it once", column="id")
-    return table.drop(columns="twice")
+    return table
 
 
 def read_listed(
@@ -82,9 +82,9 @@ def read_listed(
 
 
 def cap_assay(assay: Assay, cap: int) -> Assay:
-    """Keep at most `cap` (1 or more) variants of an assay, drawn evenly, in the order they had.
+    """Keep at most `cap` variants of an assay, drawn evenly by its id, in the order they had.
 
-    The draw depends on the id alone, and growing caps are nested.
+    Growing caps are nested; `DataError` for a cap below 1.
     """
     if cap < 1:
         raise DataError(f"a cap of {cap} leaves no variant", "use 1 or more")
@@ -92,5 +92,4 @@ def cap_assay(assay: Assay, cap: int) -> Assay:
         return assay
     rng = np.random.default_rng(stable_seed("cap", 0, assay.id))
     rows = np.sort(rng.permutation(len(assay))[:cap])
-    variants = tuple(assay.variants[row] for row in rows)
-    return replace(assay, variants=variants, scores=assay.scores[rows])
+    return replace(assay, variants=[assay.variants[i] for i in rows], scores=assay.scores[rows])

@@ -4,13 +4,13 @@ import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from requests import RequestException
 
-from mutmeta_lib.data.assays import HIGHER_IS_BETTER, Assay, DataSet, table_name
+from mutmeta_lib.data.assays import HIGHER_IS_BETTER, DataSet, table_name
 from mutmeta_lib.data.tables import FIRST_ROW, read_columns
 from mutmeta_lib.data.variants import check_sequence
 from mutmeta_lib.errors import DataError, located
@@ -31,17 +31,6 @@ ARCHIVE, REFERENCE = "DMS_ProteinGym_substitutions.zip", "DMS_substitutions.csv"
 _COLUMNS = ["DMS_id", "UniProt_ID", "target_seq", "coarse_selection_type"], ["jo"]
 
 
-def read_proteingym(csv: str | Path, reference: str | Path, *, drop: Sequence[str] = ()) -> Assay:
-    """Read one assay csv of ProteinGym, with the columns mutant, mutated_sequence and DMS_score.
-
-    `reference` is ProteinGym's reference file, in which the assay is found by its name (DMS_id =
-    the csv's name), with its wild type and property (`PROPERTY`). Scores are taken as they are: by
-    ProteinGym's convention higher is better, but for those in `UNFLIPPED`, whose `sign` says so.
-    `drop` is as in `read_table`. Raises `DataError` naming file, row and column.
-    """
-    return _data_set(Path(csv), reference, read_columns(reference, *_COLUMNS)).read(drop)[0]
-
-
 def find_reference(folder: Path) -> Path | None:
     """Return the reference file of a folder of ProteinGym; None where there is a manifest."""
     names = [] if (folder / "MANIFEST.csv").exists() else folder.glob("*[sS]ubstitutions*.csv")
@@ -52,7 +41,10 @@ def find_reference(folder: Path) -> Path | None:
 def proteingym_sets(folder: Path, reference: Path) -> dict[str, DataSet]:
     """Find the tables in a folder that the reference file names, wherever they lie in it.
 
-    Raises `DataError` for two tables of one name; warns of tables that are not named.
+    An assay is found by its name (DMS_id), with its wild type and property (`PROPERTY`). Scores are
+    taken as they are: by ProteinGym's convention higher is better, but for those in `UNFLIPPED`,
+    whose `sign` says so. Raises `DataError` for entries that cannot be used and two tables of one
+    name; warns of tables that are not named.
     """
     table = read_columns(reference, *_COLUMNS)
     # What a Mac adds to an archive, such as __MACOSX/._P_2020.csv, is no table.
@@ -65,24 +57,22 @@ def proteingym_sets(folder: Path, reference: Path) -> dict[str, DataSet]:
     for path in named:
         if table_name(path) in sets:
             raise DataError("another file has the same name", "keep one of them", file=path)
-        sets[table_name(path)] = _data_set(path, reference, table)
+        with located(file=reference):
+            sets[table_name(path)] = _data_set(path, table)
     return sets
 
 
-def _data_set(csv: Path, reference: str | Path, table: dict[str, list[str]]) -> DataSet:
+def _data_set(csv: Path, table: dict[str, list[str]]) -> DataSet:
     name = table_name(csv)
-    if (count := table["DMS_id"].count(name)) != 1:
-        mend = "name the csv as its DMS_id, or use the reference file of the same release"
-        raise DataError(f"'{name}' is there {count} times", mend, file=reference, column="DMS_id")
+    if (count := table["DMS_id"].count(name)) > 1:
+        raise DataError(f"'{name}' is there {count} times", "keep one of them", column="DMS_id")
     row = table["DMS_id"].index(name)
     entry = {column: cells[row] for column, cells in table.items()}
     wild_type, kind = entry["target_seq"], entry["coarse_selection_type"]
-    with located(file=reference, row=FIRST_ROW + row):
-        with located(column="target_seq"):
-            check_sequence(wild_type)
+    with located(row=FIRST_ROW + row, column="target_seq"):
+        check_sequence(wild_type)
         if kind not in PROPERTY:
-            mend = f"use one of {', '.join(PROPERTY)}"
-            problem = f"'{kind}' is not a known selection type"
+            problem, mend = f"'{kind}' is not a known selection type", f"use {', '.join(PROPERTY)}"
             raise DataError(problem, mend, column="coarse_selection_type")
     about = {"id": name, "protein": entry["UniProt_ID"], "property": PROPERTY[kind]}
     about |= {"wild_type": wild_type, "units": "DMS_score", "source": entry.get("jo", "")}

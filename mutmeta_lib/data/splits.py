@@ -21,19 +21,14 @@ class Split:
 
 
 def protein_folds(
-    assays: Sequence[Assay],
-    n_folds: int,
-    seed: int = 0,
-    threshold: float = 0.3,
-    *,
-    method: str = "auto",
+    assays: Sequence[Assay], n_folds: int, seed: int = 0, threshold: float = 0.3
 ) -> tuple[Split, ...]:
     """Deal clusters of alike proteins to folds; every assay is tested in exactly one.
 
-    Clusters (`cluster_proteins` with `threshold` and `method`) are dealt, largest first and in an
-    order drawn with `seed`, to groups of about equally many assays. In fold i, group i is for test,
-    the next for validation and the others for meta-training. The order of `assays` does not matter.
-    Raises `DataError` for fewer than three folds, fewer clusters than folds, or an id twice.
+    Clusters (`cluster_proteins`) are dealt, largest first and in an order drawn with `seed`, to
+    groups of about equally many assays. In fold i, group i is for test, the next for validation and
+    the others for meta-training. The order of `assays` does not matter. Raises `DataError` for
+    fewer than three folds, fewer clusters than folds, or an id twice.
 
     >>> from mutmeta_lib.data.folders import read_data_dir
     >>> fold, *others = protein_folds(read_data_dir("demo"), n_folds=3)
@@ -44,7 +39,7 @@ def protein_folds(
         raise DataError(f"{n_folds} folds leave some part without any", "use 3 or more folds")
     if len({assay.id for assay in assays}) < len(assays):
         raise DataError("two assays have the same id", "give each assay its own id")
-    clusters = cluster_proteins(assays, threshold, method)
+    clusters = cluster_proteins(assays, threshold)
     members: dict[int, list[str]] = defaultdict(list)
     for assay in assays:
         members[clusters[assay.wild_type]].append(assay.id)

@@ -11,7 +11,6 @@ from on_disk import write
 from mutmeta_lib.data.assays import Assay, check_property, check_table, read_table
 from mutmeta_lib.data.folders import read_data_dir
 from mutmeta_lib.data.measurements import numbering_offsets, parse_cell
-from mutmeta_lib.data.proteingym import read_proteingym
 from mutmeta_lib.data.variants import AMINO_ACIDS, DROP, format_variant, parse_variant
 from mutmeta_lib.errors import DataError
 
@@ -71,7 +70,7 @@ def test_the_hash_is_of_the_content():
 
 READERS = {
     "own table": "A.csv", "data directory": "fitness/A.csv.gz", "collection": "fitness/A.csv",
-    "ProteinGym": "A.csv", "its folder": "x/A.csv",
+    "ProteinGym": "x/A.csv",
 }  # fmt: skip
 """Every way to read rows as one assay of WT, and where the rows lie."""
 
@@ -80,9 +79,9 @@ READERS = {
 def reader(request, tmp_path):
     """Read rows of mutant and score (and others) in one of the ways."""
     kind, path = request.param, tmp_path / READERS[request.param]
-    if kind in ("ProteinGym", "its folder"):
+    if kind == "ProteinGym":
         text = f"DMS_id,UniProt_ID,target_seq,coarse_selection_type\nA,P,{WT},Activity\n"
-        reference = write(tmp_path / "DMS_substitutions.csv", text)
+        write(tmp_path / "DMS_substitutions.csv", text)
     elif kind != "own table":
         header = "id,property,protein,target_seq,n_proteins,score_units,sign\n"
         target = "" if kind == "collection" else WT
@@ -95,12 +94,10 @@ def reader(request, tmp_path):
         write(path, f"{header.replace('score', read.score)}\n{body}")
         if kind == "own table":
             return read_table(path, WT, property="fitness", protein="P", **options)
-        if kind == "ProteinGym":
-            return read_proteingym(path, reference, **options)
         return read_data_dir(tmp_path, **options)[0]
 
     read.path = path
-    read.score = "DMS_score" if kind in ("ProteinGym", "its folder") else "score"
+    read.score = "DMS_score" if kind == "ProteinGym" else "score"
     return read
 
 

@@ -11,7 +11,7 @@ from on_disk import write
 
 from mutmeta_lib.data import proteingym
 from mutmeta_lib.data.folders import read_data_dir
-from mutmeta_lib.data.proteingym import ARCHIVE, REFERENCE, fetch_proteingym, read_proteingym
+from mutmeta_lib.data.proteingym import ARCHIVE, REFERENCE, fetch_proteingym
 from mutmeta_lib.errors import DataError
 
 WT = "MKTAYIAKQR"
@@ -27,8 +27,9 @@ LISTED = "DMS_id,UniProt_ID,target_seq,coarse_selection_type,jo\n"
     ],
 )  # fmt: skip
 def test_an_assay_of_proteingym(tmp_path, kind, property):
-    reference = write(tmp_path / "reference.csv", f"{LISTED}P_2020,P_X,{WT},{kind},10.1/x\n")
-    assay = read_proteingym(write(tmp_path / "P_2020.csv", CSV), reference)
+    write(tmp_path / "DMS_substitutions.csv", f"{LISTED}P_2020,P_X,{WT},{kind},10.1/x\n")
+    write(tmp_path / "P_2020.csv", CSV)
+    (assay,) = read_data_dir(tmp_path)
     assert (assay.id, assay.protein, assay.property) == ("P_2020", "P_X", property)
     assert (assay.source, assay.scores.tolist()) == ("10.1/x", [-0.5])
 
@@ -36,16 +37,16 @@ def test_an_assay_of_proteingym(tmp_path, kind, property):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        (f"Q_2020,P_X,{WT},Activity,\n", "reference.*'P_2020' is there 0 times.* same release"),
-        (f"P_2020,P_X,{WT},Activity,\n" * 2, "reference.*'P_2020' is there 2 times"),
-        (f"P_2020,P_X,{WT},Taste,\n", "reference.*row 2.*'Taste' is not a known selection"),
-        ("P_2020,P_X,MK-T,Activity,\n", "reference.*row 2, column 'target_seq'.*'-' at position 3"),
+        (f"P_2020,P_X,{WT},Activity,\n" * 2, "column 'DMS_id': 'P_2020' is there 2 times"),
+        (f"P_2020,P_X,{WT},Taste,\n", "row 2.*'Taste' is not a known selection type; use Act"),
+        ("P_2020,P_X,MK-T,Activity,\n", "row 2, column 'target_seq'.*'-' at position 3"),
     ],
 )
 def test_bad_entries_of_the_reference_file(tmp_path, entry, says):
-    reference = write(tmp_path / "reference.csv", LISTED + entry)
-    with pytest.raises(DataError, match=says):
-        read_proteingym(write(tmp_path / "P_2020.csv", CSV), reference)
+    write(tmp_path / "DMS_substitutions.csv", LISTED + entry)
+    write(tmp_path / "P_2020.csv", CSV)
+    with pytest.raises(DataError, match=f"DMS_substitutions.*{says}"):
+        read_data_dir(tmp_path)
 
 
 @pytest.fixture

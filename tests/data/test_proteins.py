@@ -1,7 +1,4 @@
-"""Identity, clusters and folds: relatives stay together, whatever the order and the method."""
-
-import shutil
-import sys
+"""Identity, clusters and folds: relatives stay together, whatever the order."""
 
 import numpy as np
 import pytest
@@ -38,9 +35,9 @@ def mutate(protein, share, seed=0):
 A, B, C = (random_protein(seed) for seed in (1, 2, 3))
 
 
-def clustered(proteins, *arguments, **options):
+def clustered(proteins, threshold=0.3):
     """The clusters of proteins, in their order."""
-    clusters = cluster_proteins(map(assay, proteins), *arguments, **options)
+    clusters = cluster_proteins(map(assay, proteins), threshold)
     return [clusters[protein] for protein in proteins]
 
 
@@ -70,19 +67,17 @@ def test_identity_of_known_pairs(a, b, expected):
     assert identity(a, b) == pytest.approx(expected)
 
 
-@pytest.fixture(params=["align", "align of many", "mmseqs", "auto"])
-def method(request, monkeypatch):
-    """A way to find relatives."""
-    if request.param == "mmseqs" and shutil.which("mmseqs") is None:
-        pytest.skip("MMseqs2 is not installed")
-    if request.param == "align of many":
+@pytest.fixture(params=["few", "many"])
+def number(request, monkeypatch):
+    """Every pair is aligned, or those that share words."""
+    if request.param == "many":
         monkeypatch.setattr(module, "ALL_PAIRS", 1)
-    return request.param.split()[0]
 
 
-def test_relatives_join_and_strangers_do_not(method):
+@pytest.mark.usefixtures("number")
+def test_relatives_join_and_strangers_do_not():
     proteins = [A, mutate(A, 0.4), A[10:], B, mutate(B, 0.02), C, "MK", "MKT", "X" * 20]
-    groups = clustered(proteins, method=method)
+    groups = clustered(proteins)
     assert groups[0] == groups[1] == groups[2]
     assert groups[3] == groups[4]
     assert len(set(groups)) == 6
@@ -90,24 +85,19 @@ def test_relatives_join_and_strangers_do_not(method):
         min(p for p, group in zip(proteins, groups, strict=True) if group == n) for n in range(6)
     ]
     assert firsts == sorted(firsts)
+    assert clustered([*proteins[::-1], A])[:9] == groups[::-1]
 
 
-def test_linkage_is_single(method):
+@pytest.mark.usefixtures("number")
+def test_linkage_is_single_and_the_threshold_matters():
     # A and the chimera share one half, the chimera and B the other; A and B share nothing.
-    assert len(set(clustered([A, B, A[:60] + B[60:]], method=method))) == 1
-    assert len(set(clustered([A, B], method=method))) == 2
-
-
-def test_the_threshold_matters(method):
-    for threshold, count in [(0.4, 1), (0.6, 2), (0.95, 2)]:
-        assert len(set(clustered([A, mutate(A, 0.5)], threshold, method=method))) == count
-    assert len(set(clustered([A, mutate(A, 0.08)], 0.95, method=method))) == 2
-
-
-def test_the_order_of_assays_does_not_matter(method):
-    proteins = [A, mutate(A, 0.5), B, mutate(B, 0.02), C]
-    expected = clustered(proteins, method=method)
-    assert clustered([*proteins[::-1], proteins[0]], method=method)[:5] == expected[::-1]
+    assert len(set(clustered([A, B, A[:60] + B[60:]]))) == 1
+    assert len(set(clustered([A, B]))) == 2
+    for threshold, share, count in [(0.4, 0.5, 1), (0.6, 0.5, 2), (0.95, 0.5, 2), (0.95, 0.08, 2)]:
+        assert len(set(clustered([A, mutate(A, share)], threshold))) == count
+    for threshold in (0, 1.5, float("nan")):
+        with pytest.raises(DataError, match=rf"{threshold} is not in \(0, 1\]"):
+            clustered([A], threshold)
 
 
 def test_backgrounds_of_one_protein_need_no_alignment(monkeypatch):
@@ -119,45 +109,6 @@ def test_of_many_proteins_few_pairs_are_aligned(monkeypatch):
     proteins = sorted([A, mutate(A, 0.4), A[10:], B, mutate(B, 0.3), C])
     monkeypatch.setattr(module, "ALL_PAIRS", 2)
     assert len(list(module._candidates(proteins))) < 8
-
-
-PROGRAM = f"""#!{sys.executable}
-import sys
-names = [line[1:].strip() for line in open(sys.argv[2]) if line.startswith(">")]
-if len(names) < 3 or "--min-seq-id 0.3" not in " ".join(sys.argv):
-    sys.exit("no memory")
-open(sys.argv[4], "w").writelines(f"{{names[0]}}\\t{{name}}\\n" for name in names[:2])
-"""
-"""Stands for MMseqs2: says of three proteins or more that the first two are alike, or fails."""
-
-
-def test_mmseqs_is_asked_for_many_proteins_and_its_pairs_are_joined(tmp_path, monkeypatch):
-    (tmp_path / "mmseqs").write_text(PROGRAM)
-    (tmp_path / "mmseqs").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert len(set(clustered([A, B, C], method="auto"))) == 3
-    assert clustered(sorted([A, B, C]), method="mmseqs") == [0, 0, 1]
-    with pytest.raises(DataError, match=r"MMseqs2 failed \(no memory\); use method='align'"):
-        clustered([A, B], method="mmseqs")
-    monkeypatch.setattr(module, "ALL_PAIRS", 2)
-    assert clustered(sorted([A, B, C]), method="auto") == [0, 0, 1]
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(DataError, match="MMseqs2 is not installed; install"):
-        clustered([A, B, C], method="mmseqs")
-    assert clustered(sorted([A, B, C]), method="auto") == [0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ({"method": "blast"}, "'blast' is not a method"),
-        ({"threshold": 0}, r"0 is not in \(0, 1\]"), ({"threshold": 1.5}, "1.5 is not"),
-        ({"threshold": float("nan")}, "nan is not"),
-    ],
-)  # fmt: skip
-def test_bad_arguments(arguments, says):
-    with pytest.raises(DataError, match=says):
-        clustered([A], **arguments)
 
 
 ASSAYS = [
