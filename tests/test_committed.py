@@ -22,8 +22,7 @@ from mutmeta_lib.app.notebooks import (
     parse_defaults,
     profile_parameters,
 )
-from mutmeta_lib.data.folders import read_data_dir
-from mutmeta_lib.data.lists import read_list
+from mutmeta_lib.data.folders import read_data_dir, read_list
 from mutmeta_lib.models.encoders import tiny_encoder
 from mutmeta_lib.records.record import name_record, read_record
 

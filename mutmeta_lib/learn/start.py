@@ -22,8 +22,7 @@ from mutmeta_lib.models.encoders import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.records import store
 from mutmeta_lib.tasks.encodings import ENCODINGS, encode_variants
-from mutmeta_lib.tasks.labels import LabelScale
-from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay
+from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, LabelScale, encode_assay
 
 NEEDED = {"algorithm", "inner", "encoding", "encoder", "predictor"}
 """What a file must tell; the rest is `Start.origin`."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mutmeta_lib.data.assays import Assay
-from mutmeta_lib.data.folders import read_data_dir
-from mutmeta_lib.data.lists import LISTS
+from mutmeta_lib.data.folders import LISTS, read_data_dir
 from mutmeta_lib.data.proteins import best_alignment
 from mutmeta_lib.data.tables import read_columns
 from mutmeta_lib.errors import DataError

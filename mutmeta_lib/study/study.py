@@ -10,8 +10,14 @@ import pandas as pd
 from scipy.stats import skew
 
 from mutmeta_lib.data.assays import Assay
-from mutmeta_lib.data.folders import demo_dir, read_data_dir, read_manifest
-from mutmeta_lib.data.lists import cap_assay, read_list, read_listed
+from mutmeta_lib.data.folders import (
+    cap_assay,
+    demo_dir,
+    read_data_dir,
+    read_list,
+    read_listed,
+    read_manifest,
+)
 from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.data.splits import Split, protein_folds
 from mutmeta_lib.errors import DataError

@@ -15,8 +15,7 @@ from mutmeta_lib.models.frozen import FrozenTokens, freeze
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.models.zero_shot import ZeroShot, zero_shot
 from mutmeta_lib.tasks.batches import TokenBatch
-from mutmeta_lib.tasks.labels import with_normal_scores
-from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay
+from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay, with_normal_scores
 
 FEATURES = ("standardised", "raw")
 """``standardised``: each column has mean 0 and variance 1 over the (capped) variants of an assay,

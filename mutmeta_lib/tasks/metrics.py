@@ -6,7 +6,6 @@ Where measured scores are all equal there is nothing to rank and no variance: Na
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -15,54 +14,35 @@ from sklearn.metrics import ndcg_score
 TOP_FRACTION = 0.1
 """The share of variants that NDCG looks at."""
 
-Function = Callable[[np.ndarray, np.ndarray], float]
+
+def _pair(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    pair = np.asarray([predicted, measured], dtype=float)
+    if pair.ndim != 2 or not pair.size or not np.isfinite(pair).all():
+        raise ValueError("predicted and measured must be two vectors of one length, all finite")
+    return pair
 
 
-def _checked(least: int) -> Callable[[Function], Function]:
-    """Refuse what is no pair of finite vectors; of two or more equal measured scores, NaN."""
-
-    def decorate(function: Function) -> Function:
-        @wraps(function)
-        def checked(predicted: np.ndarray, measured: np.ndarray) -> float:
-            predicted, measured = np.asarray(predicted, float), np.asarray(measured, float)
-            if predicted.ndim != 1 or predicted.shape != measured.shape:
-                shapes = f"{predicted.shape} and {measured.shape}"
-                raise ValueError(f"two vectors of one length are needed, not of shapes {shapes}")
-            if len(predicted) < least:
-                raise ValueError(f"{len(predicted)} values given, at least {least} are needed")
-            if not np.isfinite([predicted, measured]).all():
-                raise ValueError("predicted and measured must be finite numbers")
-            if least > 1 and np.ptp(measured) == 0:
-                return float("nan")
-            return float(function(predicted, measured))
-
-        return checked
-
-    return decorate
-
-
-@_checked(1)
 def mse(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Mean squared error, in squared score units."""
-    return np.mean((predicted - measured) ** 2)
+    predicted, measured = _pair(predicted, measured)
+    return float(np.mean((predicted - measured) ** 2))
 
 
-@_checked(1)
 def mae(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Mean absolute error, in score units."""
-    return np.mean(np.abs(predicted - measured))
+    predicted, measured = _pair(predicted, measured)
+    return float(np.mean(np.abs(predicted - measured)))
 
 
-@_checked(2)
 def relative_mse(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Mean squared error over the variance (ddof 0) of the measured scores; no unit.
 
     1 is what predicting the mean of the measured scores gives; 1 minus this is R².
     """
-    return mse(predicted, measured) / np.var(measured)
+    error, measured = mse(predicted, measured), np.asarray(measured, dtype=float)
+    return error / float(np.var(measured)) if np.ptp(measured) else float("nan")
 
 
-@_checked(2)
 def spearman(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Spearman's rank correlation; ties share their average rank.
 
@@ -72,12 +52,12 @@ def spearman(predicted: np.ndarray, measured: np.ndarray) -> float:
     >>> spearman([1.0, 2.0, 3.0], [10.0, 20.0, 90.0]), spearman([5.0, 5.0], [10.0, 20.0])
     (1.0, 0.0)
     """
-    if np.ptp(predicted) == 0:
-        return 0.0
-    return np.clip(spearmanr(predicted, measured).statistic, -1.0, 1.0)
+    predicted, measured = _pair(predicted, measured)
+    if np.ptp(measured) == 0 or np.ptp(predicted) == 0:
+        return 0.0 if np.ptp(measured) else float("nan")
+    return float(np.clip(spearmanr(predicted, measured).statistic, -1.0, 1.0))
 
 
-@_checked(2)
 def ndcg(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Normalised discounted cumulative gain of the predicted top 10 %, as ProteinGym defines it.
 
@@ -91,9 +71,12 @@ def ndcg(predicted: np.ndarray, measured: np.ndarray) -> float:
     >>> ndcg([3.0, 2.0, 1.0], [0.5, 1.0, 0.0])
     0.5
     """
+    predicted, measured = _pair(predicted, measured)
+    if np.ptp(measured) == 0:
+        return float("nan")
     gains = (measured - measured.min()) / np.ptp(measured)
     top = max(1, int(np.floor(TOP_FRACTION * len(measured))))
-    return ndcg_score([gains], [predicted], k=top)
+    return float(ndcg_score([gains], [predicted], k=top))
 
 
 @dataclass(frozen=True)
@@ -101,7 +84,7 @@ class Metric:
     """A metric with its name on a page; ``needs_scale``: predictions in the scores' units."""
 
     label: str
-    function: Function
+    function: Callable[[np.ndarray, np.ndarray], float]
     needs_scale: bool
 
 

@@ -2,14 +2,18 @@
 
 A task is drawn from one assay. All methods see the same draw (same seed and assay, same rows),
 the supports of growing size are nested, and the query set is the same at every number of shots,
-so that points of a few-shot curve differ in their labels alone.
+so that points of a few-shot curve differ in their labels alone. Its labels are measured scores on
+the scale of the support.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.stats import norm, rankdata
 
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import Variant
@@ -17,7 +21,6 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.tasks.batches import TokenBatch
 from mutmeta_lib.tasks.encodings import encode_variants
-from mutmeta_lib.tasks.labels import LabelScale
 from mutmeta_lib.tasks.vocabulary import Vocabulary
 
 
@@ -52,7 +55,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, index: np.ndarray) -> "Examples":
+    def take(self, index: np.ndarray) -> Examples:
         """Some of these examples, by their place among them."""
         return Examples(self.assay, self.rows[index], self.labels[torch.as_tensor(index)])
 
@@ -70,6 +73,42 @@ class Examples:
     def scores(self) -> np.ndarray:
         """The rows' measured scores, in the assay's units."""
         return self.assay.assay.scores[self.rows]
+
+
+@dataclass(frozen=True)
+class LabelScale:
+    """The affine map between measured scores and the labels a predictor is trained on.
+
+    Location is the mean of the support (0 without a label), scale its standard deviation (ddof 1).
+    Fewer than two labels, or equal ones, identify no scale; it is then 1, and errors in measured
+    units are not defined.
+    """
+
+    location: float
+    scale: float
+    identified: bool
+
+    @classmethod
+    def fit(cls, scores: np.ndarray) -> LabelScale:
+        """Fit on the support scores, shape ``(k,)``.
+
+        >>> LabelScale.fit(np.array([1.0, 3.0]))
+        LabelScale(location=2.0, scale=1.4142135623730951, identified=True)
+        >>> LabelScale.fit(np.array([5.0])).identified
+        False
+        """
+        location = float(np.mean(scores)) if len(scores) else 0.0
+        spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
+        identified = spread > 1e-12 * max(1.0, abs(location))
+        return cls(location, spread if identified else 1.0, identified)
+
+    def to_labels(self, scores: np.ndarray) -> torch.Tensor:
+        """Measured scores -> labels, ``(n,)`` float32."""
+        return torch.tensor((scores - self.location) / self.scale, dtype=torch.float32)
+
+    def to_scores(self, labels: np.ndarray) -> np.ndarray:
+        """Predicted labels -> the assay's own units, ``(n,)``."""
+        return np.asarray(labels, dtype=float) * self.scale + self.location
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,3 +187,14 @@ def sample_tasks(
         rows = rng.choice(len(assay), size=support + query, replace=False)
         tasks.append(make_task(assay, rows[:support], rows[support:]))
     return tasks
+
+
+def with_normal_scores(assay: Assay) -> Assay:
+    """The same assay with the normal quantiles of its scores' ranks, which have no unit.
+
+    Order and ties are kept: ``(r - 1/2) / n`` with average ranks r. Scaled by ten support labels,
+    an assay with two modes or one far tail gives a few tasks whose errors are a hundred times
+    those of others, and meta-training would follow these.
+    """
+    ranks = rankdata(assay.scores)
+    return replace(assay, scores=norm.ppf((ranks - 0.5) / len(ranks)), units="normal score")

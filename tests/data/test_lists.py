@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from mutmeta_lib.data.folders import read_data_dir
-from mutmeta_lib.data.lists import LISTS, cap_assay, read_list, read_listed
+from mutmeta_lib.data.folders import LISTS, cap_assay, read_data_dir, read_list, read_listed
 from mutmeta_lib.errors import DataError
 
 SCAN = "GB1_OLSON2014_on_A23P"

@@ -20,8 +20,7 @@ from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
 from mutmeta_lib.models.frozen import freeze
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.records import store
-from mutmeta_lib.tasks.labels import LabelScale
-from mutmeta_lib.tasks.tasks import Examples, draw_task, encode_assay, task_generator
+from mutmeta_lib.tasks.tasks import Examples, LabelScale, draw_task, encode_assay, task_generator
 
 SETTINGS = MetaTraining(
     steps=2, tasks_per_step=1, support=4, query=4, inner=InnerLoop(0.05, 2, scope="last-1")

@@ -74,15 +74,9 @@ def test_cases_by_hand():
 
 @each_metric
 @pytest.mark.parametrize(
-    ("predicted", "measured", "said"),
-    [
-        ([1, 2], [1, 2, 3], "one length"),
-        ([[1, 2]], [[1, 2]], "vectors"),
-        ([], [], "at least"),
-        ([1, math.nan], [1, 2], "finite"),
-        ([1, 2], [1, math.inf], "finite"),
-    ],
+    ("predicted", "measured"),
+    [([1, 2], [1, 2, 3]), ([[1, 2]], [[1, 2]]), ([], []), ([1, np.nan], [1, 2]), ([1], [np.inf])],
 )
-def test_what_is_not_a_pair_of_finite_vectors_is_refused(name, predicted, measured, said):
-    with pytest.raises(ValueError, match=said):
-        METRICS[name].function(np.array(predicted), np.array(measured))
+def test_what_is_not_a_pair_of_finite_vectors_is_refused(name, predicted, measured):
+    with pytest.raises(ValueError, match=r"two vectors of one length|inhomogeneous"):
+        METRICS[name].function(predicted, measured)

@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from toy import toy_assay, toy_encoded
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.tasks.labels import LabelScale, with_normal_scores
-from mutmeta_lib.tasks.tasks import draw_task, encode_assay, sample_tasks, task_generator
+from mutmeta_lib.tasks.tasks import (
+    LabelScale,
+    draw_task,
+    encode_assay,
+    sample_tasks,
+    task_generator,
+    with_normal_scores,
+)
 from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
 
 ASSAY = toy_encoded(1)[0]
