@@ -188,8 +188,8 @@ FAULTS = [
     Fault(
         "the protocol's arms adapted on the rows they are asked",
         "reproduction/protocol_run.py",
-        "_timed(trial.adapt, loss, params, labelled)",
-        "_timed(trial.adapt, loss, params, asked)",
+        "_timed(inner_update, loss, params, labelled, own.inner)",
+        "_timed(inner_update, loss, params, asked, own.inner)",
         "reproduction/test_protocol_run.py",
     ),
     Fault(

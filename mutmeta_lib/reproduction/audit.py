@@ -1,8 +1,4 @@
-"""The record of the audit: counts of the public repository's files, and errors over a few rows.
-
-A reader with a copy of the repository gets them anew; without one, the chapter shows the committed
-record.
-"""
+"""The record of the audit: counts of the public repository's files, and errors over a few rows."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -39,12 +35,9 @@ def audit_experiment(
     ``release_dir`` is a copy of the public repository, or of its data files (see `released`);
     ``reference_dir`` a data directory with sound assays under the repository's source names, to
     compare with. Of each of the test tables ``targets``, ``draws`` small sets of query rows are
-    drawn of each of ``sizes``, and the errors told of a predictor without skill and of one whose
-    predictions have the ``correlation`` with the labels.
-
-    The record has the tables of `counts`, ``missing`` (tables that the copy lacks; what needs them
-    is left out), those of `query_draws` (``queries``, ``errors``, ``labels``), and the numbers
-    that the chapter names.
+    drawn of each of ``sizes``, for a predictor without skill and for one whose predictions have
+    the ``correlation`` with the labels (tables ``queries``, ``errors`` and ``labels``). ``missing``
+    lists tables that the copy lacks; what needs them is left out.
     """
     parameters = recorded_parameters(locals())
     began = time.perf_counter()
@@ -90,11 +83,7 @@ def audit_experiment(
 def audit_numbers(
     rows: pd.DataFrame, tables: Mapping[str, pd.DataFrame], draws: int
 ) -> dict[str, dict]:
-    """Numbers that the chapter names; those of absent tables are left out.
-
-    ``rows`` are `described`, ``tables`` those of the record before rounding, and ``draws`` is how
-    many the table ``queries`` rests on.
-    """
+    """Numbers that the chapter names; those of absent tables are left out."""
     sizes = rows.groupby("table").size()
     turned = rows[rows["part"] != "raw"].groupby("table")["backwards"].sum()
     named = {f"{id}_backwards": number(n, n=sizes[id], unit="rows") for id, n in turned.items()}

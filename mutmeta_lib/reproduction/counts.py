@@ -1,7 +1,6 @@
 """Counts of what the public repository's files hold: groupbys of the one table of `described`.
 
-Each function returns one tidy table, which the audit records under its name. None of them judges a
-row, changes it or leaves it out.
+Each function returns one tidy table. None of them judges a row, changes it or leaves it out.
 """
 
 from collections import Counter

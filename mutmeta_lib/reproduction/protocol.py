@@ -26,7 +26,14 @@ from mutmeta_lib.records.record import Record, recorded_parameters
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.reproduction import protocol_estimates as estimates
 from mutmeta_lib.reproduction.counts import INITIAL
-from mutmeta_lib.reproduction.protocol_run import Protocol, Rows, Trial, run_seed, run_times
+from mutmeta_lib.reproduction.protocol_run import (
+    Protocol,
+    Rows,
+    Trial,
+    run_seed,
+    run_times,
+    targets,
+)
 from mutmeta_lib.reproduction.released import as_stated, find_table, read_release
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.run import make_record
@@ -49,13 +56,11 @@ class ProtocolData:
     """Everything the comparison reads.
 
     ``parts`` are tables of wild_type, variant and label (as the file scales it) by name:
-    ``initial``, and ``<target> train`` and ``<target> test`` for each of ``targets``. ``resplit``
-    names targets without a training file, whose test file was split anew; ``sha256`` holds the
-    tables read.
+    ``initial``, and ``<target> train`` and ``<target> test`` for each target. ``resplit`` names
+    targets without a training file, whose test file was split anew; ``sha256`` is of the tables.
     """
 
     parts: dict[str, pd.DataFrame]
-    targets: tuple[str, ...]
     resplit: tuple[str, ...]
     sha256: dict[str, str]
 
@@ -78,7 +83,7 @@ def read_protocol(release_dir: str | os.PathLike[str]) -> ProtocolData:
         split = split_rows(split[1]) if name in resplit else split
         parts |= dict(zip((f"{name} train", f"{name} test"), split, strict=True))
     parts = {name: part[["wild_type", "variant", "label"]] for name, part in parts.items()}
-    return ProtocolData(parts, TARGETS, tuple(resplit), hashes)
+    return ProtocolData(parts, tuple(resplit), hashes)
 
 
 def _miniature() -> ProtocolData:
@@ -98,7 +103,7 @@ def _miniature() -> ProtocolData:
     for name, rows in sets.items():
         split = split_rows(pd.concat(rows))
         parts |= dict(zip((f"{name} train", f"{name} test"), split, strict=True))
-    return ProtocolData(parts, tuple(sets), tuple(sets), {a.id: a.sha256 for a in assays})
+    return ProtocolData(parts, tuple(sets), {a.id: a.sha256 for a in assays})
 
 
 def split_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -209,7 +214,7 @@ def protocol_experiment(
     tables = {
         "rows": row_table(data, runs),
         "texts": text_table(data, runs),
-        "times": times.assign(target=data.targets[0]),
+        "times": times.assign(target=targets(data.parts)[0]),
         **estimates.gain_tables(scores),
         **estimates.mean_tables(scores, seconds),
         **estimates.contrast_tables(scores),
@@ -284,7 +289,7 @@ def text_table(data: ProtocolData, runs: Sequence[Protocol]) -> pd.DataFrame:
     Rows that are one text are one to the model, whatever their labels.
     """
     found = []
-    for run, target in product(runs, data.targets):
+    for run, target in product(runs, targets(data.parts)):
         part = data.parts[f"{target} test"]
         for encoding in run.encodings:
             texts, _ = distinct_rows(encode_rows(part, encoding, run.load()), POOLING)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.func import grad
+from torch.optim.lr_scheduler import OneCycleLR
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop, inner_update
@@ -38,10 +39,8 @@ BATCH = {"initial": 32, "finetuned": 16, "finetuned_slow": 16}
 """Rows per step in the public code, on a card with 24 GB or more."""
 PEAKS = {"initial": 3e-3, "finetuned": 1e-3, "finetuned_slow": 1e-5}
 """Highest rate of each fit's one-cycle schedule in the public code, for a frozen encoder; slow is
-its fine-tuning of a trained one."""
-WARM_UP = 0.1
-"""Share of a one-cycle schedule in which the rate rises."""
-WEIGHT_DECAY, CLIP, INNER_LR, META_LR = 0.01, 1.0, 0.01, 1e-3
+its fine-tuning of a trained one. The rate rises over the first ``WARM_UP`` of the steps."""
+WARM_UP, WEIGHT_DECAY, CLIP, INNER_LR, META_LR = 0.1, 0.01, 1.0, 0.01, 1e-3
 ARMS = ("released", "first_order", "second_order")
 """As released, and as described in first and second order."""
 TIME_DRAWS = 50
@@ -53,11 +52,10 @@ class Protocol:
     """All that one encoder does; no rate is tuned.
 
     A ``frozen`` encoder is run once per text and its head alone learns; another learns in every
-    phase, from random weights. Texts longer than ``max_tokens`` keep the residues around the
-    mutated sites; of a file that is trained on, ``most_rows`` are read at most (0: all). ``sizes``
-    are rows of support, and as many of query, in meta-training and test; ``draws`` of the test per
-    target and size are the same for all seeds and methods. With the first ``time_seeds`` the cost
-    is measured of ``time_rows`` rows in every data set, on the first target.
+    phase, from random weights. Of a file that is trained on, ``most_rows`` are read at most (0:
+    all). ``sizes`` are rows of support, and as many of query, in meta-training and test; ``draws``
+    of the test per target and size are the same for all seeds and methods. With the first
+    ``time_seeds`` the cost is measured of ``time_rows`` rows in every data set.
     """
 
     name: str
@@ -101,6 +99,11 @@ class Rows:
         return Rows(self.tokens.rows(index), self.labels[torch.as_tensor(index)])
 
 
+def targets(parts: Iterable[str]) -> list[str]:
+    """The target data sets among the names of parts, ``<target> train`` and ``<target> test``."""
+    return [name.removesuffix(" test") for name in parts if name.endswith(" test")]
+
+
 def meta_step(
     arm: str, loss: Loss, params: Params, support: Rows, query: Rows, loop: InnerLoop
 ) -> Params:
@@ -120,20 +123,15 @@ def meta_step(
 def one_cycle(
     fit: str, loss: Loss, start: Params, rows: Rows, rng: np.random.Generator, steps: int
 ) -> Params:
-    """AdamW in shuffled batches, its rate rising to the fit's peak and falling again.
-
-    Raises `DataError` where there are fewer rows than one batch.
-    """
+    """AdamW in shuffled batches, its rate rising to the fit's peak and falling again."""
     size = BATCH[fit]
     per_epoch = len(rows) // size
     if not per_epoch:
         raise DataError(f"{len(rows)} rows do not fill a batch of {size}", "give more rows")
-    tuned = _leaves(start)
-    optimiser = torch.optim.AdamW(tuned.values(), lr=PEAKS[fit], weight_decay=WEIGHT_DECAY)
+    tuned, peak = _leaves(start), PEAKS[fit]
+    optimiser = torch.optim.AdamW(tuned.values(), lr=peak, weight_decay=WEIGHT_DECAY)
     # One step more than is taken, as a schedule of a single step is not defined.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=PEAKS[fit], total_steps=steps + 1, pct_start=WARM_UP
-    )
+    schedule = OneCycleLR(optimiser, peak, total_steps=steps + 1, pct_start=WARM_UP)
     for step in range(steps):
         if step % per_epoch == 0:
             batches = rng.permutation(len(rows))[: per_epoch * size].reshape(per_epoch, size)
@@ -153,15 +151,13 @@ class Trial:
     protocol: Protocol
     seed: int
 
-    @property
-    def targets(self) -> list[str]:
-        """The target data sets."""
-        return [name.removesuffix(" test") for name in self.data if name.endswith(" test")]
+    def parts(self, target: str) -> list[Rows]:
+        """The training and the test part of a data set."""
+        return [self.data[f"{target} {part}"] for part in ("train", "test")]
 
     def others(self, target: str) -> list[list[Rows]]:
-        """The training and test parts of all data sets but the target."""
-        parts = ("train", "test")
-        return [[self.data[f"{n} {p}"] for p in parts] for n in self.targets if n != target]
+        """The parts of all data sets but the target."""
+        return [self.parts(name) for name in targets(self.data) if name != target]
 
     def rng(self, *what: object) -> np.random.Generator:
         """The random numbers of a phase."""
@@ -190,7 +186,7 @@ class Trial:
     def meta_train(
         self, arm: str, loss: Loss, start: Params, sets: Sequence[Sequence[Rows]], size: int
     ) -> Params:
-        """Meta-train a start; each data set is given in parts, here training and test file."""
+        """Meta-train a start; each data set is given in parts, such as its files."""
         rng, current = self.rng("meta-training", size), _leaves(start)
         optimiser = torch.optim.Adam(current.values(), lr=META_LR)
         for _ in range(self.protocol.maml_epochs):
@@ -203,10 +199,6 @@ class Trial:
                 torch.nn.utils.clip_grad_norm_(current.values(), CLIP)
                 optimiser.step()
         return _detached(current)
-
-    def adapt(self, loss: Loss, start: Params, support: Rows) -> Params:
-        """A few gradient steps on support rows."""
-        return inner_update(loss, start, support, self.protocol.inner)
 
     def predict(self, params: Params, rows: Rows) -> np.ndarray:
         """Predicted labels, without dropout."""
@@ -265,8 +257,8 @@ def run_seed(trial: Trial) -> dict[str, list[dict]]:
             row |= {"mse": mse(values, labels), "spearman": spearman(values, labels)}
             scores.append(row)
 
-    for target in trial.targets:
-        train, test = (trial.data[f"{target} {part}"] for part in ("train", "test"))
+    for target in targets(trial.data):
+        train, test = trial.parts(target)
         measured, loss, phases = test.labels.numpy(), trial.loss(target), defaultdict(float)
         fixed = {"initial": start}
         for fit in ("finetuned", "finetuned_slow"):
@@ -285,7 +277,7 @@ def run_seed(trial: Trial) -> dict[str, list[dict]]:
                 predicted["mean"] = np.full(size, measured[support].mean())
                 labelled, asked = test.take(support), test.take(query)
                 for method, params in starts.items():
-                    adapted, spent = _timed(trial.adapt, loss, params, labelled)
+                    adapted, spent = _timed(inner_update, loss, params, labelled, own.inner)
                     phases[f"adapt_{size}"] += spent / (own.draws * len(starts))
                     predicted[method] = trial.predict(adapted, asked)
                 add(target, size, draw, predicted, measured[query])
@@ -312,9 +304,8 @@ def run_times(trial: Trial) -> list[dict]:
     ``steps`` as meta-training takes gradients; and ``meta``-training (first order, as described)
     on other data sets cut to as many rows. Errors are over the query rows of the same draws.
     """
-    own, target = trial.protocol, trial.targets[0]
-    size, found = shown(own.sizes), []
-    train, test = (trial.data[f"{target} {part}"] for part in ("train", "test"))
+    own, target, found = trial.protocol, targets(trial.data)[0], []
+    size, (train, test) = shown(own.sizes), trial.parts(target)
     start, sets = trial.initial_fit(), trial.others(target)
     drawn = [draw_rows(len(test), target, size, i) for i in range(min(own.draws, TIME_DRAWS))]
     tasks = [[test.take(index) for index in draw] for draw in drawn]
@@ -332,7 +323,8 @@ def run_times(trial: Trial) -> list[dict]:
                 tuned, spent = _timed(trial.fine_tune, loss, start, mine, "finetuned", taken)
             errors = []
             for support, query in tasks:
-                params = trial.adapt(loss, tuned, support) if way == "meta" else tuned
+                meta = way == "meta"
+                params = inner_update(loss, tuned, support, own.inner) if meta else tuned
                 errors.append(mse(trial.predict(params, query), query.labels.numpy()))
             row = {"rows": n, "method": way, "seconds": spent, "gradients": taken}
             found.append(row | {"mse": float(np.mean(errors))})

@@ -5,7 +5,7 @@ Each function takes a `study.run.Result` and returns tables for its record; ``re
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -38,10 +38,11 @@ SIGNS = ("identity", "length", "variants", "sites", "skewness", "ties", "blosum"
 
 def by_scan(found: Result) -> Tables:
     """Means, and MAML minus each other method; intervals over assays, as chapter 5 says."""
-    rows, metrics = found.rows, ("spearman", "ndcg", "relative_mse")
-    tables = {"summary": estimate(rows, metrics, over="assay")}
-    if "maml" in set(rows["method"]):
-        tables["differences"] = contrast(rows, metrics, "method", "maml", over="assay")
+    how = {"metric": ("spearman", "ndcg", "relative_mse"), "over": "assay"}
+    tables = {"summary": estimate(found.rows, **how)}
+    if "maml" in set(found.rows["method"]):
+        how |= {"column": "method", "reference": "maml"}
+        tables["differences"] = contrast(found.rows, **how)
     return tables
 
 
@@ -57,64 +58,67 @@ def by_hold_out(found: Result, first: str) -> Tables:
 
 def transfer(found: Result, decided_at: int = 10) -> Tables:
     """Everything that the chapter on other proteins and properties shows."""
-    rows = found.rows.copy()
-    rows.loc[rows["role"].isin(RANKS_ONLY), list(ERRORS)] = np.nan
+    rows = _ranks_only(found.rows, ERRORS)
     ranked = rows[~rows["method"].str.endswith("_mse")]
     grouped, by = with_groups(ranked), ("regime", "group", "shots")
-    near = nearest(found)
+    decided, near = ranked[ranked["shots"] == decided_at], nearest(found)
     failures = failure_table(ranked, found.assays, near, decided_at)
+    metrics = ("spearman", "ndcg", "relative_mse")
+    parts = [(grouped, metrics), (everywhere(ranked), "spearman")]
+    summary = [estimate(part, metric, by=("method", *by)) for part, metric in parts]
     return {
-        "summary": pd.concat(
-            [
-                estimate(grouped, ("spearman", "ndcg", "relative_mse"), by=("method", *by)),
-                estimate(everywhere(ranked), "spearman", by=("method", *by)),
-            ],
-            ignore_index=True,
-        ),
+        "summary": pd.concat(summary, ignore_index=True),
         "differences": contrast(grouped, "spearman", "method", "maml", by=by),
         "gains": gains(rows[rows["shots"] == decided_at]),
         "nearest": near,
-        "related": related(ranked[ranked["shots"] == decided_at]),
+        "related": related(decided),
         "rapid": rapid(ranked[ranked["regime"] == "proteins"], decided_at),
         "failures": failures,
         "signatures": signatures(failures),
     }
 
 
+def _ranks_only(rows: pd.DataFrame, errors: Sequence[str]) -> pd.DataFrame:
+    """The rows without errors where labels are classes, which are ranked alone."""
+    classes = rows["role"].isin(RANKS_ONLY)
+    return rows.assign(**{name: rows[name].mask(classes) for name in errors})
+
+
 def everywhere(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of assays that have every number of shots: those of a curve."""
+    own = rows.groupby(["regime", "assay"])["shots"].transform("max")
     most = rows.groupby("regime")["shots"].transform("max")
-    there = set(map(tuple, rows.loc[rows["shots"] == most, ["regime", "assay"]].to_numpy()))
-    kept = [pair in there for pair in zip(rows["regime"], rows["assay"], strict=True)]
-    return rows[kept].assign(group="common")
+    return rows[own == most].assign(group="common")
+
+
+def _chosen_for_error(rows: pd.DataFrame) -> pd.DataFrame:
+    """Methods at the rate that was chosen for their error, under their own names."""
+    rows = rows[rows["method"].str.endswith("_mse")]
+    return rows.assign(method=rows["method"].str.removesuffix("_mse"))
 
 
 def gains(rows: pd.DataFrame) -> pd.DataFrame:
     """MAML's gain in error over each other method, with rates chosen for error and for ranks."""
     rows = rows[~rows["method"].isin(["maml_1", "maml_rank", "blosum"])]
-    plain = rows[~rows["method"].str.endswith("_mse")]
-    chosen = rows[rows["method"].str.endswith("_mse")]
-    chosen = chosen.assign(method=chosen["method"].str.removesuffix("_mse"))
+    plain, chosen = rows[~rows["method"].str.endswith("_mse")], _chosen_for_error(rows)
     others = plain[~plain["method"].isin(chosen["method"])]
-    parts = []
+    parts = [pd.DataFrame()]
     for rates, part in (("error", pd.concat([chosen, others])), ("ranks", plain)):
         part = with_groups(part.dropna(subset=["mse", "mae"]))
         if "maml" in set(part["method"]):
-            by = ("regime", "group")
-            made = contrast(part, ("mse", "mae"), "method", "maml", by=by, kind="gain")
+            how = {"by": ("regime", "group"), "kind": "gain"}
+            made = contrast(part, ("mse", "mae"), "method", "maml", **how)
             parts.append(made.assign(rates=rates))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return pd.concat(parts, ignore_index=True)
 
 
 def related(rows: pd.DataFrame) -> pd.DataFrame:
     """What another assay of the same protein in meta-training changes, on the same draws."""
-    draw = ["method", "assay", "seed"]
-    seen, apart = (rows[rows["regime"] == name] for name in ("related", "proteins"))
-    shared = seen.merge(apart[draw])[draw]
-    both = pd.concat([seen, apart]).merge(shared)
-    if both.empty:
+    both = rows[rows["regime"].isin(["related", "proteins"])]
+    draws = both.groupby(["method", "assay", "seed"])["regime"].transform("nunique")
+    if not (draws == 2).any():
         return pd.DataFrame()
-    return contrast(both, "spearman", "regime", "related", by=("method",))
+    return contrast(both[draws == 2], "spearman", "regime", "related", by=("method",))
 
 
 def rapid(rows: pd.DataFrame, decided_at: int) -> pd.DataFrame:
@@ -138,21 +142,16 @@ def rapid(rows: pd.DataFrame, decided_at: int) -> pd.DataFrame:
 
 def nearest(found: Result) -> pd.DataFrame:
     """Identity of every test assay to the nearest meta-training protein, mean over seeds."""
-    sequences = {assay.id: assay.wild_type for assay in found.measured}
-    alike = cache(identity)
-    rows = {
-        (case.regime, case.seed, name): max(
-            (
-                alike(*sorted((sequences[name], other)))
-                for other in {sequences[one] for one in case.split.train}
-            ),
-            default=np.nan,
-        )
-        for case in found.cases
-        for name in case.split.test
-    }
-    table = pd.DataFrame([(*key, value) for key, value in rows.items()])
-    table.columns = ["regime", "seed", "assay", "identity"]
+    sequences, alike = {assay.id: assay.wild_type for assay in found.measured}, cache(identity)
+    rows = []
+    for case in found.cases:
+        trained = {sequences[id] for id in case.split.train}
+        for id in case.split.test:
+            pairs = (sorted((sequences[id], other)) for other in trained)
+            most = max((alike(*pair) for pair in pairs), default=np.nan)
+            rows.append((case.regime, case.seed, id, most))
+    table = pd.DataFrame(rows, columns=["regime", "seed", "assay", "identity"])
+    table = table.drop_duplicates(["regime", "seed", "assay"], keep="last")
     return table.groupby(["regime", "assay"], sort=False)["identity"].mean().reset_index()
 
 
@@ -206,17 +205,15 @@ def _correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, n_boot: int
 
 
 def by_encoding(found: Result, decided_at: int = 10) -> Tables:
-    """Means per encoding, the first minus each other one, and MAML minus each method of one."""
+    """Means per encoding, and the first minus each other one."""
     rows = with_groups(found.rows.drop(columns="role"))
     decided, first = rows[rows["shots"] == decided_at], rows["encoding"].iloc[0]
-    ours = "maml" if "maml" in set(rows["method"]) else rows["method"].iloc[0]
-    cell = ("group", "encoding", "pooling")
+    by = ("group", "pooling", "method")
     return {
-        "summary": estimate(rows, "spearman", by=(*cell, "method", "shots")),
-        "differences": contrast(
-            decided, "spearman", "encoding", first, by=("group", "pooling", "method")
+        "summary": estimate(
+            rows, "spearman", by=("group", "encoding", "pooling", "method", "shots")
         ),
-        "shares": contrast(decided, "spearman", "method", ours, by=cell),
+        "differences": contrast(decided, "spearman", "encoding", first, by=by),
     }
 
 
@@ -225,39 +222,30 @@ def by_depth(found: Result, decided_at: int = 10) -> Tables:
 
     Controls, which do not depend on the depth, stand beside every depth of their encoder.
     """
-    rows = found.rows.copy()
-    rows.loc[rows["role"].isin(RANKS_ONLY), "mse"] = np.nan
-    rows = with_groups(rows.drop(columns="role"))
+    rows = with_groups(_ranks_only(found.rows, ["mse"]).drop(columns="role"))
     ranked = rows[~rows["method"].str.endswith("_mse")]
     controls = ranked["method"].isin(["ridge", "onehot"])
-    cells = ranked.loc[~controls, ["encoder", "depth"]].drop_duplicates()
+    learned = ranked[~controls]
+    cells = learned[["encoder", "depth"]].drop_duplicates()
     shared = ranked[controls].drop(columns="depth").merge(cells, on="encoder")
-    both = pd.concat([ranked[~controls], shared], ignore_index=True)
-    by, parts = ("encoder", "group", "shots"), []
-    for name in ("fomaml", "maml", "multitask"):
-        if name in set(both["method"]):
-            made = contrast(both, "spearman", "method", name, by=("depth", *by))
-            parts.append(made.rename(columns={"method": "a", "baseline": "b", "depth": "within"}))
+    both = pd.concat([learned, shared], ignore_index=True)
+    by, parts = ("encoder", "group", "shots"), [pd.DataFrame()]
+    asked = [(both, "method", m, "depth") for m in ("fomaml", "maml", "multitask")]
     for one, other in combinations(pd.unique(cells["depth"]), 2):
-        pair = ranked[ranked["depth"].isin([one, other]) & ~controls]
-        made = contrast(pair, "spearman", "depth", other, by=("method", *by))
-        parts.append(made.rename(columns={"depth": "a", "baseline": "b", "method": "within"}))
-    chosen = rows[rows["method"].str.endswith("_mse") & (rows["shots"] == decided_at)]
-    chosen = chosen.assign(method=chosen["method"].str.removesuffix("_mse"))
+        asked.append((learned[learned["depth"].isin([one, other])], "depth", other, "method"))
+    for part, column, reference, within in asked:
+        if reference in set(part[column]):
+            made = contrast(part, "spearman", column, reference, by=(within, *by))
+            names = {column: "a", "baseline": "b", within: "within"}
+            parts.append(made.rename(columns=names))
+    chosen = _chosen_for_error(rows[rows["shots"] == decided_at]).dropna(subset="mse")
+    how = {"by": ("encoder", "depth", "group"), "kind": "gain"}
     ours = [name for name in ("fomaml", "maml") if name in set(chosen["method"])]
-    saved = [
-        contrast(
-            chosen.dropna(subset="mse"),
-            *("mse", "method", name),
-            by=("encoder", "depth", "group"),
-            kind="gain",
-        )
-        for name in ours
-    ]
+    saved = [contrast(chosen, "mse", "method", name, **how) for name in ours]
     return {
         "summary": estimate(both, "spearman", by=("depth", "method", *by)),
-        "differences": pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(),
-        "gains": pd.concat(saved, ignore_index=True) if saved else pd.DataFrame(),
+        "differences": pd.concat(parts, ignore_index=True),
+        "gains": pd.concat([pd.DataFrame(), *saved], ignore_index=True),
     }
 
 
@@ -282,23 +270,18 @@ def swapped(study: Study, where: Where, found: Result) -> Tables:
 def held_out(study: Study, where: Where, found: Result) -> Tables:
     """Means per encoding, separator minus each other one, and ridge's errors by mutation type."""
     rows = with_groups(found.rows.drop(columns="role"))
-    rows = rows.rename(columns={"regime": "hold_out", "method": "head"})
-    by = ("pooling", "head", "hold_out", "group")
+    rows = rows.rename(columns={"regime": "hold_out", "method": "head", "group": "property_"})
+    rows = rows.drop(columns="property").rename(columns={"property_": "property"})
+    by = ("pooling", "head", "hold_out", "property")
+    errors = typed_errors(study, where, found.assays)
+    errors = errors.assign(saved=-errors["error"])  # positive favours the separator throughout
+    first = {"column": "encoding", "reference": "separator"}
     made = {
-        "summary": estimate(rows, "spearman", by=("encoding", *by)),
-        "differences": contrast(rows, "spearman", "encoding", "separator", by=by),
-        "types": contrast(
-            typed_errors(study, where, found.assays),
-            *("error", "encoding", "separator"),
-            by=("hold_out", "type"),
-        ),
+        "differences": contrast(rows, "spearman", **first, by=by),
+        "types": contrast(errors, "saved", **first, by=("hold_out", "type")),
     }
-    for name in ("differences", "types"):
-        made[name]["encoding"] = made[name].pop("baseline")
-    # Positive favours the separator throughout: an error that it has less of.
-    ends = made["types"][["mean", "high", "low"]].to_numpy()
-    made["types"][["mean", "low", "high"]] = -ends
-    return {name: table.rename(columns={"group": "property"}) for name, table in made.items()}
+    made = {name: table.assign(encoding=table.pop("baseline")) for name, table in made.items()}
+    return {"summary": estimate(rows, "spearman", by=("encoding", *by)), **made}
 
 
 def typed_errors(study: Study, where: Where, assays: pd.DataFrame) -> pd.DataFrame:
@@ -306,29 +289,22 @@ def typed_errors(study: Study, where: Where, assays: pd.DataFrame) -> pd.DataFra
 
     In units of the training scores' variance, clipped at 25, on the first pooling.
     """
-    clusters = dict(zip(assays["assay"], assays["cluster"], strict=True))
-    rows = []
-    for read in study.reads:
-        if read.pooling != study.reads[0].pooling:
-            continue
+    clusters, rows = assays.set_index("assay")["cluster"], []
+    first = [read for read in study.reads if read.pooling == study.reads[0].pooling]
+    for read, seed, hold_out in product(first, range(study.seeds), ("variants", "sites")):
         data = prepare(study, read, where.device, where.cache_dir)
         method = Ridge("ridge", data.features)
-        for seed in range(study.seeds):
-            for hold_out in ("variants", "sites"):
-                for assay in data.vectors.assays.values():
-                    task = hold_out_task(assay, hold_out, study.share, seed)
-                    predicted = method.predict(method.adapt(task.support, None), task.query)
-                    errors = np.minimum((predicted - task.query.labels.numpy()) ** 2, 25.0)
-                    about = {"encoding": read.encoding, "hold_out": hold_out, "seed": seed}
-                    about |= {"assay": assay.assay.id, "cluster": clusters[assay.assay.id]}
-                    for kind, values in _by_type(task.query.variants, errors).items():
-                        rows.append({**about, "type": kind, "error": float(np.mean(values))})
-    return pd.DataFrame(rows)
-
-
-def _by_type(variants: Sequence, errors: np.ndarray) -> dict[str, list[float]]:
-    groups: dict[str, list[float]] = {"all": list(errors)}
-    for variant, error in zip(variants, errors, strict=True):
-        for name in mutation_types(variant[0]) if len(variant) == 1 else ():
-            groups.setdefault(name, []).append(error)
-    return groups
+        for id, assay in data.vectors.assays.items():
+            task = hold_out_task(assay, hold_out, study.share, seed)
+            predicted = method.predict(method.adapt(task.support, None), task.query)
+            errors = np.minimum((predicted - task.query.labels.numpy()) ** 2, 25.0)
+            about = {"encoding": read.encoding, "hold_out": hold_out, "seed": seed}
+            about |= {"assay": id, "cluster": clusters[id]}
+            kinds = [
+                ["all", *(mutation_types(variant[0]) if len(variant) == 1 else ())]
+                for variant in task.query.variants
+            ]
+            table = pd.DataFrame({"type": kinds, "error": errors}).explode("type")
+            means = table.groupby("type", sort=False)["error"].mean()
+            rows.append(means.reset_index().assign(**about))
+    return pd.concat(rows, ignore_index=True)

@@ -1,17 +1,18 @@
 """Seconds to a given accuracy, with meta-training excluded, included and shared out.
 
-The target is fine-tuning's query error at its end. Every start (meta-trained, jointly trained,
-fresh) takes the same kind of steps on the same labels, its rate tuned alike, and is followed until
-it gets there. What each start cost is known, so it can be put on the bill of one new assay, or of a
-thousand. Seconds are those of computation, all threads together (``time.process_time``); the
-encoder is frozen, and its share, the same for all, is reported apart.
+Every start (meta-trained, jointly trained, fresh) takes the same kind of steps on the same labels,
+its rate tuned alike, until its query error is that of fine-tuning's end. Seconds are those of
+computation, all threads together (``time.process_time``); the encoder is frozen, and its share, the
+same for all, is reported apart.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from mutmeta_lib.records.record import Record, number
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.case import Run, Where, initial_params, prepare
-from mutmeta_lib.study.estimates import bootstrap_mean, bootstrap_ratio, estimate
+from mutmeta_lib.study.estimates import bootstrap_mean, bootstrap_ratio, contrast, estimate, named
 from mutmeta_lib.study.run import make_record
 from mutmeta_lib.study.study import Study, describe_encoder, draw_cases, read_assays
 from mutmeta_lib.tasks.metrics import spearman
@@ -38,10 +39,10 @@ from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, Task, draw_task, tas
 STARTS = ("maml", "multitask", "finetune")
 ARMS = STARTS[:2]
 """Starts whose time is compared with fine-tuning's."""
-STEPS = (0, 1, 2, 5, 10, 20, 50, 100)
-"""Numbers of steps at which starts are compared."""
-SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Shares of fine-tuning's seconds at which they are compared."""
+STEPS, SHARES = (0, 1, 2, 5, 10, 20, 50, 100), (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Numbers of steps, and shares of fine-tuning's seconds, at which starts are compared."""
+TABLES = ("draws", "curves", "clock", "rapid", "costs", "rates", "left_out", "sizes")
+PER_ASSAY = {"seconds": "mean", "seconds_end": "mean", "property": "first", "cluster": "first"}
 RAPID = 10
 """Labels, and at most steps, of the claim of rapid adaptation."""
 MIN_QUERY = 15
@@ -114,9 +115,9 @@ class Question:
     """What is asked beside the study.
 
     ``labels`` are numbers of labels of the new assay; fine-tuning takes ``horizon`` gradient steps,
-    every start is followed for twice as many; meta-training is on the bill of ``tasks_counted`` new
-    assays together. On ``size_ids``, assays of the study with many variants (none leaves the part
-    out), time is taken against ``sizes``, numbers of labels.
+    and every start is followed for twice as many; meta-training is shared by ``tasks_counted`` new
+    assays. On ``size_ids``, assays with many variants, time is taken against ``sizes``, numbers of
+    labels.
     """
 
     labels: Sequence[int] = (10, 40)
@@ -144,8 +145,7 @@ def speed(
     asked |= {"data": {assay.id: assay.sha256 for assay in assays}, "version": __version__}
     asked |= {"encoder": predictor.encoder.sha256}
     kept = Store(Path(where.store) if where.store else None, asked)
-    names = ("draws", "curves", "clock", "rapid", "costs", "rates", "left_out", "sizes")
-    rows: dict[str, list[dict]] = {name: [] for name in names}
+    rows: dict[str, list[dict]] = {name: [] for name in TABLES}
     for case in draw_cases(study, assays):
         run = Run(study, read, case, where, kept, silent)
         part = kept.get(
@@ -176,17 +176,18 @@ def speed(
     )
 
 
-def learn_starts(run: Run) -> tuple[dict[str, Params], dict[str, float]]:
-    """Every start, and the seconds of computation that it took."""
-    starts, costs = {}, {}
-    for name in STARTS:
-        began = time.process_time()
-        if name == "finetune":
-            starts[name] = initial_params(run.data.vectors.predictor, run.case.seed)
-        else:
-            starts[name] = run.train(name)[0].params
-        costs[name] = time.process_time() - began
-    return starts, costs
+def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """What a function returns, and its seconds of computation."""
+    began = time.process_time()
+    made = function(*arguments)
+    return made, time.process_time() - began
+
+
+def learn(run: Run, name: str) -> Params:
+    """A start: fine-tuning's is a fresh head."""
+    if name == "finetune":
+        return initial_params(run.data.vectors.predictor, run.case.seed)
+    return run.train(name)[0].params
 
 
 def tuned(run: Run, start: Params, labels: int, steps: int) -> Rate:
@@ -201,17 +202,17 @@ def follow_all(run: Run, question: Question, clusters: dict[str, int]) -> dict[s
     """One fold and seed: learn the starts, tune, and follow them on every test assay."""
     data, horizon = run.data.vectors, question.horizon
     case = {"case": run.case.name, "seed": run.case.seed}
-    starts, costs = learn_starts(run)
-    names = ("draws", "curves", "clock", "rapid", "rates", "left_out")
-    made: dict[str, list[dict]] = {name: [] for name in names}
-    made["costs"] = [{"arm": arm, "seconds": seconds, **case} for arm, seconds in costs.items()]
-    chosen = {}
-    for steps, k in [*((horizon, k) for k in question.labels), (RAPID, RAPID)]:
-        for arm, start in starts.items():
-            began = time.process_time()
-            rate = chosen[arm, steps, k] = tuned(run, start, k, steps)
-            row = {"arm": arm, "steps": steps, "labels": k, "optimiser": rate[0], "lr": rate[1]}
-            made["rates"].append({**row, "seconds": time.process_time() - began, **case})
+    made: dict[str, list[dict]] = {name: [] for name in TABLES}
+    starts, chosen = {}, {}
+    for arm in STARTS:
+        starts[arm], seconds = timed(learn, run, arm)
+        made["costs"].append({"arm": arm, "seconds": seconds, **case})
+    asked = [*((horizon, k) for k in question.labels), (RAPID, RAPID)]
+    for (steps, k), (arm, start) in product(asked, starts.items()):
+        rate, seconds = timed(tuned, run, start, k, steps)
+        row = {"arm": arm, "steps": steps, "labels": k, "optimiser": rate[0], "lr": rate[1]}
+        made["rates"].append({**row, "seconds": seconds, **case})
+        chosen[arm, steps, k] = rate
     for assay in (data.assays[name] for name in run.case.split.test):
         about = {"assay": assay.assay.id, "property": assay.assay.property, **case}
         about["cluster"] = clusters[assay.assay.id]
@@ -252,25 +253,28 @@ def by_size(run: Run, question: Question) -> list[dict]:
     large = replace(study, selection="", ids=question.size_ids, per_protein=0)
     large = replace(large, cap=most + study.max_query)
     assays = prepare(large, run.read, "cpu", run.where.cache_dir).vectors.assays
-    predictor, starts, rows = run.data.vectors.predictor, learn_starts(run)[0], []
+    predictor, rows = run.data.vectors.predictor, []
+
+    def adapted(kind: str, start: Params, rate: Rate, task: Task, first: Examples) -> Params:
+        if kind == "epochs":
+            generator = torch.Generator().manual_seed(stable_seed("sizes", seed, len(task.support)))
+            batches = shuffled(task.support, study.epochs, 16, generator)
+            return finetune(predictor.loss, start, batches, lr=EPOCH_RATE)
+        support = first if kind == "fixed" else task.support
+        *_, (_, params) = descent(predictor, start, support, rate, question.horizon)
+        return params
+
     for arm in ("maml", "finetune"):
-        start, rate = starts[arm], tuned(run, starts[arm], fixed, question.horizon)
+        start = learn(run, arm)
+        rate = tuned(run, start, fixed, question.horizon)
         for (id, assay), size in (
             (item, size) for item in assays.items() for size in question.sizes
         ):
             task = _task(assay, size, seed, most, study.max_query)
             first = _task(assay, min(size, fixed), seed, most, 0).support
             for kind in ("fixed", "steps", "epochs"):
-                generator = torch.Generator().manual_seed(stable_seed("sizes", seed, size))
-                began = time.process_time()
-                if kind == "epochs":
-                    batches = shuffled(task.support, study.epochs, 16, generator)
-                    adapted = finetune(predictor.loss, start, batches, lr=EPOCH_RATE)
-                else:
-                    support = first if kind == "fixed" else task.support
-                    *_, (_, adapted) = descent(predictor, start, support, rate, question.horizon)
-                seconds = time.process_time() - began
-                predicted = predict(predictor, adapted, task.query.tokens).numpy()
+                params, seconds = timed(adapted, kind, start, rate, task, first)
+                predicted = predict(predictor, params, task.query.tokens).numpy()
                 row = {"assay": id, "seed": seed, "start": arm, "kind": kind, "labels": size}
                 row |= {"seconds": seconds, "spearman": spearman(predicted, task.query.scores)}
                 rows.append(row)
@@ -285,11 +289,9 @@ def embedding_cost(predictor: Predictor, study: Study) -> list[dict]:
     places = np.unique(np.linspace(0, len(by_length) - 1, min(8, len(by_length))).astype(int))
     rows = []
     for item in (by_length[place] for place in places):
-        began = time.process_time()
-        embed(predictor.encoder, item.tokens, predictor.pooling)
-        seconds = (time.process_time() - began) / len(item.tokens)
-        about = {"assay": item.assay.id, "length": len(item.assay.wild_type)}
-        rows.append({**about, "seconds_per_variant": seconds})
+        _, seconds = timed(embed, predictor.encoder, item.tokens, predictor.pooling)
+        row = {"assay": item.assay.id, "length": len(item.assay.wild_type)}
+        rows.append(row | {"seconds_per_variant": seconds / len(item.tokens)})
     return rows
 
 
@@ -305,34 +307,41 @@ def bill(rows: dict[str, pd.DataFrame], tasks_counted: Sequence[int]) -> dict[st
     for (open where it never is); ``gain_<arm>_<labels>``: error saved at equal steps.
     """
     costs, made = rows["costs"].groupby("arm")["seconds"], {}
+    draws = rows["draws"].assign(
+        worse=rows["draws"]["error_end"] > rows["draws"]["error_start"],
+        log_error=np.log(rows["draws"]["error_end"].clip(1e-12, 1e6)),
+    )
+    fine = draws[draws["arm"] == "finetune"]
+    for table, metric, name, unit in (
+        (draws, "reached", "reached_{arm}_{labels}", "draws"),
+        (draws, "seconds", "{arm}_seconds_{labels}", "s"),
+        (fine, "seconds_end", "{arm}_all_seconds_{labels}", "s"),
+        (fine, "worse", "worse_than_start_{labels}", "draws"),
+    ):
+        made |= named(estimate(table, metric, by=("arm", "labels")), name, unit)
     for arm in ARMS:
         made[f"meta_training_{arm}"] = _range(costs.get_group(arm))
-    for k, draws in rows["draws"].groupby("labels"):
-        table = per_assay(draws)
-        ends = table.loc["finetune"]
+        gain = contrast(draws, "log_error", "arm", arm, by=("labels",)).query(
+            "baseline=='finetune'"
+        )
+        ends = 1 - np.exp(gain[["mean", "high", "low"]].to_numpy())
+        gain = gain.assign(**dict(zip(("mean", "low", "high"), ends.T, strict=True)))
+        made |= named(gain, "gain_{arm}_{labels}", "of the error")
+    for (arm, k), cost in (
+        (at, costs.mean()[at[0]]) for at in product(ARMS, draws["labels"].unique())
+    ):
+        table = draws[draws["labels"] == k].groupby(["arm", "assay"]).agg(PER_ASSAY)
+        own, ends = table.loc[arm, "seconds"], table.loc["finetune"]
         clusters = ends["cluster"]
-        made[f"finetune_seconds_{k}"] = mean(ends["seconds"], clusters, "s")
-        made[f"finetune_all_seconds_{k}"] = mean(ends["seconds_end"], clusters, "s")
-        made[f"worse_than_start_{k}"] = mean(ends["worse"], clusters, "draws")
-        for arm in ARMS:
-            own, cost = table.loc[arm], made[f"meta_training_{arm}"]["value"]
-            seconds = own["seconds"]
-            made[f"reached_{arm}_{k}"] = mean(own["reached"], clusters, "draws")
-            made[f"{arm}_seconds_{k}"] = mean(seconds, clusters, "s")
-            value, low, high = bootstrap_mean(own["log_error"] - ends["log_error"], clusters)
-            saving = 1 - np.exp([value, high, low])
-            made[f"gain_{arm}_{k}"] = number(*map(float, saving), len(own), "of the error")
-            for words, column in (("", "seconds"), ("_of_all", "seconds_end")):
-                name, theirs = f"saved{words}_{arm}_{k}", ends[column]
-                made[name] = saved(seconds, theirs, clusters)
-                paid = bootstrap_ratio(np.full(len(own), cost), theirs - seconds, clusters)
-                made[f"break_even{words}_{arm}_{k}"] = open_ended(paid, len(own), "assays")
-                for kind, part in ends.groupby("property"):
-                    mine = seconds.loc[part.index]
-                    made[f"{name}_{kind}"] = saved(mine, part[column], part["cluster"])
-            for n in tasks_counted:
-                billed = saved(seconds + cost / n, ends["seconds"], clusters)
-                made[f"saved_{arm}_{k}_over_{n}"] = billed
+        for words, column in (("", "seconds"), ("_of_all", "seconds_end")):
+            name, theirs = f"saved{words}_{arm}_{k}", ends[column]
+            made[name] = saved(own, theirs, clusters)
+            paid = bootstrap_ratio(np.full(len(own), cost), theirs - own, clusters)
+            made[f"break_even{words}_{arm}_{k}"] = number(*paid, len(own), "assays")
+            for kind, part in ends.groupby("property"):
+                made[f"{name}_{kind}"] = saved(own[part.index], part[column], part["cluster"])
+        for n in tasks_counted:
+            made[f"saved_{arm}_{k}_over_{n}"] = saved(own + cost / n, ends["seconds"], clusters)
     made["embedding_seconds_per_variant"] = _range(rows["embedding"]["seconds_per_variant"])
     return made | rapid(rows["rapid"]) | slopes(rows["sizes"])
 
@@ -341,43 +350,24 @@ def _range(values: pd.Series) -> dict:
     return number(values.mean(), values.min(), values.max(), len(values), "s")
 
 
-def per_assay(draws: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, indexed by arm and assay."""
-    table = draws.assign(
-        worse=draws["error_end"] > draws["error_start"],
-        log_error=np.log(draws["error_end"].clip(1e-12, 1e6)),
-    )
-    how = dict.fromkeys(("seconds", "seconds_end", "log_error", "reached", "worse"), "mean")
-    how |= {"property": "first", "cluster": "first"}
-    return table.groupby(["arm", "assay"]).agg(how)
-
-
-def mean(values: pd.Series, clusters: pd.Series, unit: str = "Spearman") -> dict:
-    """A mean over assays with its interval over clusters."""
-    return number(*bootstrap_mean(values, clusters), len(values), unit)
-
-
 def saved(own: pd.Series, other: pd.Series, clusters: pd.Series) -> dict:
     """One minus the ratio of summed seconds: what is saved by whoever has all of the assays."""
     ratio, low, high = bootstrap_ratio(own, other, clusters)
-    return open_ended((1 - ratio, 1 - high, 1 - low), len(own), "of the time")
-
-
-def open_ended(values: tuple[float, float, float], n: int, unit: str) -> dict:
-    """A number whose infinite ends are left open."""
-    return number(*(float(v) if np.isfinite(v) else float("nan") for v in values), n, unit)
+    return number(1 - ratio, 1 - high, 1 - low, len(own), "of the time")
 
 
 def rapid(rows: pd.DataFrame) -> dict[str, dict]:
     """Correlation gained by the first step, and its share of the correlation after ten."""
     made = {}
     if len(rows):
-        how = {"after_0": "mean", "after_1": "mean", "after_10": "mean", "cluster": "first"}
+        first = estimate(
+            rows.assign(gained=rows["after_1"] - rows["after_0"]), "gained", by=("arm",)
+        )
+        made = named(first, "rapid_{arm}_first_step")
+        how = {"after_1": "mean", "after_10": "mean", "cluster": "first"}
         for arm, own in rows.groupby(["arm", "assay"]).agg(how).groupby(level="arm"):
-            first = mean(own["after_1"] - own["after_0"], own["cluster"])
             share = bootstrap_ratio(own["after_1"], own["after_10"], own["cluster"])
-            made[f"rapid_{arm}_first_step"] = first
-            made[f"rapid_{arm}_share"] = open_ended(share, len(own), "of the correlation")
+            made[f"rapid_{arm}_share"] = number(*share, len(own), "of the correlation")
     return made
 
 
@@ -399,7 +389,7 @@ def slopes(sizes: pd.DataFrame) -> dict[str, dict]:
     largest = table.xs(sizes["labels"].max(), level="labels")
     slow = largest["finetune", "epochs"]
     ratio = bootstrap_ratio(largest["maml", "fixed"], largest["finetune", "fixed"])
-    made["fixed_maml_over_finetune"] = open_ended(ratio, len(slow), "ratio")
+    made["fixed_maml_over_finetune"] = number(*ratio, len(slow), "ratio")
     for name, start in (("flat_saving", "maml"), ("flat_saving_finetune", "finetune")):
         made[name] = saved(largest[start, "fixed"], slow, np.arange(len(slow)))
     return made
