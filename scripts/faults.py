@@ -146,8 +146,8 @@ FAULTS = [
     Fault(
         "labels scaled with the query in sight",
         "tasks/tasks.py",
-        "LabelScale.fit(scores[support], prior)",
-        "LabelScale.fit(scores[np.concatenate([support, query])], prior)",
+        "LabelScale.fit(scores[support])",
+        "LabelScale.fit(scores[np.concatenate([support, query])])",
         "tasks",
     ),
     Fault(
@@ -167,8 +167,8 @@ FAULTS = [
     Fault(
         "one encoding's site marked one token late",
         "tasks/encodings.py",
-        "row[list(text.sites)] = True",
-        "row[[min(s + 1, len(row) - 1) for s in text.sites]] = True",
+        "sites[row, list(text.sites)] = True",
+        "sites[row, [min(s + 1, length - 1) for s in text.sites]] = True",
         "tasks",
     ),
     Fault(
