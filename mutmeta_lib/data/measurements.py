@@ -32,9 +32,8 @@ class Rows:
     """What was read of the rows of one protein.
 
     `scores` has shape (n_variants,); `left_out` counts the rows left out by word of
-    `variants.DROP`; `problems` are in order of rows, and unless there are none, variants and
-    scores are not to be used. `notes` say in sentences what is readable and still odd: unusual
-    words for the wild type, equal scores, a numbering or wild type that may be wrong.
+    `variants.DROP`; unless there are no `problems`, variants and scores are not to be used. `notes`
+    say in sentences what is readable and still odd.
     """
 
     variants: tuple[Variant, ...]
@@ -58,7 +57,6 @@ def read_rows(
     A cell of `mutant_column` is a mutation in any notation of `parse_variant`, or the mutated
     sequence. Rows whose problem is one of `drop` are left out and counted. Where the positions fit
     the wild type after one number is added to all of them, the problems say so; nothing is shifted.
-    Raises `DataError` for a word of `drop` that is none.
     """
     if unknown := [word for word in drop if word not in DROP]:
         raise DataError(f"'{unknown[0]}' cannot be dropped", f"use {', '.join(DROP)}")

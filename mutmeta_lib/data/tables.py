@@ -69,10 +69,8 @@ def read_columns(
 
     Cells are separated by commas, or by semicolons, tabs or ``|`` if that makes the header fit; in
     such a table a column of numbers may have decimal commas, which become points. Of a tuple in
-    `required` one name has to be there. `mend` ends the sentence about a missing column.
-
-    Returns one list per column found; index i is spreadsheet row i + 2. Raises `DataError` for what
-    is no such file, a missing or repeated column, and rows that do not fit the header.
+    `required` one name has to be there. `mend` ends the sentence about a missing column. Raises
+    `DataError` for what is no such file, missing columns, and rows that do not fit the header.
     """
     text = read_text(path)
     groups = [(name,) if isinstance(name, str) else name for name in required]
@@ -162,8 +160,6 @@ def _misshapen(header: list[str], cells: list[str], separator: str) -> DataError
 def _decimal_points(cells: list[str]) -> list[str]:
     """Turn decimal commas into points, if the numbers of a column show them beyond doubt.
 
-    Raises `DataError` for points beside decimal commas, which may separate thousands.
-
     >>> _decimal_points(["0,5", "high", "-1,234"]), _decimal_points(["1,234", "2"])
     (['0.5', 'high', '-1.234'], ['1,234', '2'])
     """
@@ -182,10 +178,7 @@ def _decimal_points(cells: list[str]) -> list[str]:
 
 
 def parse_number(text: str) -> float:
-    """Turn the text of one cell into a finite number; raises `DataError` otherwise.
-
-    Blanks around it go, and the minus signs and dashes of word processors are read as minus.
-    """
+    """Turn the text of one cell into a finite number, with any minus sign or dash for a minus."""
     text = text.strip().translate(_MINUS)
     if _NUMBER.fullmatch(text):
         if np.isfinite(value := float(text)):
@@ -197,11 +190,10 @@ def parse_number(text: str) -> float:
     if text.lower().lstrip("+-") in {"inf", "infinity"}:
         raise DataError(f"'{text}' is infinite", "leave the row out")
     readings = [text.replace(",", "")] if _THOUSANDS.fullmatch(text) else []
-    if _DECIMAL_COMMA.fullmatch(text):
-        readings.append(text.replace(".", "").replace(",", "."))
+    readings += [text.replace(".", "").replace(",", ".")] if _DECIMAL_COMMA.fullmatch(text) else []
     if readings:
-        what = "thousands separators or a decimal comma"
-        raise DataError(f"'{text}' has {what}", f"write {' or '.join(readings)}")
+        problem = f"'{text}' has thousands separators or a decimal comma"
+        raise DataError(problem, f"write {' or '.join(readings)}")
     raise DataError(f"'{text}' is not a number", "correct it or leave the row out")
 
 
@@ -234,10 +226,7 @@ def read_wild_type(path: str | Path, record: str | None = None) -> str:
                 problem = f"'{name}' occurs twice" if name else "a record has no name"
                 raise DataError(problem, "give each record a line '>name' of its own")
             sequences[name] = "".join(sequence.split())
-            try:
-                check_sequence(sequences[name])
-            except DataError as error:
-                raise DataError(f"in '{name}', {error.problem}", error.mend) from None
+            check_sequence(sequences[name], f"wild type '{name}'")
         names = ", ".join(sequences)
         if record is None and len(sequences) > 1:
             problem = f"the file holds {len(sequences)} sequences"

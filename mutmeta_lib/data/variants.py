@@ -1,7 +1,6 @@
 """Substitutions and variants: how they are written, and what they make of a wild type.
 
-Tables write them in many ways (`NOTATIONS`); we write ProteinGym's ``A24G:F30L``, or HGVS in the
-dialect of MaveDB. Positions count residues from 1.
+Tables write them in many ways (`NOTATIONS`); we write ProteinGym's ``A24G:F30L``, or HGVS.
 """
 
 import re
@@ -81,8 +80,7 @@ def parse_variant(text: str) -> Variant:
     """Read one variant: substitutions in any notation of `NOTATIONS`, or a word for the wild type.
 
     They may stand in HGVS' ``p.`` and brackets, joined by a colon, a blank or any of
-    ``, ; / | + & _ -``. Raises `DataError` for what is no substitution, named for what it is; its
-    `drop` is the word of `DROP` that leaves such rows out.
+    ``, ; / | + & _ -``. Raises `DataError` for what is no substitution, named for what it is.
 
     >>> parse_variant("A24G")
     (Substitution(position=24, wild_type='A', mutant='G'),)
@@ -204,7 +202,7 @@ def check_sequence(sequence: str, what: str = "wild type") -> None:
     A wild type alone may hold ``X``, a residue not resolved in a structure. What looks like DNA or
     RNA (20 letters or more, all of them bases) is refused.
     """
-    unresolved = "X" if what == "wild type" else ""
+    unresolved = "X" if what.startswith("wild type") else ""
     bases = set(sequence.upper())
     if not sequence:
         raise DataError(f"the {what} is empty", "give its amino-acid sequence")
@@ -243,10 +241,7 @@ def apply_variant(variant: Variant, wild_type: str) -> str:
 
 
 def difference(wild_type: str, sequence: str) -> Variant:
-    """Return the variant that turns `wild_type` into `sequence`.
-
-    Raises `DataError` for unequal lengths or a difference that is not between amino acids.
-    """
+    """Return the variant that turns `wild_type` into `sequence`, of the same length."""
     if len(wild_type) != len(sequence):
         problem = f"the sequence has {len(sequence)} residues and the wild type {len(wild_type)}"
         raise DataError(problem, "leave insertions and deletions out", drop="indels")

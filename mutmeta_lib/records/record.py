@@ -1,7 +1,6 @@
 """A record is the only way a number leaves the library: what was run, on what, and what came out.
 
-Records are JSON files that can be read, compared and committed. A page prints numbers from records
-only, and asks for a result by its parameters (see `result`).
+Pages print numbers from records only, which are JSON files that can be compared and committed.
 """
 
 import inspect
@@ -35,9 +34,7 @@ PACKAGES = "mutmeta, numpy, pandas, scikit-learn, scipy, torch, transformers, le
 
 
 def recorded_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an experiment as a record keeps them; of a folder only the last part.
-
-    A record must not name places of one machine: the hashes of data and encoder say what was used.
+    """Arguments of an experiment as a record keeps them, without the places of one machine.
 
     >>> recorded_parameters({"shots": (0, 5), "encoder": "models/esm2", "workers": 2})
     {'shots': [0, 5], 'encoder': 'esm2'}
@@ -54,8 +51,7 @@ class Record:
     """One run of one experiment, as plain JSON values (NaN becomes None).
 
     ``data`` maps an assay id to its SHA-256, ``seconds`` a phase to its duration, ``numbers`` a
-    name to what `number` returns; ``tables`` may be given as DataFrames. ``created`` is an ISO
-    date and time (UTC).
+    name to what `number` returns; ``tables`` are given as DataFrames, ``created`` as ISO time, UTC.
     """
 
     experiment: str
@@ -81,16 +77,13 @@ class Record:
 
     @property
     def hash(self) -> str:
-        """The question, 12 hexadecimal digits: experiment, parameters, hashes of data and encoder.
-
-        The same question asked on another machine, at another time, has the same hash.
-        """
+        """The question, 12 digits: experiment, parameters, hashes of data and encoder."""
         question = [self.experiment, self.parameters, self.data, self.encoder.get("sha256")]
         return fingerprint(question)[:12]
 
     @property
     def digest(self) -> str:
-        """This run, results included: 12 digits, by which pages tell which record they show."""
+        """The run, results included, 12 digits: by this, pages tell which record they show."""
         return fingerprint(asdict(self))[:12]
 
     def table(self, name: str) -> pd.DataFrame:
@@ -149,9 +142,8 @@ def result(
 ) -> tuple[Record, bool]:
     """Ask for a result by its parameters; returns the record and whether it was loaded.
 
-    A record at ``path`` is loaded if its parameters equal the requested ones, completed with the
-    defaults of ``experiment``. Otherwise, or with ``recompute``, ``experiment(**parameters)``
-    runs and its record is written to ``path``.
+    A record at ``path`` is loaded if its parameters are those asked for, completed with defaults.
+    Otherwise, or with ``recompute``, the experiment runs and its record is written there.
     """
     asked = inspect.signature(experiment).bind(**parameters)
     asked.apply_defaults()
@@ -167,7 +159,7 @@ def result(
 def describe(record: Record, loaded: bool) -> str:
     """Say in one sentence where a page's numbers come from, and name the record."""
     where = record.environment.get("device", "an unknown device")
-    if (threads := record.environment.get("threads")) is not None:
+    if threads := record.environment.get("threads"):
         where += f" ({threads} thread{'' if threads == 1 else 's'})"
     took = duration(sum(record.seconds.values()))
     when = f"loaded; computed on {record.created[:10]}" if loaded else "computed just now"

@@ -27,10 +27,10 @@ Content = tuple[dict[str, torch.Tensor], dict]
 
 
 def save(path: str | Path, tensors: dict, meta: dict, *, keep_previous: bool = False) -> None:
-    """Write tensors of any shape, type and device and a JSON-able dict to one file, or `DiskError`.
+    """Write tensors and a JSON-able dict to one file; raises `DiskError`.
 
-    With ``keep_previous``, ``run.safetensors`` becomes ``run.previous.safetensors``: such a path
-    belongs to one run at a time.
+    With ``keep_previous``, which is for one run at a time, ``run.safetensors`` becomes
+    ``run.previous.safetensors``.
     """
     text = json.dumps(meta)
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -45,8 +45,7 @@ def save(path: str | Path, tensors: dict, meta: dict, *, keep_previous: bool = F
 def load(path: str | Path) -> Content:
     """Read what `save` wrote. Tensors are mapped copy-on-write: nothing can change the file.
 
-    Raises `DiskError` where the file cannot be opened, and another `DataError` where it is
-    truncated, changed in any bit that matters, or not one of ours.
+    Raises `DiskError` if it cannot be opened, `DataError` if it is not what was written.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -70,7 +69,7 @@ def load_newest(path: str | Path) -> Content | None:
     """The newest good checkpoint of a run, or None when it has none yet.
 
     A damaged file is set aside as ``run.damaged.safetensors`` and the one before it read in its
-    place, with a warning. Where none is good they are left as they are: errors as of `load`.
+    place, with a warning. Where none is good nothing is touched; errors as of `load`.
     """
     path, previous, aside = Path(path), _beside(path, "previous"), _beside(path, "damaged")
     check_writable(path)  # better now than after hours of work
@@ -95,10 +94,9 @@ def load_newest(path: str | Path) -> Content | None:
 class Store:
     """Finished parts of long work in a folder; without a folder nothing is kept.
 
-    ``question`` is everything that the parts depend on, as JSON values. A part lies under a hash of
-    the question and its name, so parts of several questions can lie side by side. A part that is
-    damaged is computed anew and one for which the disk is too full is not kept, both with a
-    warning; a folder that cannot be used is a `DiskError` before any work.
+    ``question`` is everything that the parts depend on, as JSON values: parts of several questions
+    can lie side by side. A part that is damaged is computed anew and one for which the disk is too
+    full is not kept, both with a warning; a folder that cannot be used is a `DiskError` at once.
     """
 
     folder: Path | None
@@ -114,29 +112,31 @@ class Store:
         return made[0]["array"]
 
     def _part(self, name: str, make: Callable[[], tuple[dict[str, torch.Tensor], Any]]) -> Content:
-        key, file = fingerprint([self.question, name]), None
-        if self.folder is not None:
-            legible = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:60]
-            file = Path(self.folder, f"{legible}-{key[:16]}.safetensors")
-            if os.path.exists(file):
-                try:
-                    found = load(file)
-                    if found[1].get("question") == key:
-                        return found
-                    problem = "the file answers another question"
-                except DataError as error:
-                    problem = error.problem
-                warnings.warn(f"{file}: {problem}; it is computed anew", stacklevel=3)
-            check_writable(file)
-        tensors, content = make()
-        meta = json.loads(json.dumps({"question": key, "content": content}))
-        if file is not None:
+        def made() -> Content:
+            tensors, content = make()
+            return tensors, json.loads(json.dumps({"question": key, "content": content}))
+
+        key = fingerprint([self.question, name])
+        if self.folder is None:
+            return made()
+        legible = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:60]
+        file = Path(self.folder, f"{legible}-{key[:16]}.safetensors")
+        if os.path.exists(file):
             try:
-                save(file, tensors, meta)
-                return load(file)  # mapped, so that the memory is free again
-            except DiskError as error:
-                warnings.warn(f"{file}: {error.problem}; it is used once", stacklevel=3)
-        return tensors, meta
+                if (found := load(file))[1].get("question") == key:
+                    return found
+                problem = "the file answers another question"
+            except DataError as error:
+                problem = error.problem
+            warnings.warn(f"{file}: {problem}; it is computed anew", stacklevel=3)
+        check_writable(file)
+        part = made()
+        try:
+            save(file, *part)
+            return load(file)  # mapped, so that the memory is free again
+        except DiskError as error:
+            warnings.warn(f"{file}: {error.problem}; it is used once", stacklevel=3)
+            return part
 
 
 def checksum(tensors: dict[str, torch.Tensor], text: str = "") -> str:
