@@ -188,8 +188,8 @@ FAULTS = [
     Fault(
         "the protocol's arms adapted on the rows they are asked",
         "reproduction/protocol_run.py",
-        "_timed(inner_update, loss, params, labelled, own.inner)",
-        "_timed(inner_update, loss, params, asked, own.inner)",
+        "timed(inner_update, loss, params, labelled, trial.inner)",
+        "timed(inner_update, loss, params, asked, trial.inner)",
         "reproduction/test_protocol_run.py",
     ),
     Fault(

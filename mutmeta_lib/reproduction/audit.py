@@ -65,17 +65,11 @@ def audit_experiment(
         drawn.append((queries.assign(table=id), errors, label_histogram(labels).assign(table=id)))
     for place, name in enumerate(("queries", "errors", "labels")):
         tables[name] = pd.concat([pd.DataFrame(), *(parts[place] for parts in drawn)])
-    record = make_record(
-        "audit",
-        profile,
-        parameters,
-        assays=assays,
-        encoder={"name": "none", "sha256": "", "provenance": {}},
-        device="cpu",
-        seconds={"total": time.perf_counter() - began},
-        numbers=audit_numbers(rows, tables, draws) | {"skilled_correlation": number(correlation)},
-        tables={},
-    )
+    numbers = audit_numbers(rows, tables, draws) | {"skilled_correlation": number(correlation)}
+    none = {"name": "none", "sha256": "", "provenance": {}}
+    how = {"assays": assays, "encoder": none, "device": "cpu", "tables": {}}
+    how |= {"seconds": {"total": time.perf_counter() - began}}
+    record = make_record("audit", profile, parameters, numbers=numbers, **how)
     tables = {name: rounded(table) for name, table in tables.items()}
     return replace(record, data=record.data | hashes, tables=tables)
 

@@ -64,10 +64,9 @@ def pair_transfer(
 
     The encoder is frozen. Starts are meta-trained on the assays of the study that lie outside the
     pairs' clusters; each assay of a pair is cut to ``pair_cap`` variants, and pairs with a protein
-    above ``longest`` (0: none) are left out. Bundled data (``demo``) hold neighbouring backgrounds
-    of one protein, which stand in for pairs. The study's ``shots`` are labels of B; its
-    ``adapt_steps`` gradient steps are taken on them, and ``source_steps`` on the scores of A. The
-    record has `pair_tables` and `pair_numbers`.
+    above ``longest`` (0: none) are left out. In bundled data neighbouring backgrounds of one
+    protein stand in for pairs. The study's ``shots`` are labels of B; its ``adapt_steps`` gradient
+    steps are taken on them, and ``source_steps`` on the scores of A.
     """
     where = replace(where or Where(), device="cpu")
     assays, _ = read_assays(study)
@@ -117,18 +116,12 @@ def pair_transfer(
     results = pd.DataFrame(rows)
     known = pd.DataFrame([overlap(pair, clusters[pair.b.wild_type]) for pair in pairs])
     tables = pair_tables(results, known)
-    own = {"pair_cap": pair_cap, "longest": longest, "source_steps": source_steps}
-    return make_record(
-        "protocols",
-        profile,
-        study.parameters() | own,
-        assays=[*assays, *paired.values()],
-        encoder=describe_encoder(predictor.encoder),
-        device="cpu",
-        seconds={"on vectors": time.perf_counter() - began},
-        numbers=pair_numbers(results, tables),
-        tables=tables,
-    )
+    parameters = {**study.parameters(), "pair_cap": pair_cap, "longest": longest}
+    how = {"assays": [*assays, *paired.values()], "device": "cpu", "tables": tables}
+    how |= {"encoder": describe_encoder(predictor.encoder)}
+    how |= {"seconds": {"on vectors": time.perf_counter() - began}}
+    how |= {"numbers": pair_numbers(results, tables)}
+    return make_record("protocols", profile, parameters | {"source_steps": source_steps}, **how)
 
 
 def overlap(pair: Pair, cluster: int) -> dict:

@@ -6,7 +6,6 @@ their word: this is the data as released, faults included.
 """
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -35,6 +34,7 @@ from mutmeta_lib.reproduction.protocol_run import (
     targets,
 )
 from mutmeta_lib.reproduction.released import as_stated, find_table, read_release
+from mutmeta_lib.reproduction.speed import timed
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.run import make_record
 from mutmeta_lib.study.study import DEMO, describe_encoder, load_assays
@@ -89,7 +89,7 @@ def read_protocol(release_dir: str | os.PathLike[str]) -> ProtocolData:
 def _miniature() -> ProtocolData:
     """Stability of GB1 for the initial fit, then two assays of each protein as a data set.
 
-    As in the public code, labels are standardised over all rows before the split.
+    Labels are standardised over all rows before the split, as in the public code.
     """
     assays = load_assays(DEMO, per_protein=2)
     sets: dict[str, list[pd.DataFrame]] = {}
@@ -182,11 +182,8 @@ def protocol_experiment(
     ``release_dir`` is a copy of the public repository, or ``demo``: a miniature on bundled data.
     There are two encoders, `Protocol` says what the arguments mean: ``tiny``, trained in every
     phase as the public code trains its encoder, and a pretrained one, frozen. Seeds are kept in
-    ``checkpoint_dir`` as they end, vectors of the frozen encoder in ``cache_dir``.
-
-    The record has the tables ``rows``, ``times``, ``texts``, those of `gain_tables`, `mean_tables`
-    and `contrast_tables`, and `protocol_numbers`. Seconds are of the processor, without what other
-    programs took; those of a frozen encoder do not contain running it.
+    ``checkpoint_dir`` as they end, vectors of the frozen encoder in ``cache_dir``; its seconds do
+    not contain running it.
     """
     parameters = recorded_parameters(locals())
     data = read_protocol(release_dir)
@@ -194,13 +191,12 @@ def protocol_experiment(
     same = ("finetune_epochs", "maml_epochs", "inner_steps", "seeds", "time_rows", "time_seeds")
     shared, runs = {name: parameters[name] for name in same}, []
     if encoder:
-        how = shared | {name: parameters[name] for name in own}
         name = "frozen_tiny" if encoder == "tiny" else Path(encoder).name
-        runs.append(Protocol(name=name, encoder=encoder, frozen=True, most_rows=0, **how))
+        how = {"name": name, "encoder": encoder, "frozen": True, "most_rows": 0}
+        runs.append(Protocol(**how, **shared, **{n: parameters[n] for n in own}))
     if tiny_encodings:
-        how = shared | {name: parameters[f"tiny_{name}"] for name in own}
-        run = Protocol(name="tiny", encoder="tiny", frozen=False, most_rows=tiny_rows, **how)
-        runs.append(run)
+        how = {"name": "tiny", "encoder": "tiny", "frozen": False, "most_rows": tiny_rows}
+        runs.append(Protocol(**how, **shared, **{n: parameters[f"tiny_{n}"] for n in own}))
     if not runs:
         raise DataError("there is no encoder to run", "name one, or encodings for tiny")
     found = {
@@ -222,33 +218,20 @@ def protocol_experiment(
     described = describe_encoder(runs[0].load())
     if len(runs) > 1:
         described["provenance"] = described["provenance"] | {"beside it": "tiny, trained"}
-    made = make_record(
-        "protocol",
-        profile,
-        parameters,
-        assays=[],
-        encoder=described,
-        device="cpu",
-        seconds={", ".join(which): sum(tidy["spent"]) for which, tidy in found.items()},
-        numbers=estimates.protocol_numbers(tables),
-        tables=tables,
+    how = {"assays": [], "encoder": described, "device": "cpu", "tables": tables}
+    how["seconds"] = {", ".join(which): sum(tidy["spent"]) for which, tidy in found.items()}
+    numbers = estimates.protocol_numbers(tables)
+    return replace(
+        make_record("protocol", profile, parameters, numbers=numbers, **how), data=data.sha256
     )
-    return replace(made, data=data.sha256)
 
 
 def tidy_rows(
-    run: Protocol,
-    whole: ProtocolData,
-    encoding: str,
-    checkpoint_dir: str | None,
-    cache_dir: str | None,
+    run: Protocol, whole: ProtocolData, encoding: str, kept_in: str | None, cache_dir: str | None
 ) -> dict[str, list]:
-    """What one encoder and encoding yields: rows of each of `KINDS`, of all seeds.
-
-    ``spent`` are the processor seconds of every seed, those that they took where they were kept.
-    """
+    """Rows of each of `KINDS` of one encoder and encoding, and the seconds ``spent`` per seed."""
     data = cap_rows(whole, run.most_rows)
-    folder = Path(checkpoint_dir) / f"{run.name}-{encoding}" if checkpoint_dir else None
+    folder = Path(kept_in, f"{run.name}-{encoding}") if kept_in else None
     question = asdict(replace(run, encodings=[encoding], seeds=0))
     question |= {"data": data.sha256, "encoder": run.load().sha256, "version": __version__}
     kept = Store(folder, question)
@@ -260,10 +243,9 @@ def tidy_rows(
     def one(seed: int) -> dict:
         predictor = Predictor(run.load(seed), POOLING, start=None if run.frozen else 0)
         trial = Trial(predictor, encoded(), run, seed)
-        began = time.process_time()
-        made = run_seed(trial)
-        made["times"] = run_times(trial) if seed < run.time_seeds else []
-        return made | {"spent": time.process_time() - began}
+        made, spent = timed(run_seed, trial)
+        times, more = timed(run_times, trial) if seed < run.time_seeds else ([], 0)
+        return made | {"times": times, "spent": spent + more}
 
     found: dict[str, list] = {kind: [] for kind in (*KINDS, "spent")}
     for seed in range(run.seeds):
@@ -284,10 +266,7 @@ def row_table(data: ProtocolData, runs: Sequence[Protocol]) -> pd.DataFrame:
 
 
 def text_table(data: ProtocolData, runs: Sequence[Protocol]) -> pd.DataFrame:
-    """How many test rows, stated sequences, and different texts there are, per target.
-
-    Rows that are one text are one to the model, whatever their labels.
-    """
+    """How many test rows, stated sequences, and texts that differ to a model, per target."""
     found = []
     for run, target in product(runs, targets(data.parts)):
         part = data.parts[f"{target} test"]

@@ -12,13 +12,11 @@ The arms differ in nothing but the gradient of the meta-step.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +29,7 @@ from mutmeta_lib.learn.gradients import task_gradient
 from mutmeta_lib.learn.inner import Loss, Params
 from mutmeta_lib.models.encoders import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
+from mutmeta_lib.reproduction.speed import timed
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.tasks.batches import TokenBatch, concatenate
 from mutmeta_lib.tasks.metrics import mse, spearman
@@ -77,11 +76,6 @@ class Protocol:
     def load(self, seed: int = 0) -> Encoder:
         """The encoder; the seed decides the weights of ``tiny``."""
         return load_encoder(self.encoder, seed=seed, max_tokens=self.max_tokens)
-
-    @property
-    def inner(self) -> InnerLoop:
-        """How a model is adapted."""
-        return InnerLoop(INNER_LR, self.inner_steps, first_order=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +145,11 @@ class Trial:
     protocol: Protocol
     seed: int
 
+    @property
+    def inner(self) -> InnerLoop:
+        """How a model is adapted."""
+        return InnerLoop(INNER_LR, self.protocol.inner_steps, first_order=True)
+
     def parts(self, target: str) -> list[Rows]:
         """The training and the test part of a data set."""
         return [self.data[f"{target} {part}"] for part in ("train", "test")]
@@ -169,7 +168,7 @@ class Trial:
         return partial(self.predictor.loss, generator=generator)
 
     def initial_fit(self) -> Params:
-        """The start that all arms share: encoder and fresh head, fitted to the initial data set."""
+        """What all arms start from: encoder and fresh head, fitted to the initial data set."""
         generator = torch.Generator().manual_seed(stable_seed("protocol head", self.seed))
         start, rows = self.predictor.init(generator), self.data["initial"]
         loss = partial(self.predictor.loss, generator=generator)
@@ -193,7 +192,7 @@ class Trial:
             for which in rng.permutation(len(sets)):
                 drawn = draw_support_query(sum(map(len, sets[which])), size, rng)
                 task = (pick(sets[which], index) for index in drawn)
-                found = meta_step(arm, loss, _detached(current), *task, self.protocol.inner)
+                found = meta_step(arm, loss, _detached(current), *task, self.inner)
                 for name, value in current.items():
                     value.grad = found[name].detach()
                 torch.nn.utils.clip_grad_norm_(current.values(), CLIP)
@@ -206,7 +205,7 @@ class Trial:
 
 
 def _leaves(params: Params) -> Params:
-    return {name: value.detach().clone().requires_grad_(True) for name, value in params.items()}
+    return {name: value.detach().clone().requires_grad_() for name, value in params.items()}
 
 
 def _detached(params: Params) -> Params:
@@ -242,13 +241,12 @@ def run_seed(trial: Trial) -> dict[str, list[dict]]:
 
     Methods are the arms and ``initial_adapted`` (adapted on a draw's support rows), ``initial``,
     ``finetuned`` and ``finetuned_slow`` (trained on the training part, not adapted) and ``mean``
-    (of the support labels; of those of the training part where the whole test part is scored).
-
-    Returns rows ``scores`` with target, size, draw, method, mse and spearman, over the draw's
-    query rows; at size 0 over the whole test part. Rows ``seconds`` have target, phase, seconds.
+    (of the support labels). Returns rows ``scores`` with target, size, draw, method, mse and
+    spearman over the draw's query rows; at size 0 over the whole test part, where the mean is that
+    of the training part. Rows ``seconds`` have target, phase, seconds.
     """
     own, scores = trial.protocol, []
-    start, spent = _timed(trial.initial_fit)
+    start, spent = timed(trial.initial_fit)
     seconds = [{"target": "all", "phase": "initial", "seconds": spent}]
 
     def add(target: str, size: int, draw: int, predicted: dict, labels: np.ndarray) -> None:
@@ -262,7 +260,7 @@ def run_seed(trial: Trial) -> dict[str, list[dict]]:
         measured, loss, phases = test.labels.numpy(), trial.loss(target), defaultdict(float)
         fixed = {"initial": start}
         for fit in ("finetuned", "finetuned_slow"):
-            fixed[fit], phases[fit] = _timed(trial.fine_tune, loss, start, train, fit)
+            fixed[fit], phases[fit] = timed(trial.fine_tune, loss, start, train, fit)
         whole = {name: trial.predict(params, test) for name, params in fixed.items()}
         mean = np.full(len(test), float(train.labels.mean()))
         add(target, 0, 0, whole | {"mean": mean}, measured)
@@ -270,26 +268,19 @@ def run_seed(trial: Trial) -> dict[str, list[dict]]:
             starts = {"initial_adapted": start}
             for arm in ARMS:
                 asked = (arm, loss, start, trial.others(target), size)
-                starts[arm], phases[f"{arm}_{size}"] = _timed(trial.meta_train, *asked)
+                starts[arm], phases[f"{arm}_{size}"] = timed(trial.meta_train, *asked)
             for draw in range(own.draws):
                 support, query = draw_rows(len(test), target, size, draw)
                 predicted = {method: values[query] for method, values in whole.items()}
                 predicted["mean"] = np.full(size, measured[support].mean())
                 labelled, asked = test.take(support), test.take(query)
                 for method, params in starts.items():
-                    adapted, spent = _timed(inner_update, loss, params, labelled, own.inner)
+                    adapted, spent = timed(inner_update, loss, params, labelled, trial.inner)
                     phases[f"adapt_{size}"] += spent / (own.draws * len(starts))
                     predicted[method] = trial.predict(adapted, asked)
                 add(target, size, draw, predicted, measured[query])
         seconds += [{"target": target, "phase": p, "seconds": s} for p, s in phases.items()]
     return {"scores": scores, "seconds": seconds}
-
-
-def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """Processor seconds do not count what other programs took."""
-    began = time.process_time()
-    made = function(*arguments)
-    return made, time.process_time() - began
 
 
 def shown(sizes: Collection[int]) -> int:
@@ -318,13 +309,13 @@ def run_times(trial: Trial) -> list[dict]:
         for way, taken in {"epochs": whole, "steps": gradients, "meta": gradients}.items():
             if way == "meta":
                 asked = ("first_order", loss, start, [[other] for other in others], size)
-                tuned, spent = _timed(trial.meta_train, *asked)
+                tuned, spent = timed(trial.meta_train, *asked)
             else:
-                tuned, spent = _timed(trial.fine_tune, loss, start, mine, "finetuned", taken)
+                tuned, spent = timed(trial.fine_tune, loss, start, mine, "finetuned", taken)
             errors = []
             for support, query in tasks:
                 meta = way == "meta"
-                params = inner_update(loss, tuned, support, own.inner) if meta else tuned
+                params = inner_update(loss, tuned, support, trial.inner) if meta else tuned
                 errors.append(mse(trial.predict(params, query), query.labels.numpy()))
             row = {"rows": n, "method": way, "seconds": spent, "gradients": taken}
             found.append(row | {"mse": float(np.mean(errors))})

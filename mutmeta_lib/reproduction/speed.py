@@ -160,24 +160,16 @@ def speed(
             rows["sizes"] += kept.get(f"sizes, {case.seed}", partial(by_size, run, question))
     rows["embedding"] = kept.get("embedding", partial(embedding_cost, predictor, study))
     found = {name: pd.DataFrame(part) for name, part in rows.items()}
-    return make_record(
-        "speed",
-        profile,
-        study.parameters() | vars(question),
-        assays=assays,
-        encoder=describe_encoder(predictor.encoder),
-        device="cpu",
-        seconds={
-            "meta_training": float(found["costs"]["seconds"].sum()),
-            "tuning": float(found["rates"]["seconds"].sum()),
-        },
-        numbers=bill(found, question.tasks_counted),
-        tables=tables(found),
-    )
+    seconds = {"meta_training": float(found["costs"]["seconds"].sum())}
+    seconds |= {"tuning": float(found["rates"]["seconds"].sum())}
+    how = {"assays": assays, "encoder": describe_encoder(predictor.encoder), "device": "cpu"}
+    how |= {"numbers": bill(found, question.tasks_counted), "tables": tables(found)}
+    parameters = study.parameters() | vars(question)
+    return make_record("speed", profile, parameters, seconds=seconds, **how)
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """What a function returns, and its seconds of computation."""
+    """What a function returns, and its processor seconds, without what other programs took."""
     began = time.process_time()
     made = function(*arguments)
     return made, time.process_time() - began

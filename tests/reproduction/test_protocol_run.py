@@ -170,7 +170,7 @@ def test_a_first_meta_step_moves_by_adams_rate_against_the_gradient(trial, arm):
     rng = trial.rng("meta-training", 8)
     rng.permutation(1)
     drawn = [rows.take(index) for index in run.draw_support_query(len(rows), 8, rng)]
-    gradient = flat(run.meta_step(arm, PREDICTOR.loss, START, *drawn, SMALL.inner))
+    gradient = flat(run.meta_step(arm, PREDICTOR.loss, START, *drawn, trial.inner))
     moved, large = flat(trained) - flat(START), gradient.abs() > 1e-4
     expected = -run.META_LR * gradient[large].sign()
     torch.testing.assert_close(moved[large], expected, rtol=1e-2, atol=0)
@@ -232,7 +232,7 @@ def test_a_seed_scores_every_method_on_the_same_draws(trial):
         for support, query in drawn:
             moved = start
             if adapt:
-                moved = inner_update(PREDICTOR.loss, start, test.take(support), SMALL.inner)
+                moved = inner_update(PREDICTOR.loss, start, test.take(support), trial.inner)
             expected.append(np.mean((labels[query] - sure.predict(moved, test)[query]) ** 2))
         assert errors(exact, method) == pytest.approx(expected, rel=1e-4)
     assert errors(found, "released") != errors(other, "released")
