@@ -202,8 +202,7 @@ def sweep_command(
 
     What is finished already is skipped; what fails is tried again, then reported (exit code 1).
     """
-    from mutmeta_lib.app.sweep import read_sweep
-    from mutmeta_lib.app.sweep_ray import planned, run_sweep
+    from mutmeta_lib.app.sweep import planned, read_sweep, run_sweep
     from mutmeta_lib.records.progress import shown_progress
 
     sweep, problems = read_sweep(file)

@@ -1,17 +1,25 @@
-"""A sweep: one notebook, many parameters and seeds, in one YAML file. Nothing runs here.
+"""A sweep: one notebook with many parameters and seeds, in one YAML file, run side by side on Ray.
 
-The file is checked as a whole, every parameter against the notebook, and every problem is told.
-Every combination of the grid and the seeds is a run, named after what it asks: a hash of the
-notebook's code, all parameters, and the contents of the data and the encoder that they name.
+Every parameter of the file is checked against the notebook. Every combination of the grid and the
+seeds is a run, named after what it asks: a hash of the notebook's code, all parameters, and the
+contents of the data and the encoder that they name. A run works in a hidden folder; its executed
+copy and its record are moved to their places when both are whole. It is finished when its record
+reads and answers what the run asks. Ray is optional, and imported only when there is work for it.
 """
 
 import hashlib
 import itertools
 import json
 import os
+import shutil
+import socket
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
@@ -23,13 +31,17 @@ from mutmeta_lib.app.notebooks import (
     profile_parameters,
     read_notebook,
     read_yaml,
+    run_notebook,
 )
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records.files import canonical, fingerprint
-from mutmeta_lib.records.record import NOT_PARAMETERS
+from mutmeta_lib.records.files import canonical, check_writable, fingerprint, layout, replacing
+from mutmeta_lib.records.progress import Report, silent
+from mutmeta_lib.records.record import NOT_PARAMETERS, read_record, recorded_parameters
 
 RECORDS = "records_dir"
 """The notebook's parameter that says where records go. Every run of a sweep gets a folder."""
+PATIENCE_S = 10
+"""How long a cluster may take to answer, and cancelled runs to end."""
 
 Values = Annotated[list, Field(min_length=1)]
 Seeds = Annotated[
@@ -59,11 +71,11 @@ class Sweep(BaseModel):
     _file: Path = PrivateAttr()
 
     def model_post_init(self, context: Path) -> None:
-        """Keep the file, which validation is told as its context."""
+        """Keep the file, to which paths are relative: it is the context of the validation."""
         self._file = context
 
     def place(self, path: str) -> Path:
-        """A path that is written in the file, which is relative to it."""
+        """A path that is written in the file."""
         return (self._file.parent / path).resolve()
 
     @property
@@ -73,45 +85,39 @@ class Sweep(BaseModel):
 
 
 def read_sweep(path: Path) -> tuple[Sweep | None, list[DataError]]:
-    """What a sweep file says, and everything that keeps it from being run."""
+    """What a sweep file says, and everything that keeps it from being run.
+
+    The notebook is asked when every key of the file has a sound value.
+    """
     try:
         content = {key: value for key, value in read_yaml(path).items() if value is not None}
+        sweep = Sweep.model_validate(content, context=path)
+    except ValidationError as error:
+        wrong = {one["loc"][0]: one["type"] for one in error.errors()}
+        return None, [_key_problem(*item, content).at(file=path) for item in wrong.items()]
     except DataError as error:
         return None, [error]
-    wrong: dict[Any, DataError] = {}
-    try:
-        sweep = Sweep.model_validate(content, context=path)
-    except ValidationError as found:
-        for error in found.errors():
-            wrong.setdefault(error["loc"][0], _key_problem(error, content))
-        sound = {key: value for key, value in content.items() if key not in wrong}
-        sweep = None
-        if "notebook" in sound:
-            sweep = Sweep.model_validate({"output": ""} | sound, context=path)
-    problems = [*wrong.values(), *(_parameter_problems(sweep) if sweep else ())]
-    return sweep, [problem.at(file=path) for problem in problems]
+    return sweep, [problem.at(file=path) for problem in _parameter_problems(sweep)]
 
 
-def _key_problem(error: Any, content: dict) -> DataError:
+def _key_problem(key: Any, kind: str, content: dict) -> DataError:
     """An error of pydantic in our words."""
-    key, known = error["loc"][0], Sweep.model_fields
-    if key not in known:
-        return unknown("key", key, known)
-    problem = "is missing" if error["type"] == "missing" else f"is {content[key]!r}"
-    return DataError(f"'{key}' {problem}", known[key].description)
+    if key not in Sweep.model_fields:
+        return unknown("key", key, Sweep.model_fields)
+    problem = "is missing" if kind == "missing" else f"is {content[key]!r}"
+    return DataError(f"'{key}' {problem}", Sweep.model_fields[key].description)
 
 
 def _parameter_problems(sweep: Sweep) -> Iterator[DataError]:
     """Everything in which the file and its notebook disagree."""
     notebook = sweep.place(sweep.notebook)
     try:
-        defaults = default_parameters(notebook)
+        if RECORDS not in default_parameters(notebook):
+            problem = f"notebook '{notebook.name}' has no parameter '{RECORDS}'"
+            yield DataError(problem, "add it and write the record there: every run keeps its own")
     except DataError as error:
         yield DataError(f"notebook '{sweep.notebook}': {error.problem}", error.mend)
         return
-    if RECORDS not in defaults:
-        problem = f"notebook '{notebook.name}' has no parameter '{RECORDS}'"
-        yield DataError(problem, "add it and write the record there: every run keeps its own")
     try:
         if sweep.profile is not None:
             check_parameters(notebook, profile_parameters(notebook, sweep.profile))
@@ -133,17 +139,15 @@ def _parameter_problems(sweep: Sweep) -> Iterator[DataError]:
 
 def _check_values(notebook: Path, name: str, values: list) -> None:
     """Refuse values that the notebook or a record cannot take; equal ones would be one run."""
-    seen = set()
-    for value in values:
+    for nth, value in enumerate(values):
         check_parameters(notebook, {name: value})
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):
             mend = "write numbers, text, lists, true or false"
             raise DataError(f"{value!r} is no value of a record", mend) from None
-        if canonical(value) in seen:
+        if canonical(value) in map(canonical, values[:nth]):
             raise DataError(f"{value!r} is there twice", "leave one out")
-        seen.add(canonical(value))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,24 +172,18 @@ class Run:
 def expand(sweep: Sweep) -> list[Run]:
     """Every combination of the axes as a run, the last axis (the seeds) fastest."""
     notebook, output = sweep.place(sweep.notebook), sweep.place(sweep.output)
-    defaults, code, axes = (
-        default_parameters(notebook),
-        code_hash(notebook),
-        sweep.grid | sweep.seeds,
-    )
+    defaults, code = default_parameters(notebook), code_hash(notebook)
+    axes = sweep.grid | sweep.seeds
     common = profile_parameters(notebook, sweep.profile) if sweep.profile else {}
     ignored = {*NOT_PARAMETERS, RECORDS} - set(axes)
-    hashes: dict[Path, str] = {}
+    content = cache(content_hash)
     runs = []
     for values in itertools.product(*axes.values()):
         varied = dict(zip(axes, values, strict=True))
         parameters = check_parameters(notebook, common | sweep.parameters | varied)
         asked = {k: v for k, v in (defaults | parameters).items() if k not in ignored}
-        contents: dict[str, list[str]] = {}
-        for name, value in asked.items():
-            for found in named_paths(name, value, notebook.parent):
-                hashes[found] = hashes.get(found) or content_hash(found)
-                contents.setdefault(name, []).append(hashes[found])
+        named = {name: named_paths(name, v, notebook.parent) for name, v in asked.items()}
+        contents = {name: [*map(content, paths)] for name, paths in named.items() if paths}
         question = fingerprint([notebook.stem, code, asked, contents])[:12]
         runs.append(Run(notebook, output, f"{notebook.stem}-{question}", code, parameters, varied))
     return runs
@@ -221,3 +219,214 @@ def content_hash(path: Path) -> str:
     names = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
     shown = [name for name in sorted(names) if not any(x[0] == "." for x in name.split("/"))]
     return fingerprint({name: content_hash(names[name]) for name in shown})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run; ``state`` is waiting, finished, failed or stopped.
+
+    ``record`` is the record's hash and ``seconds`` what it says that the experiment took.
+    """
+
+    state: str
+    seconds: float | None = None
+    record: str | None = None
+    error: str | None = None
+
+
+def answer(run: Run, file: Path) -> Outcome:
+    """The outcome that a record tells; one of other parameters than the run's is a `DataError`.
+
+    What the record does not name is not compared. Notebooks write ``x or None``, so empty and
+    missing are the same.
+    """
+    record = read_record(file)
+    for name, asked in recorded_parameters(run.parameters).items():
+        found = record.parameters.get(name, asked)
+        if canonical(found or None) != canonical(asked or None):
+            problem = f"its record is of {name} = {found!r}, the run asks for {asked!r}"
+            raise DataError(problem, "hand the notebook's parameters on to the experiment")
+    return Outcome("finished", round(sum(record.seconds.values()), 2), record.hash)
+
+
+def finished(run: Run) -> Outcome | None:
+    """The outcome of a run whose record reads and answers its question; else it must be done."""
+    try:
+        return answer(run, run.file(".json"))
+    except DataError:
+        return None
+
+
+def planned(sweep: Sweep) -> dict[Run, Outcome]:
+    """All runs of a sweep, finished or waiting; nothing runs and nothing is written."""
+    return {run: finished(run) or Outcome("waiting") for run in expand(sweep)}
+
+
+def execute_run(run: Run) -> None:
+    """Do one run in this process. Of one that fails, nothing is left behind.
+
+    Raises:
+        DataError: a cell failed, the notebook was changed, or it wrote no record of the question.
+
+    """
+    from papermill import PapermillExecutionError
+
+    if code_hash(run.notebook) != run.code:
+        raise DataError("the notebook was changed after the sweep began", "start the sweep again")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{run.name}.", suffix=".part", dir=run.folder))
+    try:
+        parameters = run.parameters | {RECORDS: str(work / "records")}
+        copy = run_notebook(run.notebook, work / f"{run.name}.ipynb", parameters)
+        written = list((work / "records").rglob("*.json"))
+        if len(written) != 1:
+            problem = f"the notebook wrote {len(written)} records into '{RECORDS}'"
+            raise DataError(problem, "a run of a sweep writes one")
+        answer(run, written[0])
+        copy.replace(run.file(".ipynb"))
+        written[0].replace(run.file(".json"))
+    except PapermillExecutionError as error:
+        told = _last_line(f"{error.ename}: {error.evalue}")
+        raise DataError(f"cell {error.cell_index}: {told}", "") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _last_line(text: str) -> str:
+    """The last line of an error, which says what it is."""
+    return text.strip().rpartition("\n")[2].strip()
+
+
+def write_index(sweep: Sweep, results: dict[Run, Outcome]) -> None:
+    """Write one line per run (name, state, seconds, …, what the sweep sets), all or nothing."""
+    lines = [
+        {"run": run.name, **asdict(outcome), "profile": sweep.profile}
+        | {"parameters": sweep.parameters | run.varied}
+        for run, outcome in results.items()
+    ]
+    with replacing(sweep.index) as draft:
+        draft.write_text(layout({"notebook": sweep.notebook, "runs": lines}) + "\n", "utf-8")
+
+
+def run_sweep(sweep: Sweep, report: Report = silent) -> dict[Run, Outcome]:
+    """Do all runs of a sweep that are not finished yet, and keep the index up to date.
+
+    A run whose cell fails or whose process dies is tried again ``retries`` times; one that keeps
+    failing does not stop the others. A Ray that is initialised in this process is used as it is.
+
+    Raises:
+        DataError: Ray is missing or does not start, no machine has what a run needs, or
+            the output cannot be written.
+        KeyboardInterrupt: Ctrl-C; runs under way are cancelled, finished ones stay.
+
+    """
+    results = planned(sweep)
+    if any(outcome.state == "waiting" for outcome in results.values()):
+        with _ray_for(sweep) as ray:
+            check_writable(sweep.index)
+            try:
+                _schedule(ray, sweep, results, report)
+            finally:
+                write_index(sweep, results)
+                for run in results:  # what attempts left that were killed
+                    for left in run.folder.glob(f".{run.name}.*.part"):
+                        shutil.rmtree(left, ignore_errors=True)
+    write_index(sweep, results)
+    return results
+
+
+def _schedule(ray: ModuleType, sweep: Sweep, results: dict[Run, Outcome], report: Report) -> None:
+    """Hand the waiting runs to Ray and take what comes back, until none is left."""
+    task = ray.remote(execute_run).options(
+        num_cpus=sweep.cpus_per_run,
+        num_gpus=sweep.gpus_per_run,
+        max_retries=sweep.retries,
+        retry_exceptions=True,
+    )
+    todo = [run for run, outcome in results.items() if outcome.state == "waiting"]
+    under_way = {task.remote(run): run for run in todo}
+    try:
+        while under_way:
+            report("runs", len(todo) - len(under_way), len(todo))
+            write_index(sweep, results)
+            (ready,), _ = ray.wait(list(under_way), num_returns=1)
+            results[under_way[ready]] = _outcome(ray, ready, under_way[ready])
+            del under_way[ready]
+    except KeyboardInterrupt:
+        for running in under_way:
+            ray.cancel(running, force=True)  # its kernel notices, and ends as well
+        if under_way:
+            ray.wait(list(under_way), num_returns=len(under_way), timeout=PATIENCE_S)
+        results.update(dict.fromkeys(under_way.values(), Outcome("stopped")))
+        done = sum(outcome.state == "finished" for outcome in results.values())
+        raise KeyboardInterrupt(
+            f"stopped; {done} of {len(results)} runs are finished, and will be skipped next time"
+        ) from None
+
+
+def _outcome(ray: ModuleType, task: Any, run: Run) -> Outcome:
+    """What a task came to, when its process died or its kernel as well."""
+    try:
+        ray.get(task)
+    except ray.exceptions.RayError as error:
+        died = f"the process of the run died ({type(error).__name__})"
+        return Outcome("failed", error=_last_line(str(getattr(error, "cause", None) or died)))
+    lost = "its files were not found here; on a cluster, output must be a shared folder"
+    return finished(run) or Outcome("failed", error=lost)
+
+
+@contextmanager
+def _ray_for(sweep: Sweep) -> Iterator[ModuleType]:
+    """Ray on this machine or at the sweep's address, for the length of the block."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    try:
+        import ray
+    except ImportError:
+        mend = 'pip install "mutmeta[sweep]"'
+        raise DataError("a sweep needs Ray, which is not installed", mend) from None
+    if ray.is_initialized():
+        _check_resources(ray, sweep)
+        yield ray
+        return
+    # Sockets live here, and their paths must be short; on some machines $TMPDIR is not.
+    folder = tempfile.mkdtemp(prefix="mutmeta-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    alone: dict[str, Any] = {
+        "address": "local",  # a plain init() would join a cluster that somebody started here
+        "include_dashboard": False,
+        "object_store_memory": 100 * 10**6,  # runs exchange files
+        "_temp_dir": folder,
+        "_node_ip_address": "127.0.0.1",
+        "_system_config": {"task_oom_retries": sweep.retries},  # by default there is no end
+    }
+    cluster = None if sweep.address == "local" else sweep.address
+    # Ray prints every attempt that fails, with its traceback; what fails for good we tell.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        try:
+            try:
+                given = {"address": cluster} if cluster else alone
+                if cluster and cluster != "auto":  # one that is not there, Ray awaits for minutes
+                    host, _, port = cluster.removeprefix("ray://").rpartition(":")
+                    there = (host.strip("[]"), int(port))
+                    socket.create_connection(there, timeout=PATIENCE_S).close()
+                ray.init(log_to_driver=False, logging_level="ERROR", **given)
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                where, mend = "on this machine", "mend what it names"
+                if cluster:
+                    where, mend = f"at '{cluster}'", "give host:port of its head node"
+                problem = f"Ray {where} cannot be used ({_last_line(str(error))})"
+                raise DataError(problem, mend) from None
+            _check_resources(ray, sweep)
+            yield ray
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_resources(ray: ModuleType, sweep: Sweep) -> None:
+    """Refuse what no machine has; Ray would wait for it forever."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for key, resource in (("cpus_per_run", "CPU"), ("gpus_per_run", "GPU")):
+        wanted, most = getattr(sweep, key), max(node.get(resource, 0) for node in nodes)
+        if wanted > most:
+            problem = f"{key} is {wanted:g}, but no machine has more than {most:g}"
+            raise DataError(problem, f"lower {key}")

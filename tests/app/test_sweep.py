@@ -116,12 +116,17 @@ def test_not_a_mapping(tmp_path, content, sentence):
 
 def test_all_problems_are_told_at_once(tmp_path):
     grid = {"steps": [0.5], "mod": ["a"]}
-    path = write_sweep(tmp_path, retries="many", grid=grid, profile="quick")
+    wrong = write_sweep(tmp_path, retries="many", notebook=3, gird={})
+    assert [sentence.split(";")[0] for sentence in told(wrong)] == [
+        "'notebook' is 3",
+        "'retries' is 'many'",
+        "there is no key 'gird'",
+    ]
+    path = write_sweep(tmp_path, grid=grid, profile="quick")
     (tmp_path / "notebooks/params/quick.yml").write_text("toy: {stops: 7}\n")
     notebook = tmp_path / "notebooks/toy.ipynb"
     write_notebook(notebook, PARAMETERS.replace("records_dir", "place"))
     assert [sentence.split(";")[0] for sentence in told(path)] == [
-        "'retries' is 'many'",
         "notebook 'toy.ipynb' has no parameter 'records_dir'",
         "profile 'quick': there is no parameter 'stops'",
         "grid.steps: parameter 'steps' got 0.5 (decimal number)",

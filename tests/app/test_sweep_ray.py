@@ -16,9 +16,17 @@ import pytest
 from toy_sweep import PARAMETERS, RECORD, write_notebook, write_sweep
 from typer.testing import CliRunner
 
-from mutmeta_lib.app import sweep_ray
-from mutmeta_lib.app.sweep import Run, expand, read_sweep
-from mutmeta_lib.app.sweep_ray import Outcome, execute_run, finished, planned, run_sweep
+from mutmeta_lib.app import sweep
+from mutmeta_lib.app.sweep import (
+    Outcome,
+    Run,
+    execute_run,
+    expand,
+    finished,
+    planned,
+    read_sweep,
+    run_sweep,
+)
 from mutmeta_lib.cli import app
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import read_record, write_record
@@ -288,18 +296,18 @@ def test_a_missing_ray_is_one_sentence_and_a_dry_run_needs_none(monkeypatch, tmp
 
 
 def test_the_command_tells_every_problem_and_every_failed_run(monkeypatch, tmp_path):
-    path = write_sweep(tmp_path, retries=-1, grid={"step": [1]})
+    path = write_sweep(tmp_path, grid={"step": [1], "mod": ["fine"]})
     done = command(str(path))
     assert (done.exit_code, done.stdout) == (2, "")
     assert [line.removeprefix(f"{path}: ") for line in done.stderr.splitlines()] == [
-        "'retries' is -1; write a whole number, 0 or more",
         "grid.step: there is no parameter 'step'; did you mean 'steps'?",
+        "grid.mod: there is no parameter 'mod'; did you mean 'mood'?",
         "2 problems found",
     ]
     path = write_sweep(tmp_path, seeds=[0, 1])
     first, second = expand(read_sweep(path)[0])
     results = {first: Outcome("failed", error="no luck"), second: Outcome("finished", 2.0, "abc")}
-    monkeypatch.setattr(sweep_ray, "run_sweep", lambda sweep, report: results)
+    monkeypatch.setattr(sweep, "run_sweep", lambda sweep, report: results)
     done = command(str(path))
     assert (done.exit_code, done.stderr) == (1, f"{first.name} failed; no luck\n")
     assert "abc" in done.stdout
