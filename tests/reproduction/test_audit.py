@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from release_copy import WILD, backwards, write_table
+from release_copy import WILD, backwards, named_on_pages, write_table
 
 from mutmeta_lib.records.record import read_record, write_record
 from mutmeta_lib.reproduction import counts
@@ -19,11 +19,6 @@ from mutmeta_lib.reproduction.released import LISTED, read_release
 
 CLASH, LETTERS = "GGGGGCCCCC", "ACDEFGHI"
 TARGETS = ("fireprot_dTm_test", "soluprotmut_solubility_test")
-
-
-def scaled(values):
-    values = np.asarray(values, dtype=float)
-    return (values - values.mean()) / values.std()
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +62,6 @@ def record(folder, reference):
     return audit_experiment(**asked, targets=TARGETS, sizes=[2, 4], draws=200)
 
 
-def row(table, /, **where):
-    for column, value in where.items():
-        table = table[table[column] == value]
-    (found,) = table.to_dict("records")
-    return {name: value for name, value in found.items() if name not in where}
-
-
 def test_a_record_says_what_was_read_and_what_was_missing(folder, record, tmp_path):
     _, hashes = read_release(folder)
     assert set(record.data) == {*hashes, "domain"}
@@ -83,57 +71,92 @@ def test_a_record_says_what_was_read_and_what_was_missing(folder, record, tmp_pa
     assert read_record(tmp_path / "audit.json") == record
 
 
-def test_backwards_rows_are_told_from_rows_that_state_the_wild_type(record):
-    table = record.table("directions")
-    of = {"table": "combined_ddG_train"}
-    domain = {"rows": 6, "agree": 6, "stated": 6, "undone": 1, "backwards": True}
-    assert row(table, **of, source="domain") == domain
-    literature = {"rows": 7, "agree": 7, "stated": 1, "undone": 7, "backwards": False}
-    assert row(table, **of, source="fireprot") == literature
-    assert not row(table, table="stability_proxy_raw", source="two")["backwards"]
-    assert record.numbers["combined_ddG_train_backwards"]["value"] == 6
-    assert "stability_proxy_raw_backwards" not in record.numbers
+TRAIN, DTM = {"table": "combined_ddG_train"}, {"table": "fireprot_dTm_test"}
+RAW = "stability_proxy_raw"
 
 
-def test_what_the_test_part_shares_with_training(record):
-    """Of six test rows two are of CLASH, no training protein; one repeats a row of training."""
-    expected = {"test_rows": 6, "wild_type_rows": 4, "site_rows": 2, "same_rows": 1}
-    assert row(record.table("shared"), **{"data set": "combined_ddG"}) == expected
-    assert record.numbers["combined_ddG_wild_type_rows"]["value"] == pytest.approx(100 * 4 / 6)
+@pytest.mark.parametrize(
+    ("table", "where", "told"),
+    [
+        ("directions", TRAIN | {"source": "domain"},
+         {"rows": 6, "agree": 6, "stated": 6, "undone": 1, "backwards": True}),
+        ("directions", TRAIN | {"source": "fireprot"},
+         {"rows": 7, "agree": 7, "stated": 1, "undone": 7, "backwards": False}),
+        ("directions", {"table": RAW, "source": "two"}, {"backwards": False}),
+        # Of six test rows two are of CLASH, no training protein; one repeats a row of training.
+        ("shared", {"data set": "combined_ddG"},
+         {"test_rows": 6, "wild_type_rows": 4, "site_rows": 2, "same_rows": 1}),
+        ("agreement", DTM | {"source": "fireprot"}, {"rows": 8, "spearman": -1}),
+        ("texts", {"table": TARGETS[1], "form": "spaced"}, {"in place": 9, "skipped": 1}),
+        ("reference", TRAIN | {"source": "domain"},
+         {"rows": 6, "assay_variants": 6, "forwards": 0, "backwards": 4, "wild_type": True,
+          "spearman": -1}),
+        # A new residue is the first letter of a row that is written backwards.
+        ("proline", {"kind": counts.KINDS["deltag_t"], "group": "to proline"},
+         {"rows": 2, "mean": -0.5}),
+        ("proline", {"kind": counts.KINDS["deltag_t"], "group": "to another residue"},
+         {"rows": 6, "mean": 3.5}),
+        ("proline", {"kind": counts.KINDS["ddG"], "group": "to proline"}, {"rows": 1, "mean": 9}),
+        ("proline", {"kind": counts.KINDS["ddG"], "group": "to another residue"},
+         {"rows": 9, "mean": pytest.approx(2.5 / 9, abs=1e-4)}),
+    ],
+)  # fmt: skip
+def test_what_the_files_hold(record, table, where, told):
+    rows = record.table(table)
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    (row,) = rows.to_dict("records")
+    assert {name: row[name] for name in told} == told
 
 
 def test_a_sequence_of_two_sources_is_found_and_collections_left_aside(record):
     found = record.table("clashes").set_index(["source", "table"])
-    assert found["rows"].to_dict() == {
-        ("one", "stability_proxy_raw"): 1,
-        ("two", "stability_proxy_raw"): 2,
-        ("s", "combined_ddG_test"): 1,
-        ("three", "stability_proxy_raw"): 1,
-        ("domain", "combined_ddG_train"): 1,
-    }
+    fitted = {("s", "combined_ddG_test"): 1, ("domain", "combined_ddG_train"): 1}
+    assert found["rows"].to_dict() == fitted | {("one", RAW): 1, ("two", RAW): 2, ("three", RAW): 1}
     assert set(found["starts"]) == {CLASH, backwards(3, "W")[0]}
-    numbers = [record.numbers[f"clash_{what}"]["value"] for what in ("rows", "sources", "length")]
-    assert numbers == [2, 2, 10], "raw tables do not count"
 
 
-def test_agreement_is_over_rows_that_the_initial_fit_has(record):
-    found = row(record.table("agreement"), table="fireprot_dTm_test", source="fireprot")
-    assert found == {"rows": 8, "spearman": -1.0}
-    assert record.numbers["fireprot_dTm_test_in_initial"]["value"] == pytest.approx(100 * 8 / 9)
-    assert record.numbers["fireprot_dTm_test_agreement"]["value"] == -1
-
-
-def test_proline_is_the_new_residue_in_the_direction_of_the_row(record):
-    table = record.table("proline").set_index(["kind", "group"])[["rows", "mean"]]
-    dg, ddg = counts.KINDS["deltag_t"], counts.KINDS["ddG"]
-    assert table.loc[dg, "to proline"].tolist() == [2, -0.5]
-    assert table.loc[dg, "to another residue"].tolist() == [6, 3.5]
-    assert table.loc[ddg, "to proline"].tolist() == [1, 9.0]
-    assert table.loc[ddg, "to another residue"].tolist() == pytest.approx([9, 2.5 / 9], abs=1e-4)
+def test_the_numbers_that_pages_name(record):
+    labels = np.array([*(0.1 * i for i in range(8)), 24.0])
+    off = (labels - labels.mean()) ** 2
+    found = record.table("queries").set_index(["table", "query_rows"])["over_50"]
+    assert set(found.index) == {(table, size) for table in TARGETS for size in (2, 4)}
+    expected = {
+        "combined_ddG_train_backwards": 6,
+        "combined_ddG_wild_type_rows": 100 * 4 / 6,
+        "clash_rows": 2,  # raw tables do not count
+        "clash_sources": 2,
+        "clash_length": 10,
+        "fireprot_dTm_test_in_initial": 100 * 8 / 9,
+        "fireprot_dTm_test_agreement": -1,
+        "fireprot_dTm_test_as_words": 0,
+        "reference_backwards_rows": 6,
+        "domain_reference": -1,
+        "soluprotmut_solubility_test_4_over_50": 100 * found[TARGETS[1], 4],
+        "solubility_largest": 24,
+        "solubility_far_rows": 1,
+        "solubility_several": 1,
+        "solubility_far_share": 100 * off[-1] / off.sum(),
+        "solubility_largest_in_16": off.max() / 16,
+        "solubility_top_three": 100,
+        "solubility_variance": labels.var(),
+        "solubility_middle_half": 0.4,
+        "skilled_correlation": 0.5,
+    }
+    values = {name: record.numbers[name]["value"] for name in expected}
+    assert values == pytest.approx(expected, abs=1e-3)
+    assert f"{RAW}_backwards" not in record.numbers
+    # The miniature has other data sets and sources than the pages.
+    absent = ("binding_affinity", "fireprot_dTm_wild", "BLAT", "soluprotmut_solubility_test_16")
+    named = {name for name in named_on_pages("audit") if not name.startswith(absent)}
+    assert named - set(record.numbers) == set()
 
 
 @pytest.mark.parametrize("together", [True, False])
 def test_scaling_tells_labels_scaled_together_per_source_from_others(tmp_path, together):
+    def scaled(values):
+        return (np.array(values) - np.mean(values)) / np.std(values)
+
     raw, source = [1.0, 4.0, 2.0, 9.0, 5.0, 7.0, 1.0], list("aaaabba")
     # The last row is in neither part and must not enter the standardisation.
     labels = [*scaled(raw[:4]), *scaled(raw[4:6])] if together else scaled(raw[:6])
@@ -156,47 +179,21 @@ def test_every_mutation_has_one_fate(folder, record):
     texts = record.table("texts")
     fates = texts[["in place", "astray", "skipped", "as words", "not read"]].sum(axis=1)
     assert (fates == texts["table"].map(mutations)).all()
-    solubility = row(texts, table="soluprotmut_solubility_test", form="spaced")
-    assert (solubility["in place"], solubility["skipped"]) == (9, 1)
-    assert record.numbers["soluprotmut_solubility_test_as_words"]["value"] == 0
-
-
-def test_a_sound_assay_tells_direction_sign_and_wild_type(record):
-    found = row(record.table("reference"), table="combined_ddG_train", source="domain")
-    counted = {"rows": 6, "assay_variants": 6, "forwards": 0, "backwards": 4}
-    assert found == counted | {"wild_type": True, "spearman": -1.0}
-    assert record.numbers["reference_backwards_rows"]["value"] == 6
-    assert record.numbers["domain_reference"]["value"] == -1
-
-
-def test_the_tail_of_solubility(record):
-    numbers = {name: number["value"] for name, number in record.numbers.items()}
-    assert numbers["solubility_largest"] == 24
-    assert numbers["solubility_far_rows"] == numbers["solubility_several"] == 1
-    assert numbers["solubility_far_share"] > 80
-    assert numbers["solubility_top_three"] == 100
-    labels = np.array([*(0.1 * i for i in range(8)), 24.0])
-    assert numbers["solubility_variance"] == pytest.approx(labels.var())
-    assert numbers["solubility_middle_half"] == pytest.approx(0.4)
 
 
 def test_the_same_seed_draws_the_same_rows(folder, record):
     asked = {"release_dir": str(folder), "targets": TARGETS, "sizes": [2, 4], "draws": 200}
     again, other = (audit_experiment(**asked, seed=seed) for seed in (0, 1))
     assert again.tables["queries"] == record.tables["queries"] != other.tables["queries"]
-    assert set(again.table("queries")["table"]) == set(TARGETS)
-    found = record.table("queries").set_index(["table", "query_rows"])["over_50"]
-    number = record.numbers["soluprotmut_solubility_test_4_over_50"]
-    assert number["value"] == pytest.approx(100 * found["soluprotmut_solubility_test", 4])
 
 
-def tailed(n=400, seed=0):
-    labels = 0.2 * np.random.default_rng(seed).standard_normal(n)
+def tailed(n=400):
+    labels = 0.2 * np.random.default_rng(0).standard_normal(n)
     labels[7] = 20.0
     return labels
 
 
-def test_draws_are_means_of_rows_without_replacement_and_shared_by_predictors():
+def test_draws_are_without_replacement_and_shared_and_skill_is_as_asked():
     squared = np.stack([np.arange(10.0), 2 * np.arange(10.0)])
     (a, b), rows = draw_errors(squared, 4, 50, np.random.default_rng(0))
     assert all(len(set(drawn)) == 4 for drawn in rows.tolist())
@@ -204,14 +201,10 @@ def test_draws_are_means_of_rows_without_replacement_and_shared_by_predictors():
     assert b == pytest.approx(2 * a)
     with pytest.raises(ValueError, match="larger sample"):
         draw_errors(squared, 11, 1, np.random.default_rng(0))
-
-
-def test_the_skilled_predictor_has_the_skill_asked_for():
     labels = np.random.default_rng(1).standard_normal(20_000)
     predicted = skilled(labels, 0.6, np.random.default_rng(2))
     assert np.corrcoef(labels, predicted)[0, 1] == pytest.approx(0.6, abs=0.02)
-    relative = np.mean((labels - predicted) ** 2) / labels.var()
-    assert relative == pytest.approx(1 - 0.36, abs=0.02)
+    assert np.mean((labels - predicted) ** 2) / labels.var() == pytest.approx(1 - 0.36, abs=0.02)
 
 
 def test_a_tail_makes_few_rows_look_too_good_and_even_labels_do_not():

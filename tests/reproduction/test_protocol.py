@@ -1,5 +1,7 @@
 """The protocol's estimates and its record."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,20 +15,9 @@ from mutmeta_lib.reproduction.protocol import TARGETS, read_protocol
 from mutmeta_lib.reproduction.protocol_run import ARMS
 
 ASKED = {
-    "sizes": [3],
-    "draws": 2,
-    "seeds": 2,
-    "initial_epochs": 1,
-    "finetune_epochs": 1,
-    "maml_epochs": 1,
-    "inner_steps": 1,
-    "time_rows": [20],
-    "time_seeds": 1,
-    "tiny_sizes": [4],
-    "tiny_draws": 2,
-    "tiny_rows": 40,
-    "tiny_max_tokens": 32,
-    "tiny_initial_epochs": 1,
+    **{"sizes": [3], "draws": 2, "seeds": 2, "initial_epochs": 1, "finetune_epochs": 1},
+    **{"maml_epochs": 1, "inner_steps": 1, "time_rows": [20], "time_seeds": 1, "tiny_sizes": [4]},
+    **{"tiny_draws": 2, "tiny_rows": 40, "tiny_max_tokens": 32, "tiny_initial_epochs": 1},
 }
 FACTORS = {"initial": 1, "finetuned": 1, "initial_adapted": 2, "mean": 4, "finetuned_slow": 3}
 
@@ -34,22 +25,18 @@ FACTORS = {"initial": 1, "finetuned": 1, "initial_adapted": 2, "mean": 4, "finet
 def scores(encodings=("separator", "unknown_text"), sizes=(16,), seeds=3, draws=30):
     """Errors that halve with the separator, halve with any arm, and fall by a fifth with both."""
     rows = []
-    for encoding in encodings:
-        separator = encoding == "separator"
-        arm = 0.5 * (0.8 if separator else 1)
-        factors = FACTORS | dict.fromkeys(ARMS, arm)
-        for seed in range(seeds):
-            rng = np.random.default_rng(seed)
-            for size in (0, *sizes):
-                base = rng.lognormal(size=draws) if size else [10.0]
-                for method, factor in factors.items():
-                    rows += [
-                        {"encoder": "tiny", "encoding": encoding, "target": "fireprot_dTm",
-                         "seed": seed, "size": size, "draw": draw, "method": method,
-                         "mse": factor * (0.5 if separator else 1) * error,
-                         "spearman": (0.4 if separator else 0.1) / factor}
-                        for draw, error in enumerate(base)
-                    ]  # fmt: skip
+    for encoding, seed in product(encodings, range(seeds)):
+        separator, rng = encoding == "separator", np.random.default_rng(seed)
+        factors = FACTORS | dict.fromkeys(ARMS, 0.5 * (0.8 if separator else 1))
+        for size in (0, *sizes):
+            base = rng.lognormal(size=draws) if size else [10.0]
+            rows += [
+                {"encoder": "tiny", "encoding": encoding, "target": "fireprot_dTm",
+                 "seed": seed, "size": size, "draw": draw, "method": method,
+                 "mse": factor * (0.5 if separator else 1) * error,
+                 "spearman": (0.4 if separator else 0.1) / factor}
+                for method, factor in factors.items() for draw, error in enumerate(base)
+            ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -59,21 +46,13 @@ def test_gains_average_errors_over_seeds_and_ratios_geometrically_over_draws():
     assert found["gain"] == pytest.approx(100 * (1 - np.sqrt(2.0 * 8.0)))
     assert found["low"] <= found["gain"] <= found["high"]
     a, b = np.random.default_rng(0).lognormal(size=(2, 5, 40))
-    exact = estimates.gain([(1, 0.71 * a), (-1, a)])
-    assert list(exact.values()) == pytest.approx([29, 29, 29])
     ratio = [(1, 0.6 * a), (-1, a), (-1, 0.8 * b), (1, b)]
-    assert list(estimates.gain(ratio).values()) == pytest.approx([25, 25, 25])
-
-
-def test_the_interval_narrows_with_more_draws_and_an_undefined_rank_is_left_out():
-    rng, widths = np.random.default_rng(1), []
-    for draws in (20, 500):
-        values, other = rng.lognormal(size=(2, 5, draws))
-        found = estimates.gain([(1, values), (-1, other)])
-        widths.append(found["high"] - found["low"])
-    assert widths[1] < widths[0] / 2
-    values = np.array([[0.5, np.nan], [0.5, 0.9]])
-    assert list(estimates.rank_difference(values).values()) == pytest.approx([0.5, 0.5, 0.5])
+    for terms, exact in (([(1, 0.71 * a), (-1, a)], 29), (ratio, 25)):
+        assert list(estimates.gain(terms).values()) == pytest.approx([exact] * 3)
+    few, many = (estimates.gain([(1, a[:, :n]), (-1, b[:, :n])]) for n in (4, 40))
+    assert many["high"] - many["low"] < (few["high"] - few["low"]) / 2, "more draws tell more"
+    undefined = np.array([[0.5, np.nan], [0.5, 0.9]])
+    assert list(estimates.rank_difference(undefined).values()) == pytest.approx([0.5] * 3)
 
 
 def test_each_comparison_takes_its_own_method_and_rows():
@@ -87,13 +66,10 @@ def test_each_comparison_takes_its_own_method_and_rows():
     assert gains.loc["same_rows", "spearman"] == pytest.approx(0.1 / 0.5 - 0.1)
     drawn = table.query("method == 'released' and size == 16")
     single = drawn.pivot(index="seed", columns="draw", values="mse").to_numpy() / 10
-    reported = gains.loc["reported"]
-    assert reported["first"] == pytest.approx(100 * (1 - single[0, 0]))
-    assert reported["over_94"] == pytest.approx(100 * np.mean(single <= 0.06))
-    assert reported["q50"] == pytest.approx(100 * (1 - np.median(single)))
-    assert (reported["seeds"], reported["draws"]) == (3, 30)
-    itself = made["gains"].query("method == 'finetuned'")
-    assert set(itself["against"]) == {"reported"}
+    reported = gains.loc["reported", ["first", "over_94", "q50", "seeds", "draws"]].tolist()
+    first, median = (100 * (1 - x) for x in (single[0, 0], np.median(single)))
+    assert reported == pytest.approx([first, 100 * np.mean(single <= 0.06), median, 3, 30])
+    assert set(made["gains"].query("method == 'finetuned'")["against"]) == {"reported"}
     ratios = made["ratios"]
     assert (set(ratios["size"]), set(ratios["against"])) == ({16}, {"reported"})
     assert ratios.groupby("method")["share"].sum().to_numpy() == pytest.approx(1)
@@ -146,14 +122,8 @@ def test_a_new_record_holds_every_number_that_a_page_names():
     assert named_on_pages("protocol") - set(made) == set()
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    return toy_release(tmp_path_factory.mktemp("given") / "copy")
-
-
-def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch):
-    encoders = []
-    seed = protocol.run_seed
+def test_a_record_of_both_encoders_and_a_resumed_run(tmp_path, monkeypatch):
+    copy, encoders, seed = toy_release(tmp_path / "copy"), [], protocol.run_seed
 
     def watched(trial):
         encoders.append((trial.protocol.name, trial.predictor.encoder.sha256))
@@ -168,10 +138,10 @@ def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch
     assert set(record.data) == set(read_protocol(copy).sha256)
     write_record(record, tmp_path / "protocol.json")
     assert read_record(tmp_path / "protocol.json") == record
-    gains = record.table("gains")
-    assert set(gains["target"]) == set(TARGETS)
-    assert set(gains["encoder"]) == {"frozen_tiny", "tiny"}
-    assert set(gains["encoding"]) == {"separator", "unknown_text"}
+    cells = record.table("gains")[["encoder", "encoding", "target"]].drop_duplicates()
+    ran = (("frozen_tiny", "separator"), ("frozen_tiny", "unknown_text"), ("tiny", "separator"))
+    expected = {(*run, target) for run in ran for target in TARGETS}
+    assert set(cells.itertuples(index=False, name=None)) == expected
     assert set(record.table("encodings")["encoder"]) == {"frozen_tiny"}, "tiny ran with one"
     times = record.table("times")
     assert (set(times["seed"]), set(times["target"])) == ({0}, {TARGETS[0]})
@@ -179,10 +149,9 @@ def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch
     assert rows[rows["resplit"]].index.str.split().str[0].unique().tolist() == [TARGETS[2]]
     assert rows.loc["initial", ["rows", "frozen_tiny", "tiny"]].tolist() == [120, 120, 40]
     texts = record.table("texts").set_index(["encoder", "target", "encoding"])
-    assert texts.loc[("frozen_tiny", TARGETS[1], "unknown_text"), "texts"] == 1
-    assert texts.loc[("frozen_tiny", TARGETS[1], "unknown_text"), "sequences"] == 1
+    unknown = texts.loc[("frozen_tiny", TARGETS[1], "unknown_text"), ["texts", "sequences"]]
+    assert unknown.tolist() == [1, 1]
     assert texts.loc[("tiny", TARGETS[1], "separator"), "texts"] > 10
-
     own = record.table("seconds").query("encoder == 'tiny' and target == 'fireprot_dTm'")
     spent = own.set_index("phase")["seconds"]
     saved = 100 * (1 - spent["released_4"] / spent["finetuned"])
@@ -193,15 +162,10 @@ def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch
         raise AssertionError("kept parts are not computed again")
 
     monkeypatch.setattr(protocol, "run_seed", broken)
-    monkeypatch.setattr("mutmeta_lib.reproduction.protocol.encode_protocol", broken)
-    again = protocol.protocol_experiment(release_dir=str(copy), **asked)
-    assert again.tables == record.tables
-    fewer = protocol.protocol_experiment(
-        release_dir=str(copy), **asked | {"encodings": ["unknown_text"], "seeds": 1}
-    )
+    monkeypatch.setattr(protocol, "encode_protocol", broken)
+    assert protocol.protocol_experiment(release_dir=str(copy), **asked).tables == record.tables
+    asked |= {"encodings": ["unknown_text"], "seeds": 1}
+    fewer = protocol.protocol_experiment(release_dir=str(copy), **asked)
     assert set(fewer.table("gains")["seeds"]) == {1}
-
-
-def test_no_encoder_at_all_is_refused(copy):
     with pytest.raises(DataError, match="there is no encoder to run"):
         protocol.protocol_experiment(release_dir=str(copy), tiny_encodings=[])

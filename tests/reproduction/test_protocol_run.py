@@ -181,19 +181,21 @@ def test_one_cycle_learns_drops_rows_out_and_leaves_its_start_alone(trial):
     rows, before = run.Rows(rows.tokens, rows.labels + 2), flat(START).clone()
 
     def fit(seed, fit="initial", steps=2, loss=None):
-        loss = loss or run.Trial(PREDICTOR, {}, SMALL, seed).loss("x")
-        return run.one_cycle(fit, loss, START, rows, np.random.default_rng(seed), steps)
+        loss = loss or replace(trial, seed=seed).loss("x")
+        rng = np.random.default_rng(seed)
+        return flat(run.one_cycle(fit, loss, START, rows, rng, steps))
 
-    fitted = fit(0, steps=60, loss=PREDICTOR.loss)
+    assert torch.equal(fit(0), fit(0))
+    assert not torch.equal(fit(0), fit(1))
+    assert not torch.equal(fit(0), fit(0, loss=PREDICTOR.loss)), "dropout"
+    orders = [fit(seed, loss=PREDICTOR.loss) for seed in (0, 1)]
+    assert not torch.equal(*orders), "the order of the rows is drawn"
+    fast, slow = ((fit(0, name) - before).norm() for name in ("finetuned", "finetuned_slow"))
+    assert fast > 10 * slow
+    rng = np.random.default_rng(0)
+    fitted = run.one_cycle("initial", PREDICTOR.loss, START, rows, rng, 60)
     assert PREDICTOR.loss(fitted, rows) < 0.5 * PREDICTOR.loss(START, rows)
     assert torch.equal(flat(START), before)
-    assert torch.equal(flat(fit(0)), flat(fit(0)))
-    assert not torch.equal(flat(fit(0)), flat(fit(1)))
-    assert not torch.equal(flat(fit(0)), flat(fit(0, loss=PREDICTOR.loss))), "dropout"
-    orders = [flat(fit(seed, loss=PREDICTOR.loss)) for seed in (0, 1)]
-    assert not torch.equal(*orders), "the order of the rows is drawn"
-    fast, slow = ((flat(fit(0, name)) - before).norm() for name in ("finetuned", "finetuned_slow"))
-    assert fast > 10 * slow
     # 60 rows hold three whole batches of 16.
     tuned = replace(trial, protocol=replace(SMALL, finetune_epochs=2))
     found = [flat(tuned.fine_tune(trial.loss("x"), START, rows, steps=n)) for n in (0, 6, 5)]
@@ -211,10 +213,8 @@ def test_a_seed_scores_every_method_on_the_same_draws(trial):
     assert found["scores"] == again["scores"]
 
     def errors(made, method, size=3):
-        return [
-            row["mse"] for row in made["scores"]
-            if (row["target"], row["method"], row["size"]) == (DTM, method, size)
-        ]  # fmt: skip
+        table = pd.DataFrame(made["scores"]).query("target == @DTM and size == @size")
+        return table[table["method"] == method]["mse"].tolist()
 
     methods = {row["method"] for row in found["scores"]}
     fixed = {"initial", "finetuned", "finetuned_slow", "mean"}
@@ -227,20 +227,17 @@ def test_a_seed_scores_every_method_on_the_same_draws(trial):
     assert errors(found, "mean") == errors(other, "mean") == pytest.approx(mean, rel=1e-5)
     sure = replace(trial, predictor=replace(PREDICTOR, dropout=0.0))  # no chance in adaptation
     start, exact = sure.initial_fit(), run.run_seed(sure)
-    for method, adapt in (("initial", False), ("initial_adapted", True)):
-        expected = []
+    for method, steps in (("initial", 0), ("initial_adapted", SMALL.inner_steps)):
+        expected, loop = [], replace(sure.inner, steps=steps)
         for support, query in drawn:
-            moved = start
-            if adapt:
-                moved = inner_update(PREDICTOR.loss, start, test.take(support), trial.inner)
+            moved = inner_update(PREDICTOR.loss, start, test.take(support), loop)
             expected.append(np.mean((labels[query] - sure.predict(moved, test)[query]) ** 2))
         assert errors(exact, method) == pytest.approx(expected, rel=1e-4)
     assert errors(found, "released") != errors(other, "released")
     assert errors(found, "initial_adapted") != errors(found, "initial")
     phases = {row["phase"]: row["seconds"] for row in found["seconds"]}
-    assert set(phases) == {"initial", "finetuned", "finetuned_slow", "adapt_3"} | {
-        f"{arm}_3" for arm in run.ARMS
-    }
+    fits = {"initial", "finetuned", "finetuned_slow", "adapt_3"}
+    assert set(phases) == fits | {f"{arm}_3" for arm in run.ARMS}
     assert all(value > 0 for value in phases.values())
 
 

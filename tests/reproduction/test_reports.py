@@ -46,35 +46,25 @@ def test_means_and_differences_are_those_of_the_rows(found, tables):
     assert not tables["summary"]["method"].str.endswith("_mse").any()
 
 
-def test_gains_take_the_rates_that_were_chosen_for_error(found, tables):
+@pytest.mark.parametrize(("rates", "suffix"), [("error", "_mse"), ("ranks", "")])
+def test_gains_take_the_rates_that_were_chosen_for_error(found, tables, rates, suffix):
     rows = at(found.rows, regime="proteins", shots=10)
-    errors = rows.groupby(["method", "assay"])["mse"].mean()
-    for rates, ours, theirs in (
-        ("error", "maml_mse", "finetune_mse"),
-        ("ranks", "maml", "finetune"),
-    ):
-        logs = np.log(errors[ours]) - np.log(errors[theirs])
-        gains = at(tables["gains"], rates=rates, metric="mse", regime="proteins", group="all")
-        row = at(gains, baseline="finetune")
-        assert row["mean"].item() == pytest.approx(1 - np.exp(logs.mean()))
-        ridge = np.log(errors[ours]) - np.log(errors["ridge"])
-        assert at(gains, baseline="ridge")["mean"].item() == pytest.approx(1 - np.exp(ridge.mean()))
+    logs = np.log(rows.groupby(["assay", "method"])["mse"].mean().unstack())
+    gains = at(tables["gains"], rates=rates, metric="mse", regime="proteins", group="all")
+    for rival, theirs in (("finetune", f"finetune{suffix}"), ("ridge", "ridge")):
+        saved = 1 - np.exp((logs[f"maml{suffix}"] - logs[theirs]).mean())
+        assert at(gains, baseline=rival)["mean"].item() == pytest.approx(saved)
 
 
 def test_classes_are_ranked_without_errors(found):
-    classes = replace_role(found, "solubility", reports.RANKS_ONLY[0])
-    made = reports.transfer(classes)
+    def named(table):
+        return table.assign(role=table["role"].replace("solubility", reports.RANKS_ONLY[0]))
+
+    made = reports.transfer(replace(found, rows=named(found.rows), assays=named(found.assays)))
     gains = made["gains"]
     assert "solubility" not in set(gains["group"])
     assert gains.query("group == 'all'")["n_assays"].max() < found.rows["assay"].nunique()
     assert "solubility" in set(made["differences"]["group"])
-
-
-def replace_role(found, old, new):
-    rows = found.rows.assign(role=found.rows["role"].replace(old, new))
-    return replace(
-        found, rows=rows, assays=found.assays.assign(role=found.assays["role"].replace(old, new))
-    )
 
 
 def test_related_assays_are_compared_on_the_draws_that_both_have(found, tables):
