@@ -32,11 +32,10 @@ ROW = ["source", *TEXT]
 def described(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `read_release` with what undoing them shows.
 
-    Undoing a row puts the last letter of its mutations at their positions (``undone``). Where the
-    rows of a source state many sequences (``stated`` is their number) and undoing all of them
-    leaves one, that one is the wild type, and the rows are written ``backwards``; ``wild_type`` is
-    the sequence undone in these and as stated in all others. ``agrees`` says whether the first
-    letters are those of the stated sequence: backwards rows pass this check too. ``written`` and
+    ``undone`` has the last letters of the mutations at their positions. Where the rows of a source
+    state many sequences (``stated`` counts them) and undoing leaves one, that one is the wild type,
+    and the rows are written ``backwards``; elsewhere ``wild_type`` is as stated. ``agrees``: the
+    first letters are those of the sequence, which backwards rows pass too. ``written`` and
     ``sites`` are all mutations and their positions as text.
     """
     pairs = list(zip(rows["sequence"], rows["mutations"], strict=True))
@@ -96,8 +95,7 @@ def clashes(rows: pd.DataFrame) -> pd.DataFrame:
 def agreement(rows: pd.DataFrame) -> pd.DataFrame:
     """Rank correlation of labels in the initial fit and in every other table, per source.
 
-    Rows are the same when sequence and mutations are: a model reads the same. A source of several
-    proteins counts as one, and a correlation needs three rows.
+    Rows are the same when a model reads the same. A correlation needs three rows.
     """
     initial = rows[rows["table"].isin(FITTED)].drop_duplicates(TEXT, keep="last")
     both = rows[rows["name"] != INITIAL].merge(
@@ -113,9 +111,8 @@ def agreement(rows: pd.DataFrame) -> pd.DataFrame:
 def proline(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean label of substitutions to proline and of all others, per kind of measurement.
 
-    Proline fits few places of a fold, so on average such substitutions destabilise: the sign of
-    the first mean, against the second, tells which way a label points. The new residue is the
-    first letter in backwards rows.
+    Proline fits few places of a fold, so the sign of the first mean, against the second, tells
+    which way a label points. The new residue is the first letter in backwards rows.
     """
     part = rows[rows["table"].isin(FITTED)]
     part = part[[len(m) == 1 and m[0].first != m[0].last for m in part["mutations"]]]
@@ -174,10 +171,9 @@ def text_fates(rows: pd.DataFrame) -> pd.DataFrame:
 def against_reference(rows: pd.DataFrame, assays: Sequence[Assay]) -> pd.DataFrame:
     """Per source that a data directory of sound assays also has, under the same id: who is right?
 
-    Columns ``forwards`` and ``backwards`` count rows whose mutation is one of the assay's, as
-    written or read backwards; ``wild_type`` says whether undoing or taking a row at its word ever
-    gives the assay's wild type; ``spearman`` is that of the label with the assay's score (higher =
-    better) over rows found either way. Raw tables are left aside.
+    ``forwards`` and ``backwards`` count rows whose mutation is one of the assay's, as written or
+    read backwards; ``wild_type``: a row, as stated or undone, gives the assay's wild type;
+    ``spearman`` is of the label and the assay's score (higher = better). Raw tables are left aside.
     """
     found = []
     for assay in assays:

@@ -1,8 +1,7 @@
 """From one assay of a protein to another: how far do the scores of A predict those of B?
 
-Pairs of assays of one protein, each taken both ways. For B, 0 to 40 labels are given; of A all
-scores are known. What A gives is compared with what other proteins give (a meta-trained start) and
-with nothing (the labels of B alone).
+Pairs of assays of one protein, each taken both ways. Of A all scores are known. What they give is
+compared with what other proteins give (a meta-trained start), and the labels of B alone.
 """
 
 import time
@@ -193,8 +192,7 @@ def pair_methods(
 def pair_tables(results: pd.DataFrame, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """``pairs``, ``results`` (means over seeds), ``summary`` and ``differences`` per kind.
 
-    Each direction of a pair is one unit that all methods are tested on; intervals resample
-    protein clusters. The kind ``all`` is all of them together.
+    Each direction of a pair counts as one assay. The kind ``all`` is all of them together.
     """
     keys = ["kind", "a", "assay", "cluster", "method", "shots"]
     means = results.groupby(keys, as_index=False, sort=False)[["spearman", "n_query"]].mean()

@@ -18,10 +18,9 @@ LISTED = LISTS / "pairs.csv"
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two assays of one protein.
+    """Two assays of one protein, and what differs between them.
 
-    ``kind`` is what differs between them; ``shared`` maps a row of ``a`` to the row of ``b`` with
-    the same substitutions.
+    ``shared`` maps a row of ``a`` to the row of ``b`` with the same substitutions.
     """
 
     kind: str

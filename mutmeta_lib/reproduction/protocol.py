@@ -7,7 +7,7 @@ their word: this is the data as released, faults included.
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -51,24 +51,16 @@ KINDS = ("scores", "seconds", "times")
 """The tidy tables of a run, see `run_seed` and `run_times`."""
 
 
-@dataclass(frozen=True, eq=False)
-class ProtocolData:
-    """Everything the comparison reads.
-
-    ``parts`` are tables of wild_type, variant and label (as the file scales it) by name:
-    ``initial``, and ``<target> train`` and ``<target> test`` for each target. ``resplit`` names
-    targets without a training file, whose test file was split anew; ``sha256`` is of the tables.
-    """
-
-    parts: dict[str, pd.DataFrame]
-    resplit: tuple[str, ...]
-    sha256: dict[str, str]
+Parts = dict[str, pd.DataFrame]
+"""Tables of wild_type, variant and label (as the file scales it) by name: ``initial``, and
+``<target> train`` and ``<target> test`` for each target."""
 
 
-def read_protocol(release_dir: str | os.PathLike[str]) -> ProtocolData:
+def read_protocol(release_dir: str | os.PathLike[str]) -> tuple[Parts, list[str], dict[str, str]]:
     """Read a copy of the public repository, or ``demo``, a miniature of bundled assays.
 
-    Raises `DataError` where a table is missing, or a row cannot be taken at its word.
+    Returns the parts, the targets without a training file, whose test file was split anew, and the
+    SHA-256 of each table. A row that cannot be taken at its word is a `DataError`.
     """
     if release_dir == DEMO:
         return _miniature()
@@ -83,10 +75,10 @@ def read_protocol(release_dir: str | os.PathLike[str]) -> ProtocolData:
         split = split_rows(split[1]) if name in resplit else split
         parts |= dict(zip((f"{name} train", f"{name} test"), split, strict=True))
     parts = {name: part[["wild_type", "variant", "label"]] for name, part in parts.items()}
-    return ProtocolData(parts, tuple(resplit), hashes)
+    return parts, resplit, hashes
 
 
-def _miniature() -> ProtocolData:
+def _miniature() -> tuple[Parts, list[str], dict[str, str]]:
     """Stability of GB1 for the initial fit, then two assays of each protein as a data set.
 
     Labels are standardised over all rows before the split, as in the public code.
@@ -103,7 +95,7 @@ def _miniature() -> ProtocolData:
     for name, rows in sets.items():
         split = split_rows(pd.concat(rows))
         parts |= dict(zip((f"{name} train", f"{name} test"), split, strict=True))
-    return ProtocolData(parts, tuple(sets), {a.id: a.sha256 for a in assays})
+    return parts, list(sets), {a.id: a.sha256 for a in assays}
 
 
 def split_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -113,15 +105,15 @@ def split_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows.iloc[np.sort(order[cut:])], rows.iloc[np.sort(order[:cut])]
 
 
-def cap_rows(data: ProtocolData, most: int) -> ProtocolData:
+def cap_rows(parts: Parts, most: int) -> Parts:
     """At most so many rows for the initial fit and per training part (0: all), drawn once."""
-    parts = dict(data.parts)
+    parts = dict(parts)
     for name, rows in parts.items():
         if most and len(rows) > most and not name.endswith(" test"):
             drawn = INITIAL if name == "initial" else name.removesuffix(" train")
             rng = np.random.default_rng(stable_seed("protocol rows", drawn))
             parts[name] = rows.iloc[np.sort(rng.choice(len(rows), most, replace=False))]
-    return replace(data, parts=parts)
+    return parts
 
 
 def encode_rows(rows: pd.DataFrame, encoding: str, encoder: Encoder) -> TokenBatch:
@@ -134,10 +126,10 @@ def encode_rows(rows: pd.DataFrame, encoding: str, encoder: Encoder) -> TokenBat
 
 
 def encode_protocol(
-    data: ProtocolData, encoding: str, encoder: Encoder, *, frozen: bool, cache_dir: str | None
+    parts: Parts, encoding: str, encoder: Encoder, *, frozen: bool, cache_dir: str | None
 ) -> dict[str, Rows]:
     """The parts as tokens, by name; with ``frozen`` also run the encoder, once per text."""
-    everything = pd.concat(data.parts.values())
+    everything = pd.concat(parts.values())
     tokens = encode_rows(everything, encoding, encoder)
     if frozen:
         texts, place = distinct_rows(tokens, POOLING)
@@ -147,9 +139,9 @@ def encode_protocol(
         nothing = torch.empty(len(tokens), 0, dtype=torch.bool)  # tokens are not read any more
         tokens = TokenBatch(nothing.long(), nothing, nothing, vectors)
     whole = Rows(tokens, torch.tensor(everything["label"].to_numpy(), dtype=torch.float32))
-    ends = np.cumsum([len(rows) for rows in data.parts.values()])[:-1]
+    ends = np.cumsum([len(rows) for rows in parts.values()])[:-1]
     places = np.split(np.arange(len(whole)), ends)
-    return {name: whole.take(place) for name, place in zip(data.parts, places, strict=True)}
+    return {name: whole.take(place) for name, place in zip(parts, places, strict=True)}
 
 
 def protocol_experiment(
@@ -186,7 +178,7 @@ def protocol_experiment(
     not contain running it.
     """
     parameters = recorded_parameters(locals())
-    data = read_protocol(release_dir)
+    data, resplit, hashes = read_protocol(release_dir)
     own = ("encodings", "max_tokens", "sizes", "draws", "initial_epochs")
     same = ("finetune_epochs", "maml_epochs", "inner_steps", "seeds", "time_rows", "time_seeds")
     shared, runs = {name: parameters[name] for name in same}, []
@@ -200,7 +192,7 @@ def protocol_experiment(
     if not runs:
         raise DataError("there is no encoder to run", "name one, or encodings for tiny")
     found = {
-        (run.name, encoding): tidy_rows(run, data, encoding, checkpoint_dir, cache_dir)
+        (run.name, encoding): tidy_rows(run, data, hashes, encoding, checkpoint_dir, cache_dir)
         for run in runs
         for encoding in run.encodings
     }
@@ -208,9 +200,9 @@ def protocol_experiment(
         pd.DataFrame([row for tidy in found.values() for row in tidy[kind]]) for kind in KINDS
     )
     tables = {
-        "rows": row_table(data, runs),
+        "rows": row_table(data, runs, resplit),
         "texts": text_table(data, runs),
-        "times": times.assign(target=targets(data.parts)[0]),
+        "times": times.assign(target=targets(data)[0]),
         **estimates.gain_tables(scores),
         **estimates.mean_tables(scores, seconds),
         **estimates.contrast_tables(scores),
@@ -222,18 +214,23 @@ def protocol_experiment(
     how["seconds"] = {", ".join(which): sum(tidy["spent"]) for which, tidy in found.items()}
     numbers = estimates.protocol_numbers(tables)
     return replace(
-        make_record("protocol", profile, parameters, numbers=numbers, **how), data=data.sha256
+        make_record("protocol", profile, parameters, numbers=numbers, **how), data=hashes
     )
 
 
 def tidy_rows(
-    run: Protocol, whole: ProtocolData, encoding: str, kept_in: str | None, cache_dir: str | None
+    run: Protocol,
+    whole: Parts,
+    sha256: dict[str, str],
+    encoding: str,
+    kept_in: str | None,
+    cache_dir: str | None,
 ) -> dict[str, list]:
     """Rows of each of `KINDS` of one encoder and encoding, and the seconds ``spent`` per seed."""
     data = cap_rows(whole, run.most_rows)
     folder = Path(kept_in, f"{run.name}-{encoding}") if kept_in else None
     question = asdict(replace(run, encodings=[encoding], seeds=0))
-    question |= {"data": data.sha256, "encoder": run.load().sha256, "version": __version__}
+    question |= {"data": sha256, "encoder": run.load().sha256, "version": __version__}
     kept = Store(folder, question)
 
     @cache  # takes long, and is not needed if all seeds were kept
@@ -257,19 +254,19 @@ def tidy_rows(
     return found
 
 
-def row_table(data: ProtocolData, runs: Sequence[Protocol]) -> pd.DataFrame:
+def row_table(data: Parts, runs: Sequence[Protocol], resplit: Sequence[str]) -> pd.DataFrame:
     """How many rows each part has, how many each run reads, and which were split anew."""
     read = {"rows": data} | {run.name: cap_rows(data, run.most_rows) for run in runs}
-    counted = {who: {part: len(t) for part, t in own.parts.items()} for who, own in read.items()}
+    counted = {who: {part: len(t) for part, t in own.items()} for who, own in read.items()}
     made = pd.DataFrame(counted).rename_axis("part").reset_index()
-    return made.assign(resplit=made["part"].str.split().str[0].isin(data.resplit))
+    return made.assign(resplit=made["part"].str.split().str[0].isin(resplit))
 
 
-def text_table(data: ProtocolData, runs: Sequence[Protocol]) -> pd.DataFrame:
+def text_table(data: Parts, runs: Sequence[Protocol]) -> pd.DataFrame:
     """How many test rows, stated sequences, and texts that differ to a model, per target."""
     found = []
-    for run, target in product(runs, targets(data.parts)):
-        part = data.parts[f"{target} test"]
+    for run, target in product(runs, targets(data)):
+        part = data[f"{target} test"]
         for encoding in run.encodings:
             texts, _ = distinct_rows(encode_rows(part, encoding, run.load()), POOLING)
             row = {"target": target, "encoding": encoding, "rows": len(part)}

@@ -1,8 +1,8 @@
 """From the errors of many draws and seeds to gains, their spread, and the numbers pages print.
 
 Every function reads tidy rows, ``scores`` (see `run_seed`, with encoder, encoding and seed beside
-them). Intervals resample seeds and draws at once: they say how far the outcome of this protocol can
-stray. The proteins are always the same, so they say nothing about other ones.
+them). Intervals resample seeds and draws at once: how far the outcome of this protocol can stray.
+The proteins are always the same, so they say nothing about other ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,9 +55,8 @@ def gain(factors: Sequence[tuple[int, np.ndarray]]) -> dict[str, float]:
     """Gain of a product of errors, each to the power +1 or -1, in %, with its interval.
 
     Errors ``(seeds, draws)``, or ``(seeds, 1)``, are averaged over seeds, and the geometric mean
-    of the product is taken over draws; the interval (95 %) resamples seeds and draws. A ratio is
-    the share of the other's error that is saved, a ratio of two ratios what one gain is beyond
-    another.
+    of the product is taken over draws. A ratio is the share of the other's error that is saved, a
+    ratio of two ratios what one gain is beyond another.
 
     >>> half, one = np.full((2, 3), 0.5), np.ones((2, 1))
     >>> {name: round(x) for name, x in gain([(1, half), (-1, one)]).items()}
@@ -78,10 +77,7 @@ def gain(factors: Sequence[tuple[int, np.ndarray]]) -> dict[str, float]:
 
 
 def rank_difference(values: np.ndarray) -> dict[str, float]:
-    """Mean of differences in rank correlation ``(seeds, draws)``, with its interval likewise.
-
-    A draw whose measured labels are all alike has no rank correlation (NaN) and is left out.
-    """
+    """Mean difference in rank correlation ``(seeds, draws)``; a draw of NaN is left out."""
     kept = values[:, ~np.isnan(values).any(axis=0)]
     by_seed, by_draw = _weights(kept.shape)
     low, high = np.quantile(((by_seed @ kept) * by_draw).sum(axis=1), [0.025, 0.975])
@@ -101,10 +97,7 @@ def _wide(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def gain_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Tables ``gains`` of every comparison, and ``ratios``: histograms of single draws.
-
-    Histograms are kept of the comparison as reported, at the size that is `shown`.
-    """
+    """Tables ``gains``, and ``ratios``: histograms of single draws as reported, at one size."""
     gains, ratios = [], []
     for place, own in scores.groupby(WHERE, sort=False):
         here = dict(zip(WHERE, place, strict=True))
@@ -134,7 +127,7 @@ def contrast_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     ``encodings`` has the gain of the first encoding per method, ``shares`` that of each of `PARTS`
     per arm and base: fine-tuning on the training part, or the same labels and steps without the
-    arm. Draws and seeds are the same on both sides. Both are empty when there is one encoding.
+    arm. Both are empty when there is one encoding.
     """
     found: dict[str, list[dict]] = {"encodings": [], "shares": []}
     asked = [(method, None, ((1, method, 0), (-1, method, 1))) for method in LEARNERS]

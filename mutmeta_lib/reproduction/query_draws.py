@@ -19,9 +19,8 @@ def draw_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean squared errors over random query rows, drawn without replacement.
 
-    ``squared`` holds the squared errors of one predictor ``(n,)``, or of several ``(k, n)``, which
-    all see the same rows. Returns means, ``(draws,)`` or ``(k, draws)``, and the drawn rows,
-    ``(draws, size)``. Raises `ValueError` where there are fewer rows than `size`.
+    ``squared`` holds the squared errors of one predictor ``(n,)``, or of several ``(k, n)`` on the
+    same rows. Returns means, ``(draws,)`` or ``(k, draws)``, and the drawn rows, ``(draws, size)``.
     """
     how = {"size": size, "replace": False, "shuffle": False}
     rows = np.stack([rng.choice(squared.shape[-1], **how) for _ in range(draws)])
@@ -32,8 +31,7 @@ def skilled(labels: np.ndarray, correlation: float, rng: np.random.Generator) ->
     """Predictions that correlate with the labels as asked, the best mean squared error they allow.
 
     They are ``m + r² (y - m) + r √(1 - r²) (y' - m)`` with m the mean label and y' the label of a
-    random other row, so that they spread like labels do, tail included. Their expected error is
-    ``1 - r²`` of what always saying m reaches.
+    random other row: their tail is that of labels, their error ``1 - r²`` of always saying m.
     """
     r, centred = correlation, labels - labels.mean()
     return labels.mean() + r**2 * centred + r * np.sqrt(1 - r**2) * rng.permutation(centred)
@@ -44,9 +42,8 @@ def query_error_table(
 ) -> pd.DataFrame:
     """How errors over few query rows spread, for a predictor without and one with skill.
 
-    The one without always says the mean of all labels; `skilled` gives the other. Each row of the
-    result is one number of query rows. Errors (``q2_5`` ... ``q97_5``, of the predictor without
-    skill) are relative to its own error over all rows, so 1 is the truth. Shares of draws:
+    The one without always says the mean of all labels; `skilled` gives the other. Quantiles are of
+    the error without skill, relative to that over all rows, so 1 is the truth. Shares of draws:
 
     - ``over_50``, ``over_94``: it looks more than 50 % or 94 % better than over all rows;
     - ``worse_same``: the skilled one looks worse than it on the same rows;
@@ -76,10 +73,7 @@ def query_error_table(
 
 
 def error_histogram(labels: np.ndarray, *, size: int, draws: int, seed: int) -> pd.DataFrame:
-    """How often which error comes out over `size` query rows, for always saying the mean label.
-
-    Errors are relative to the error over all rows.
-    """
+    """How often always saying the mean has which error over `size` rows, relative to all rows."""
     squared = (labels - labels.mean()) ** 2
     errors, _ = draw_errors(squared, size, draws, np.random.default_rng(seed))
     return ratio_histogram(errors / squared.mean())

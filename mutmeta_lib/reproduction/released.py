@@ -75,8 +75,7 @@ def read_release(
     ``table`` (the id), ``name``, ``part``, ``sequence``, ``mutations`` (a tuple of `Written`),
     ``label`` (scaled in train and test), and in the repository's words ``source`` and ``feature``;
     one row per measurement, in file order. Raises `DataError` where a table of `ids`, or every one,
-    is missing, and for a row without sequence or mutation, with a mutation that is not two letters
-    around a position inside the sequence, or with a label that is not a number.
+    is missing, and for a row that is not a sequence, mutations inside it and a number.
     """
     found = {id: find_table(release_dir, id) for id in ids or LISTED}
     missing = [id for id, path in found.items() if path is None]
@@ -128,10 +127,7 @@ def _mutations(sequence: str, cells: Iterable[tuple[str, str]]) -> tuple[Written
 
 
 def undo(sequence: str, mutations: Sequence[Written]) -> str:
-    """Put the last letter of each mutation at its position.
-
-    For a row whose sequence is the mutant and whose mutation is written backwards this is the
-    wild type; for a row that states the wild type it is the mutant.
+    """Put the last letter of each mutation at its position: the wild type of a backwards row.
 
     >>> undo("MGTA", [Written("G", 2, "K")])
     'MKTA'
@@ -155,15 +151,12 @@ MAX_LENGTH = 1024
 READ = 2
 """How many mutations of a row the public code reads."""
 FATES = ("in place", "astray", "skipped", "as words", "not read")
+"""Marked at its residue, or at something else of the same letter; another letter was found; the
+text was too long; beyond those that are read."""
 
 
 class ReleaseText(NamedTuple):
-    """What a tokenizer is given, and what became of each mutation, in the row's order.
-
-    A fate is ``in place`` (marked at its residue), ``astray`` (marked at something else that has
-    the same letter), ``skipped`` (another letter was found, the mutation is not in the text),
-    ``as words`` (the text was too long) or ``not read``.
-    """
+    """What a tokenizer is given, and what became of each mutation, one of `FATES`."""
 
     text: str
     fates: tuple[str, ...]

@@ -41,9 +41,8 @@ def copy(tmp_path):
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory):
     copy = toy_release(tmp_path_factory.mktemp("given") / "copy")
-    data = protocol.encode_protocol(
-        protocol.read_protocol(copy), "separator", ENCODER, frozen=False, cache_dir=None
-    )
+    parts, *_ = protocol.read_protocol(copy)
+    data = protocol.encode_protocol(parts, "separator", ENCODER, frozen=False, cache_dir=None)
     return run.Trial(PREDICTOR, data, SMALL, 0)
 
 
@@ -52,12 +51,12 @@ def flat(params):
 
 
 def test_files_are_read_as_they_are_split_and_a_missing_part_is_made(copy):
-    data = protocol.read_protocol(copy)
+    parts, *told = protocol.read_protocol(copy)
     rows, hashes = read_release(copy)
     labels = rows.groupby("table")["label"].apply(list)
-    found = {name: part["label"].tolist() for name, part in data.parts.items()}
-    assert tuple(run.targets(data.parts)) == protocol.TARGETS
-    assert (data.resplit, data.sha256) == ((SOLUBILITY,), hashes)
+    found = {name: part["label"].tolist() for name, part in parts.items()}
+    assert tuple(run.targets(parts)) == protocol.TARGETS
+    assert told == [[SOLUBILITY], hashes]
     assert found["initial"] == labels["combined_ddG_train"] + labels["combined_ddG_test"]
     assert found[f"{DTM} test"] == labels[f"{DTM}_test"]
     split = [found[f"{SOLUBILITY} {part}"] for part in ("train", "test")]
@@ -69,20 +68,20 @@ def test_files_are_read_as_they_are_split_and_a_missing_part_is_made(copy):
 
 
 def test_caps_touch_what_is_trained_on_and_nothing_else(copy):
-    data = protocol.read_protocol(copy)
-    capped, again = protocol.cap_rows(data, 20), protocol.cap_rows(data, 20)
-    for name, part in capped.parts.items():
-        assert len(part) == (len(data.parts[name]) if name.endswith(" test") else 20)
-        assert set(part["label"]) <= set(data.parts[name]["label"])
-        assert part.equals(again.parts[name])
-    assert protocol.cap_rows(data, 0).parts == data.parts
+    parts, *_ = protocol.read_protocol(copy)
+    capped, again = protocol.cap_rows(parts, 20), protocol.cap_rows(parts, 20)
+    for name, part in capped.items():
+        assert len(part) == (len(parts[name]) if name.endswith(" test") else 20)
+        assert set(part["label"]) <= set(parts[name]["label"])
+        assert part.equals(again[name])
+    assert protocol.cap_rows(parts, 0) == parts
 
 
 def test_the_miniature_is_scaled_per_assay_before_the_split():
-    data = protocol.read_protocol("demo")
-    assert data.resplit == ("Abeta42", "GB1", "TDP")
-    for target in run.targets(data.parts):
-        both = pd.concat([data.parts[f"{target} {part}"] for part in ("train", "test")])
+    parts, resplit, _ = protocol.read_protocol("demo")
+    assert resplit == run.targets(parts) == ["Abeta42", "GB1", "TDP"]
+    for target in resplit:
+        both = pd.concat([parts[f"{target} {part}"] for part in ("train", "test")])
         assert (both["label"].mean(), both["label"].std(ddof=0)) == pytest.approx((0, 1))
 
 
@@ -98,7 +97,7 @@ def test_rows_of_many_wild_types_are_written_in_their_order():
 @pytest.mark.parametrize("encoding", ["separator", "unknown_text"])
 def test_frozen_vectors_are_those_of_every_row(copy, encoding, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "CHUNK", 30)
-    data, run_texts = protocol.read_protocol(copy), []
+    (parts, *_), run_texts = protocol.read_protocol(copy), []
 
     def counted(encoder, tokens, *how, **more):
         run_texts.append(len(tokens))
@@ -106,13 +105,13 @@ def test_frozen_vectors_are_those_of_every_row(copy, encoding, tmp_path, monkeyp
 
     monkeypatch.setattr(protocol, "embed", counted)
     how = {"cache_dir": str(tmp_path / "cache")}
-    frozen = protocol.encode_protocol(data, encoding, ENCODER, frozen=True, **how)
-    trained = protocol.encode_protocol(data, encoding, ENCODER, frozen=False, **how)
+    frozen = protocol.encode_protocol(parts, encoding, ENCODER, frozen=True, **how)
+    trained = protocol.encode_protocol(parts, encoding, ENCODER, frozen=False, **how)
     assert max(run_texts) <= 30
     for name, rows in frozen.items():
         direct = embed(ENCODER, trained[name].tokens, "cls")
         np.testing.assert_allclose(rows.tokens.hidden, direct, atol=1e-5)
-        assert rows.labels.tolist() == pytest.approx(data.parts[name]["label"])
+        assert rows.labels.tolist() == pytest.approx(parts[name]["label"])
         some = rows.take(np.array([3, 0]))
         assert some.tokens.hidden.equal(rows.tokens.hidden[[3, 0]])
         assert some.labels.equal(rows.labels[[3, 0]])
