@@ -132,8 +132,8 @@ FAULTS = [
     Fault(
         "a diverged adaptation that is used",
         "learn/methods.py",
-        "        if after <= before:  # False for NaN as well",
-        "        if after <= before or True:",
+        "if self.predictor.loss(adapted, support) <= before:",
+        "if self.predictor.loss(adapted, support) <= before or True:",
         "learn/test_methods.py",
     ),
     Fault(

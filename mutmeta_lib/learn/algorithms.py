@@ -1,8 +1,4 @@
-"""The family, one entry per algorithm: what the one outer loop needs to know of each.
-
-An algorithm is a model that predicts from adapted parameters, an inner loop that adapts them, and
-the gradient of one task. A new one is one line in `ALGORITHMS`.
-"""
+"""The family, one entry per algorithm: what the one outer loop needs to know of each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,16 +10,9 @@ import torch
 from torch import Tensor
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn.closed_form import DeepKernelPredictor, RidgePredictor, SolvedPredictor
-from mutmeta_lib.learn.gradients import (
-    BACKENDS,
-    TaskGradient,
-    Together,
-    differentiate,
-    lowrank_head_losses,
-    task_gradient,
-    vmapped_losses,
-)
+from mutmeta_lib.learn import gradients as ways
+from mutmeta_lib.learn.closed_form import DeepKernelPredictor, RidgePredictor
+from mutmeta_lib.learn.gradients import TaskGradient, Together, differentiate
 from mutmeta_lib.learn.inner import InnerLoop, Params, Update, inner_update, with_rates
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.tasks.tasks import Examples, Task
@@ -42,17 +31,16 @@ def everything(task: Task) -> Examples:
 class Algorithm:
     """One member of the family; the defaults are those of MAML.
 
-    ``model`` predicts from adapted parameters, and its ``loss`` is the task loss; ``update`` adapts
-    parameters to a support set; ``gradients`` are ways to the gradient of one task, ``together``
-    names those to that of many at once. ``prepare`` turns given parameters into those that are
-    meta-trained, ``loop`` the inner loop asked for into the one of a new task, ``training_loop``
-    that one into the one inside the meta-gradient. ``batches`` is what inner and outer loss see of
-    a task in meta-training.
+    ``model`` predicts from adapted parameters and has the task loss; ``update`` adapts parameters
+    to a support set; ``gradients`` are ways to the gradient of one task, ``together`` names those
+    to that of many. ``prepare`` turns given parameters into those that are meta-trained, ``loop``
+    the inner loop asked for into the one of a new task, ``training_loop`` that one into the one
+    inside the meta-gradient; ``batches`` is what inner and outer loss see of a task there.
     """
 
     model: Predictor
     update: Update = inner_update
-    gradients: Mapping[str, TaskGradient] = field(default_factory=lambda: BACKENDS)
+    gradients: Mapping[str, TaskGradient] = field(default_factory=lambda: ways.BACKENDS)
     together: tuple[str, ...] = ("vmap", "lowrank")
     prepare: Callable[[Params, InnerLoop], Params] = lambda params, loop: params
     loop: Callable[[InnerLoop], InnerLoop] = lambda loop: loop
@@ -63,9 +51,9 @@ class Algorithm:
         """All ways to the meta-gradient that this algorithm and model have, by name."""
         pooled, found = self.model.start is None, dict(self.gradients)
         if "vmap" in self.together and (pooled or hasattr(self.model.encoder.module, "layers")):
-            found["vmap"] = Together(vmapped_losses, self.model)
+            found["vmap"] = Together(ways.vmapped_losses, self.model)
         if "lowrank" in self.together and pooled and loop.scope in ("all", "head"):
-            found["lowrank"] = Together(lowrank_head_losses, self.model)
+            found["lowrank"] = Together(ways.lowrank_head_losses, self.model)
         return found
 
     def fastest(self, loop: InnerLoop) -> str:
@@ -88,19 +76,13 @@ def _in_scope(scope: str) -> Callable[[InnerLoop], InnerLoop]:
 def reptile_task_gradient(loss, params, support, query, loop) -> tuple[Tensor, Params]:
     r"""Query loss after adaptation (for the record only), and start minus adapted parameters.
 
-    Reptile (Nichol et al. 2018, arXiv 1803.02999) moves the start towards adapted parameters:
-    :math:`g_t = \theta - \theta'_t` in the place of a gradient, its mean over tasks being the
-    paper's batched version. Nothing is differentiated through, and no query set is needed.
+    Reptile (Nichol et al. 2018, arXiv 1803.02999, batched): :math:`g_t = \theta - \theta'_t` in
+    the place of a gradient. Nothing is differentiated through, and no query set is needed.
     """
     with torch.no_grad():
         adapted = inner_update(loss, params, support, loop)
         value = loss(adapted, query)
         return value, {name: start - adapted[name] for name, start in params.items()}
-
-
-def _through(model: SolvedPredictor) -> TaskGradient:
-    """The gradient of the query loss, through the solution."""
-    return differentiate(model.update)
 
 
 def _surprise(model: DeepKernelPredictor) -> TaskGradient:
@@ -127,7 +109,10 @@ ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
     "anil": partial(Algorithm, loop=_in_scope("head")),
     "boil": partial(Algorithm, loop=_in_scope("encoder")),
     "metasgd": partial(
-        Algorithm, gradients={"autograd": task_gradient}, together=("vmap",), prepare=with_rates
+        Algorithm,
+        gradients={"autograd": ways.task_gradient},
+        together=("vmap",),
+        prepare=with_rates,
     ),
     # Reptile splits no task: it adapts on the labels that the others see in support and query.
     "reptile": partial(
@@ -136,7 +121,9 @@ ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
         together=(),
         batches=lambda task: (everything(task), task.query),
     ),
-    "r2d2": partial(_solved, kind=RidgePredictor, gradient=_through),
+    "r2d2": partial(
+        _solved, kind=RidgePredictor, gradient=lambda model: differentiate(model.update)
+    ),
     # Trained on the marginal likelihood of all labels of a task, tested on its query error.
     "deepkernel": partial(
         _solved,

@@ -28,18 +28,12 @@ Features = Callable[[Examples], np.ndarray]
 RIDGE_PENALTIES = np.logspace(-2, 4, 13)
 
 
-def embedding_features(
-    encoder: Encoder,
-    encoding: str,
-    pooling: str,
-    *,
-    device: str = "cpu",
-    cache_dir: str | None = None,
-) -> Features:
+def embedding_features(encoder: Encoder, encoding: str, pooling: str, **how: Any) -> Features:
     """Embed whole assays when they are first asked for, once each, and look rows up.
 
     Features are standardised with the mean and standard deviation over all variants of the assay:
-    their sequences are known before anything is measured, labels are not touched.
+    their sequences are known before anything is measured, labels are not touched. More arguments
+    are those of `embed`.
     """
     tables: dict[str, np.ndarray] = {}
 
@@ -47,9 +41,7 @@ def embedding_features(
         assay = examples.assay.assay
         if assay.id not in tables:
             encoded = encode_assay(assay, encoding, encoder.vocabulary, encoder.max_tokens)
-            how = {"device": device, "cache_dir": cache_dir}
-            table = embed(encoder, encoded.tokens, pooling, **how)
-            tables[assay.id] = _standardise(table)
+            tables[assay.id] = _standardise(embed(encoder, encoded.tokens, pooling, **how))
         return tables[assay.id][examples.rows]
 
     return features
@@ -74,59 +66,62 @@ def onehot_features(examples: Examples) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Ridge:
-    """Ridge regression; the penalty is chosen by leave-one-out error on the support set.
-
-    With fewer than three labels leave-one-out says nothing, and the support mean is predicted.
-    """
+class _Fitted:
+    """A regressor of scikit-learn on features; fewer than three labels: the support mean."""
 
     name: str
     features: Features
+
+    def model(self, width: int) -> Any:
+        """The regressor before it is fitted, for features ``(n, width)``."""
+        raise NotImplementedError
 
     def adapt(self, support: Examples, generator: torch.Generator) -> Any:
         """Fit on the support set."""
         if len(support) < 3:
             return None
-        return RidgeCV(alphas=RIDGE_PENALTIES).fit(self.features(support), support.labels.numpy())
-
-    def predict(self, state: Any, query: Examples) -> np.ndarray:
-        """Predicted labels, ``(n,)``."""
-        if state is None:
-            return np.zeros(len(query))
-        return state.predict(self.features(query))
-
-
-@dataclass(frozen=True, eq=False)
-class GaussianProcess:
-    """Gaussian process with one RBF length scale and noise, fitted by marginal likelihood.
-
-    The length scale starts at the square root of the number of features (the typical distance
-    of standardised features). Fewer than three labels: the support mean.
-    """
-
-    name: str
-    features: Features
-
-    def adapt(self, support: Examples, generator: torch.Generator) -> Any:
-        """Fit kernel parameters and weights on the support set."""
-        if len(support) < 3:
-            return None
         features = self.features(support)
-        scale = features.shape[1] ** 0.5
-        kernel = ConstantKernel(1.0, (0.05, 20.0)) * RBF(
-            scale, (0.05 * scale, 20 * scale)
-        ) + WhiteKernel(0.3, (1e-3, 2.0))
-        model = GaussianProcessRegressor(kernel)
         with warnings.catch_warnings():
             # An optimum on a bound is common with ten labels and harmless: bounds are wide.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return model.fit(features, support.labels.numpy())
+            return self.model(features.shape[1]).fit(features, support.labels.numpy())
 
     def predict(self, state: Any, query: Examples) -> np.ndarray:
-        """Posterior mean of the labels, ``(n,)``."""
-        if state is None:
-            return np.zeros(len(query))
-        return state.predict(self.features(query))
+        """Predicted labels, ``(n,)``."""
+        return nothing(query) if state is None else state.predict(self.features(query))
+
+
+class Ridge(_Fitted):
+    """Ridge regression; the penalty is chosen by leave-one-out error on the support set."""
+
+    def model(self, width: int) -> Any:
+        """Ridge regression."""
+        return RidgeCV(alphas=RIDGE_PENALTIES)
+
+
+class GaussianProcess(_Fitted):
+    """Gaussian process with one RBF length scale and noise, fitted by marginal likelihood."""
+
+    def model(self, width: int) -> Any:
+        """The length scale starts at the typical distance of standardised features."""
+        scale = width**0.5
+        rbf = ConstantKernel(1.0, (0.05, 20.0)) * RBF(scale, (0.05 * scale, 20 * scale))
+        return GaussianProcessRegressor(rbf + WhiteKernel(0.3, (1e-3, 2.0)))
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A control that uses no label: a score of each variant."""
+
+    name: str
+    score: Callable[[Examples], np.ndarray]
+
+    def adapt(self, support: Examples, generator: torch.Generator) -> None:
+        """Nothing to learn beyond the label scale."""
+
+    def predict(self, state: None, query: Examples) -> np.ndarray:
+        """The scores, ``(n,)``."""
+        return self.score(query)
 
 
 _MATRIX = SubstitutionMatrix.std_protein_matrix()  # BLOSUM62
@@ -134,37 +129,15 @@ _MATRIX = SubstitutionMatrix.std_protein_matrix()  # BLOSUM62
 
 def substitution_score(examples: Examples) -> np.ndarray:
     """BLOSUM62(wild type, mutant) summed over sites, ``(n,)``: high for conservative changes."""
-    return np.array(
-        [
-            float(sum(_MATRIX.get_score(s.wild_type, s.mutant) for s in variant))
-            for variant in examples.variants
-        ]
-    )
+    changes = [[(s.wild_type, s.mutant) for s in variant] for variant in examples.variants]
+    return np.array([float(sum(_MATRIX.get_score(*pair) for pair in one)) for one in changes])
 
 
-@dataclass(frozen=True)
-class Blosum:
-    """Zero-shot control: the BLOSUM62 score (doi:10.1073/pnas.89.22.10915), labels unused."""
-
-    name: str = "blosum"
-
-    def adapt(self, support: Examples, generator: torch.Generator) -> None:
-        """Nothing to learn."""
-
-    def predict(self, state: None, query: Examples) -> np.ndarray:
-        """Standardised substitution scores, ``(n,)``."""
-        return _standardise(substitution_score(query)[:, None])[:, 0]
+def blosum(examples: Examples) -> np.ndarray:
+    """Standardised BLOSUM62 scores (doi:10.1073/pnas.89.22.10915), ``(n,)``."""
+    return _standardise(substitution_score(examples)[:, None])[:, 0]
 
 
-@dataclass(frozen=True)
-class SupportMean:
-    """The support mean, label 0: the floor every error must beat."""
-
-    name: str = "mean"
-
-    def adapt(self, support: Examples, generator: torch.Generator) -> None:
-        """Nothing to learn beyond the label scale."""
-
-    def predict(self, state: None, query: Examples) -> np.ndarray:
-        """Zeros, ``(n,)``."""
-        return np.zeros(len(query))
+def nothing(examples: Examples) -> np.ndarray:
+    """Label 0, the support mean, ``(n,)``: the floor every error must beat."""
+    return np.zeros(len(examples))

@@ -38,12 +38,10 @@ from mutmeta_lib.tasks.tasks import Examples
 
 @dataclass(frozen=True, eq=False)
 class SolvedPredictor(Predictor):
-    """A predictor whose head is solved; ``hidden`` and ``dropout`` are not used.
-
-    ``numbers`` are what the head learns besides, by name, with what they begin at.
-    """
+    """A predictor whose head is solved; ``hidden`` and ``dropout`` are not used."""
 
     numbers: ClassVar[dict[str, float]]
+    """What the head learns besides, by name, with what it begins at."""
 
     @classmethod
     def of(cls, predictor: Predictor) -> Self:
@@ -55,10 +53,6 @@ class SolvedPredictor(Predictor):
         start = {name: value for name, value in params.items() if name.startswith("encoder.")}
         like = next(iter(params.values()))
         return start | {name: like.new_full((), v) for name, v in self.numbers.items()}
-
-    def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters."""
-        return self.prepare(super().init(generator))
 
     def update(self, loss: Loss, params: Params, support: Examples, loop: InnerLoop) -> Params:
         """What was learned stays, and the solution joins it; it needs neither loss nor loop."""
@@ -128,8 +122,8 @@ def factor(params: Params, inputs: Tensor) -> Tensor:
     """Lower Cholesky factor ``(k, k)`` of the covariance of noisy labels at ``inputs`` ``(k, d)``.
 
     A jitter of 10 k rounding units of the mean variance joins the noise, so that equal inputs do no
-    harm in float32. A matrix that is not positive definite in spite of it, or not finite, gives
-    NaN, which meta-training reports with the task's name.
+    harm in float32. A matrix that is still not positive definite, or not finite, gives NaN, which
+    meta-training reports with the task's name.
     """
     covariance = kernel(params, inputs, inputs)
     k = len(inputs)
@@ -143,14 +137,14 @@ def factor(params: Params, inputs: Tensor) -> Tensor:
 class DeepKernelPredictor(SolvedPredictor):
     """Deep kernel transfer: without labels the prior mean is predicted.
 
-    Labels add ``kernel.inputs`` ``(k, d)``, ``kernel.factor`` ``(k, k)`` and ``kernel.weights``
-    ``(k,)``. ``objective`` judges predictions, but does not train them (see the module). The start
-    is for labels of unit variance, its noise exp(-1.2) = 0.3 that of `baselines.GaussianProcess`.
+    ``objective`` judges predictions, but does not train them (see the module). The start is for
+    labels of unit variance, its noise exp(-1.2) = 0.3 that of `baselines.GaussianProcess`.
     """
 
-    numbers = dict.fromkeys(
-        ("kernel.mean", "kernel.log_linear", "kernel.log_rbf", "kernel.log_length"), 0.0
-    ) | {"kernel.log_noise": -1.2}
+    numbers = {  # noqa: RUF012
+        **dict.fromkeys(("kernel.mean", "kernel.log_linear", "kernel.log_rbf"), 0.0),
+        **{"kernel.log_length": 0.0, "kernel.log_noise": -1.2},
+    }
 
     def head(self, params: Params, pooled: Tensor, generator=None) -> Tensor:
         """Posterior mean of the labels ``(n,)`` from pooled embeddings ``(n, width)``."""
@@ -160,10 +154,9 @@ class DeepKernelPredictor(SolvedPredictor):
         return mean + kernel(params, pooled, params["kernel.inputs"]) @ params["kernel.weights"]
 
     def variance(self, params: Params, tokens: TokenBatch) -> Tensor:
-        """Posterior variance ``(n,)`` of the noise-free labels, on the scaled-label axis.
+        """Posterior variance ``(n,)`` of noise-free scaled labels; unadapted, the prior's.
 
-        Add ``params["kernel.log_noise"].exp()`` for that of new measurements; times the label
-        scale squared it is in the assay's units. Without adaptation it is the prior's.
+        Add ``params["kernel.log_noise"].exp()`` for that of new measurements.
         """
         device = next(iter(params.values())).device
         pooled = self.pooled(params, tokens.to(device))
@@ -176,7 +169,7 @@ class DeepKernelPredictor(SolvedPredictor):
         return (prior - (known**2).sum(dim=0)).clamp(min=0)
 
     def solve(self, params: Params, inputs: Tensor, labels: Tensor) -> Params:
-        """The process conditioned on the labels."""
+        """The process on the labels: inputs ``(k, d)``, factor ``(k, k)``, weights ``(k,)``."""
         lower = factor(params, inputs)
         weights = torch.cholesky_solve((labels - params["kernel.mean"])[:, None], lower)[:, 0]
         return {"kernel.inputs": inputs, "kernel.factor": lower, "kernel.weights": weights}

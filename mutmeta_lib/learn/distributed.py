@@ -1,9 +1,9 @@
 """Several processes that meta-train one start: each takes its share of a meta-step's tasks.
 
-All draw the same tasks from the same generator, work on every ``size``-th of them and add up their
-gradients. So all take the same step, and it is that of one process but for the order in which
-numbers are added. They are started by ``accelerate launch``, on one machine or many, and talk by
-accelerate's own functions, which pickle what is no tensor: only among themselves, never a file.
+All draw the same tasks, work on every ``size``-th of them and add up their gradients: the step is
+that of one process but for the order in which numbers are added. ``accelerate launch`` starts them,
+on one machine or many. They talk by accelerate's functions, which pickle what is no tensor: only
+among themselves, never a file.
 """
 
 import json
@@ -65,10 +65,8 @@ class Ranks:
     def check_same(self, question: object, what: str) -> None:
         """Refuse, on all processes, to go on where they were asked for different things."""
         if len(set(self.all(json.dumps(question, sort_keys=True)))) > 1:
-            raise DataError(
-                f"the processes of this run differ in their {what}",
-                "start all of them with the same command, data and versions",
-            )
+            told = f"the processes of this run differ in their {what}"
+            raise DataError(told, "start all of them with the same command, data and versions")
 
     def _together(self, act: Callable[[Any], T], alone: T) -> T:
         """Do by accelerate what all processes must do at once."""
@@ -79,11 +77,9 @@ class Ranks:
         try:
             return act(operations)
         except RuntimeError as error:  # gloo's and NCCL's for a lost connection and a timeout
-            raise DataError(
-                "another process of this run has ended or does not answer",
-                "look at what it said, and start all of them again: the run goes on from its last "
-                "checkpoint",
-            ) from error
+            mend = "look at what it said, and start all of them again: a checkpoint is gone on from"
+            told = "another process of this run has ended or does not answer"
+            raise DataError(told, mend) from error
 
 
 ALONE = Ranks()
@@ -96,10 +92,6 @@ def launched(device: str = "auto", *, timeout: float = 600.0) -> Iterator[Ranks]
 
     Processes talk by NCCL where they compute on GPUs, one each, and by gloo on CPUs (``device`` is
     ``cpu``, or there is no GPU). After ``timeout`` seconds of waiting for another one gives up.
-
-    Raises:
-        DataError: accelerate is not installed, or the processes do not find each other.
-
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks(device=device)
@@ -107,9 +99,8 @@ def launched(device: str = "auto", *, timeout: float = 600.0) -> Iterator[Ranks]
     try:
         from accelerate import PartialState
     except ImportError:
-        mend = 'run: pip install "mutmeta[distributed]"'
         told = "a run of several processes needs accelerate, which is not installed"
-        raise DataError(told, mend) from None
+        raise DataError(told, 'run: pip install "mutmeta[distributed]"') from None
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     try:
         state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=timeout))

@@ -69,14 +69,12 @@ def recursive_task_gradient(
 ) -> tuple[Tensor, Params]:
     r"""As `task_gradient`, but each step's graph is made when its turn comes, and dropped.
 
-    The chain rule needs of each step only its parameters :math:`\theta'_s`,
-
     .. math:: g_S = \nabla L_\text{query}(\theta'_S), \qquad
        g_s = g_{s+1} - \alpha \nabla^2 L_\text{support}(\theta'_s) \, g_{s+1}
 
-    and a Hessian-vector product is the gradient of a gradient. Of five steps it takes a quarter of
-    the memory and up to 1.6 times the time: on 80 GB, second order through all of ESM-2 650M
-    (16 labels, 250 residues) fits, where ``autograd`` ends at 35M.
+    A Hessian-vector product is the gradient of a gradient. Five steps take a quarter of the memory
+    and up to 1.6 times the time: on 80 GB, second order through all of ESM-2 650M (16 labels, 250
+    residues) fits, where ``autograd`` ends at 35M.
     """
     rates, one = rates_of(params, loop), replace(loop, steps=1)
     path = [params]
@@ -110,8 +108,7 @@ def vmapped_losses(predictor: Predictor, params: Params, *tasks: Stacked, loop: 
     """Query losses ``(n_tasks,)``: the inner loops of all tasks in the same operations.
 
     Tasks do not meet, so the gradient of the sum of their losses is that of each. On an H100, four
-    tasks take a third of ``autograd``'s time, with ``tiny`` and ESM-2 8M in both orders, and up to
-    four times the memory; on a CPU little is gained.
+    tasks take a third of ``autograd``'s time and up to four times the memory; a CPU gains little.
     """
     objective, moving = LOSSES[predictor.objective], rates_of(params, loop)
 
@@ -144,12 +141,7 @@ class Together:
     group: int = 64
 
     def losses(self, params: Params, tasks: Sequence, loop: InnerLoop) -> Tensor:
-        """Query losses ``(n_tasks,)`` of one group, padded to the longest sequence in it.
-
-        Raises:
-            ValueError: the tasks differ in their numbers of examples.
-
-        """
+        """Query losses ``(n_tasks,)`` of one group of equal tasks, padded to the longest."""
         device, stacked = next(iter(params.values())).device, []
         for sets in zip(*tasks, strict=True):
             if len(sizes := {len(examples) for examples in sets}) != 1:
@@ -196,18 +188,11 @@ def meta_gradient(
 ) -> tuple[Tensor, Params, Tensor]:
     """Mean query loss over ``(support, query)`` tasks after adaptation, and its gradient.
 
-    With ``loop.steps == 0`` this is joint (multi-task) training on the query sets. Where a back end
-    that takes tasks together finds a loss or a gradient that is not finite, they are taken one by
-    one by ``autograd`` to see which it is; ``skip_nonfinite`` leaves such tasks out of both means.
-
-    Returns:
-        ``(mean loss, gradient, losses)``; gradient is a dictionary like ``params``, losses has
-        shape ``(n_tasks,)`` and is NaN for a task whose loss or gradient is not finite. With all
-        left out, the mean is NaN and the gradient zero.
-
-    Raises:
-        ValueError: no task, or an unknown back end.
-
+    Without inner steps this is joint (multi-task) training on the query sets. Returns ``(mean loss,
+    gradient, losses)``: gradient is a dictionary like ``params``, losses ``(n_tasks,)`` are NaN
+    where a task's loss or gradient is not finite. ``skip_nonfinite`` leaves such tasks out of both
+    means; with all left out, the mean is NaN and the gradient zero. A back end that takes tasks
+    together gives way to ``autograd`` there, to see which task it is.
     """
     if not tasks:
         raise ValueError("meta_gradient needs at least one task")

@@ -68,18 +68,13 @@ def inner_update(loss: Loss, params: Params, support: Batch, loop: InnerLoop) ->
     """Adapt parameters to a support set; the given ones are left as they are.
 
     The result has their names and shapes, without learned rates: these have done their work. It
-    depends differentiably on ``params`` where those require a gradient, else on nothing.
+    depends differentiably on ``params`` where those require a gradient, else on nothing. One step
+    on a parabola with its minimum at 3:
 
-    Raises:
-        DataError: the scope does not fit the parameters.
-
-    Example (one step on a parabola with its minimum at 3)::
-
-        >>> parabola = lambda params, target: ((params["w"] - target) ** 2).sum()
-        >>> start = {"w": torch.tensor([0.0])}
-        >>> inner_update(parabola, start, torch.tensor([3.0]), InnerLoop(lr=0.1, steps=1))
-        {'w': tensor([0.6000])}
-
+    >>> parabola = lambda params, target: ((params["w"] - target) ** 2).sum()
+    >>> start = {"w": torch.tensor([0.0])}
+    >>> inner_update(parabola, start, torch.tensor([3.0]), InnerLoop(lr=0.1, steps=1))
+    {'w': tensor([0.6000])}
     """
     rates = rates_of(params, loop)
     through = torch.is_grad_enabled() and any(value.requires_grad for value in params.values())
@@ -143,36 +138,27 @@ def with_rates(params: Params, loop: InnerLoop) -> Params:
 
 
 def adapted_names(names: Iterable[str], scope: str) -> tuple[str, ...]:
-    """The names in ``scope``, in the order given.
-
-    Raises:
-        DataError: the scope is unknown, asks for more layers than there are, or holds no
-            parameter.
+    """The names in ``scope``, in the order given; a DataError where it does not fit them.
 
     >>> names = ["encoder.blocks.0.w", "encoder.blocks.1.w", "encoder.norm.w", "head.0.w"]
     >>> adapted_names(names, "last-1")
     ('encoder.blocks.1.w', 'head.0.w')
-
     """
     names = tuple(names)
     mend = f"use a model whose parameters are named {scope}.*, or the scope 'all'"
     if scope == "all":
         return names
     if scope in ("head", "encoder"):
-        chosen = tuple(name for name in names if name.startswith(f"{scope}."))
+        chosen = [name for name in names if name.startswith(f"{scope}.")]
     elif scope == "lora":
         adapters = any(".lora_" in name for name in names)
-        chosen = tuple(n for n in names if adapters and (".lora_" in n or n.startswith("head.")))
+        chosen = [n for n in names if adapters and (".lora_" in n or n.startswith("head."))]
         mend = "give the encoder adapters with learn.lora.with_lora"
     elif re.fullmatch(r"last-[1-9]\d*", scope):
         k, layers = int(scope.removeprefix("last-")), sorted({*map(layer_of, names)} - {None})
-        chosen = tuple(
-            name for name in names if name.startswith("head.") or layer_of(name) in layers[-k:]
-        )
+        chosen = [n for n in names if n.startswith("head.") or layer_of(n) in layers[-k:]]
         if k > len(layers):
-            told = (
-                f"inner-loop scope '{scope}' asks for more layers than the encoder's {len(layers)}"
-            )
+            told = f"scope '{scope}' asks for more layers than the encoder's {len(layers)}"
             asked = f"ask for last-1 to last-{len(layers)}, or for 'all'"
             raise DataError(told, asked if layers else "use 'all', 'head' or 'encoder'")
     else:
@@ -180,4 +166,4 @@ def adapted_names(names: Iterable[str], scope: str) -> tuple[str, ...]:
         raise DataError(f"unknown inner-loop scope {scope!r}", known)
     if not chosen:
         raise DataError(f"the inner-loop scope {scope!r} holds no parameter", mend)
-    return chosen
+    return tuple(chosen)

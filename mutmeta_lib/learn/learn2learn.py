@@ -32,16 +32,11 @@ def has_learn2learn() -> bool:
 def load_algorithm(module: str = "maml") -> types.ModuleType:
     """A module of ``learn2learn.algorithms``, such as ``maml`` or ``meta_sgd``.
 
-    Raises:
-        DataError: the package is missing or broken; the message says how to install it.
-
+    A DataError says how to install the package where it is missing or broken.
     """
     if not has_learn2learn():
-        raise DataError(
-            "learn2learn 0.2.0 is not installed",
-            f"install it with {INSTALL} (pip >= 23.1 and a C compiler); "
-            "only comparisons with learn2learn need it",
-        )
+        mend = f"install it with {INSTALL} (pip >= 23.1 and a C compiler); only comparisons with "
+        raise DataError("learn2learn 0.2.0 is not installed", f"{mend}learn2learn need it")
     if "learn2learn" not in sys.modules:
         root = Path(importlib.util.find_spec("learn2learn").origin).parent
         for name, folder in (("", root), (".algorithms", root / "algorithms")):
@@ -51,9 +46,8 @@ def load_algorithm(module: str = "maml") -> types.ModuleType:
     try:
         return importlib.import_module(f"learn2learn.algorithms.{module}")
     except ImportError as error:
-        raise DataError(
-            f"learn2learn cannot be imported ({error})", f"install it anew with {INSTALL}"
-        ) from error
+        told = f"learn2learn cannot be imported ({error})"
+        raise DataError(told, f"install it anew with {INSTALL}") from error
 
 
 class LossModule(nn.Module):

@@ -17,7 +17,6 @@ import torch
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoders import Encoder, fingerprint
-from mutmeta_lib.models.predictor import Params
 
 ADAPTER = "default"
 """peft's name for the one adapter of each layer."""
@@ -29,13 +28,8 @@ def with_lora(
     """A copy of an encoder with adapters in its linear layers; it computes the same until adapted.
 
     ``targets`` is a regular expression that is searched for in the names of linear layers, such as
-    ``"(query|value)$"`` or ``"layer.5."``; empty means all of them. ``seed`` decides the matrices
-    A. Name, hash and provenance of the copy tell of the adapters.
-
-    Raises:
-        DataError: no linear layer is called so, the rank is below 1, or there are adapters already.
-        ImportError: peft is not installed; the message says how to install it.
-
+    ``"(query|value)$"`` or ``"layer.5."``; empty means all of them, none found is a DataError.
+    ``seed`` decides the matrices A. Name, hash and provenance of the copy tell of the adapters.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -45,22 +39,15 @@ def with_lora(
     if rank < 1:
         raise DataError(f"adapters cannot have rank {rank}", "use a rank of 1 or more")
     if "lora" in encoder.provenance:
-        raise DataError(
-            f"the encoder {encoder.name} has adapters already", "start from the one without"
-        )
-    used = {name for name, _ in encoder.module.named_parameters()}
-    linear = [
-        name
-        for name, layer in encoder.module.named_modules()
-        # A layer whose weight is no parameter plays no part (ESM-2's contact head).
-        if isinstance(layer, torch.nn.Linear) and f"{name}.weight" in used
-    ]
+        told = f"the encoder {encoder.name} has adapters already"
+        raise DataError(told, "start from the one without")
+    # A layer whose weight is no parameter plays no part (ESM-2's contact head).
+    used, layers = dict(encoder.module.named_parameters()), encoder.module.named_modules()
+    linear = [n for n, one in layers if isinstance(one, torch.nn.Linear) and f"{n}.weight" in used]
     chosen = [name for name in linear if re.search(targets, name)]
     if not chosen:
-        raise DataError(
-            f"no linear layer of the encoder {encoder.name} matches {targets!r}",
-            f"match some of {', '.join(linear[:8])}, ...",
-        )
+        told = f"no linear layer of the encoder {encoder.name} matches {targets!r}"
+        raise DataError(told, f"match some of {', '.join(linear[:8])}, ...")
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=chosen)
     with torch.random.fork_rng(devices=[]):  # peft draws from the global state, we do not
         module = inject_adapter_in_model(config, deepcopy(encoder.module), ADAPTER).eval()
@@ -78,28 +65,3 @@ def with_lora(
         sha256=fingerprint(module, {"base": encoder.sha256, "rank": rank, "alpha": alpha}),
         provenance=encoder.provenance | {"lora": settings | {"layers": len(chosen)}},
     )
-
-
-def merge_lora(encoder: Encoder, params: Params) -> Params:
-    """Fold adapters into plain weights: parameters for the encoder that `with_lora` was given.
-
-    They predict the same, stand in the plain predictor's order, and depend differentiably on
-    ``params``, which may have been adapted.
-
-    Raises:
-        DataError: the encoder has no adapters.
-
-    """
-    if "lora" not in encoder.provenance:
-        raise DataError(f"the encoder {encoder.name} has no adapters", "make it with with_lora")
-    merged = {}
-    for name, value in params.items():
-        if ".lora_" in name:
-            continue
-        layer, marker, leaf = name.rpartition(".base_layer.")
-        if marker and leaf == "weight":
-            scaling = encoder.module.get_submodule(layer.removeprefix("encoder.")).scaling[ADAPTER]
-            down, up = (params[f"{layer}.lora_{part}.{ADAPTER}.weight"] for part in "AB")
-            value = value + scaling * up @ down
-        merged[f"{layer}.{leaf}" if marker else name] = value
-    return merged

@@ -1,29 +1,21 @@
 """Everything that can be evaluated, behind one small protocol.
 
-The evaluation loop never asks which method it holds. A new method is one class with ``adapt`` and
-``predict``, and one line in `METHODS`; command line, tables and figures find it there.
+A new method is one class with ``adapt`` and ``predict``, and one line in `METHODS`; evaluation,
+command line, tables and figures find it there.
 """
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from mutmeta_lib.learn import InnerLoop, inner_update
+from mutmeta_lib.learn import InnerLoop, baselines, inner_update
 from mutmeta_lib.learn.algorithms import ALGORITHMS, Algorithm
-from mutmeta_lib.learn.baselines import (
-    Blosum,
-    Features,
-    GaussianProcess,
-    Ridge,
-    SupportMean,
-    onehot_features,
-)
 from mutmeta_lib.learn.inner import adapted_names, finetune, shuffled
 from mutmeta_lib.models.predictor import Params, Predictor, predict
 from mutmeta_lib.models.zero_shot import MASKED
@@ -69,11 +61,36 @@ def divergences() -> Iterator[list[str]]:
 
 @dataclass(frozen=True, eq=False)
 class _Learner:
-    """What the methods that hold a predictor and a start share."""
+    """Moves parameters on the support, or on its ``first`` labels; without any, the start is used.
+
+    Where the support loss got worse, the start is used too, with a warning. That needs no label but
+    the support's, in tuning and in testing alike.
+    """
 
     name: str
     predictor: Predictor
     start: Params
+    first: int | None = field(default=None, kw_only=True)
+
+    def moved(self, support: Examples, generator: torch.Generator) -> tuple[Params, str]:
+        """Adapted parameters, and how in words; no words: they cannot diverge."""
+        raise NotImplementedError
+
+    def adapt(self, support: Examples, generator: torch.Generator) -> Params:
+        """The adapted parameters, or the start."""
+        support = support.take(np.arange(len(support))[: self.first])
+        if not len(support):
+            return self.start
+        adapted, how = self.moved(support, generator)
+        if not how:
+            return adapted
+        with torch.no_grad():
+            before = self.predictor.loss(self.start, support)
+            if self.predictor.loss(adapted, support) <= before:  # False for NaN as well
+                return adapted
+        told = f"{self.name} diverged on assay {support.assay.assay.id} ({len(support)} labels, "
+        warnings.warn(f"{told}{how}); its start is used there", Diverged, stacklevel=2)
+        return self.start
 
     def predict(self, state: Params, query: Examples) -> np.ndarray:
         """Predicted labels, ``(n,)``."""
@@ -84,134 +101,62 @@ class _Learner:
         """Trained on a ranking loss: predictions have no scale."""
         return self.predictor.objective in RANKING
 
-    def unless_diverged(self, adapted: Params, support: Examples, how: str) -> Params:
-        """The adapted parameters, or the start with a warning where the support loss got worse.
-
-        It needs no label but the support's, in tuning and in testing alike.
-        """
-        with torch.no_grad():
-            before = self.predictor.loss(self.start, support)
-            after = self.predictor.loss(adapted, support)
-        if after <= before:  # False for NaN as well
-            return adapted
-        assay = support.assay.assay.id
-        warnings.warn(
-            f"{self.name} diverged on assay {assay} ({len(support)} labels, {how}); "
-            "its start is used there",
-            Diverged,
-            stacklevel=3,
-        )
-        return self.start
-
 
 @dataclass(frozen=True, eq=False)
 class GradientMethod(_Learner):
-    """Full-batch gradient steps from a start: plain SGD (MAML's inner loop) or Adam.
+    """Gradient steps from a start: full-batch SGD (MAML's inner loop) or Adam, full-batch or not.
 
     MAML, fine-tuning from the pretrained encoder and fine-tuning from the jointly trained start
     are this class with another start. ``scope`` says which parameters move (``learn.inner``).
+    With ``epochs``, Adam takes batches of 16 for so many epochs in the place of ``steps``:
+    fine-tuning as the paper's timing has it.
     """
 
     rate: Rate
     steps: int
     scope: str = "all"
+    epochs: int = 0
 
-    def adapt(self, support: Examples, generator: torch.Generator) -> Params:
-        """Take ``steps`` gradient steps; without labels the start itself is used."""
-        if not len(support):
-            return self.start
+    def moved(self, support: Examples, generator: torch.Generator) -> tuple[Params, str]:
+        """The steps, at ``rate``."""
         (optimiser, lr), loss = self.rate, self.predictor.loss
         if optimiser == "sgd":
             loop = InnerLoop(lr, self.steps, first_order=True, scope=self.scope)
             adapted = inner_update(loss, self.start, support, loop)
         elif optimiser == "adam":
             moving = {name: self.start[name] for name in adapted_names(self.start, self.scope)}
-            tuned = finetune(
-                lambda changed, batch: loss({**self.start, **changed}, batch),
-                moving,
-                [support] * self.steps,
-                lr=lr,
-            )
-            adapted = {**self.start, **tuned}
+            whole = lambda changed, batch: loss({**self.start, **changed}, batch)  # noqa: E731
+            often = [support] * self.steps
+            batches = shuffled(support, self.epochs, 16, generator) if self.epochs else often
+            adapted = self.start | finetune(whole, moving, batches, lr=lr)
         else:
             raise ValueError(f"unknown optimiser {optimiser!r}; choose sgd or adam")
-        return self.unless_diverged(adapted, support, f"{optimiser} at {lr}")
+        return adapted, f"{optimiser} at {lr}"
 
 
 @dataclass(frozen=True, eq=False)
-class EpochFineTuning(_Learner):
-    """Adam in batches of 16 for whole epochs: fine-tuning as the paper's timing has it."""
-
-    epochs: int
-    lr: float = 1e-3
-
-    def adapt(self, support: Examples, generator: torch.Generator) -> Params:
-        """Pass over the support set ``epochs`` times."""
-        if not len(support):
-            return self.start
-        batches = shuffled(support, self.epochs, 16, generator)
-        tuned = finetune(self.predictor.loss, self.start, batches, lr=self.lr)
-        return self.unless_diverged(tuned, support, f"adam at {self.lr}, {self.epochs} epochs")
-
-
-@dataclass(frozen=True, eq=False)
-class AlgorithmMethod:
+class AlgorithmMethod(_Learner):
     """An algorithm that has learned how to adapt: Meta-SGD's rates, R2-D2's ridge, a deep kernel.
 
-    No rate is chosen for it. The state is a dictionary of parameters, as in ``GradientMethod``.
+    No rate is chosen for it. Learned steps may diverge like others, a solution cannot.
     """
 
-    name: str
     algorithm: Algorithm
-    start: Params
     steps: int
-    descends: bool
 
-    def adapt(self, support: Examples, generator: torch.Generator) -> Params:
-        """Adapt as in meta-training; learned steps may diverge like others, a solution cannot."""
-        if not len(support):
-            return self.start
-        model, loop = self.algorithm.model, InnerLoop(steps=self.steps, first_order=True)
+    def moved(self, support: Examples, generator: torch.Generator) -> tuple[Params, str]:
+        """Adapt as in meta-training."""
+        loop = InnerLoop(steps=self.steps, first_order=True)
         with torch.no_grad():
-            adapted = self.algorithm.update(model.loss, self.start, support, loop)
-        if not self.descends:
-            return adapted
-        learner = _Learner(self.name, model, self.start)
-        return learner.unless_diverged(adapted, support, "learned rates")
-
-    def predict(self, state: Params, query: Examples) -> np.ndarray:
-        """Predicted labels, ``(n,)``."""
-        return predict(self.algorithm.model, state, query.tokens).numpy()
-
-    @property
-    def ranks_only(self) -> bool:
-        """Trained on a ranking loss: predictions have no scale."""
-        return self.algorithm.model.objective in RANKING
-
-
-@dataclass(frozen=True, eq=False)
-class FirstLabels:
-    """Another method, shown only the first ``shots`` labels however many there are."""
-
-    name: str
-    method: Method
-    shots: int
-
-    def adapt(self, support: Examples, generator: torch.Generator) -> Any:
-        """Adapt to the first labels."""
-        return self.method.adapt(support.take(np.arange(min(self.shots, len(support)))), generator)
-
-    def predict(self, state: Any, query: Examples) -> np.ndarray:
-        """Predicted labels, ``(n,)``."""
-        return self.method.predict(state, query)
+            adapted = self.algorithm.update(self.predictor.loss, self.start, support, loop)
+        return adapted, "" if STARTS[self.name].solved else "learned rates"
 
 
 @dataclass(frozen=True)
 class Start:
     """How a start is meta-trained; without an ``algorithm`` it is the encoder and a fresh head.
 
-    ``first_order`` None is what the study asks for. A ``solved`` head learns a few numbers only, in
-    fewer meta-steps.
+    ``first_order`` None is what the study asks for; a ``solved`` head needs fewer meta-steps.
     """
 
     algorithm: str = ""
@@ -243,7 +188,7 @@ class Given:
     """What a method is built from; a method reads what it needs.
 
     ``features`` are standardised vectors of the frozen encoder, ``zero_shot`` makes the methods
-    `MASKED` by name, ``fixed`` is how many labels `FirstLabels` reads.
+    `MASKED` by name, ``fixed`` is how many labels ``maml_fixed`` reads.
     """
 
     predictor: Predictor
@@ -252,37 +197,38 @@ class Given:
     steps: int = 10
     epochs: int = 5
     fixed: int = 10
-    features: Features | None = None
+    features: baselines.Features | None = None
     zero_shot: Callable[[str], Method] | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of `METHODS`: how to build it, the start it needs, and whose rate it takes.
-
-    ``rate`` is the name of the method that the rate is chosen for; empty where none is chosen.
-    """
+    """How to build a method, the start it needs, and the method whose rate it takes, if any."""
 
     build: Callable[[str, Given], Method]
     start: str = ""
     rate: str = ""
 
 
-def _gradient(name: str, given: Given, scope: str = "all", **fixed: Any) -> Method:
+def _gradient(name: str, given: Given, **fixed: Any) -> Method:
     model = given.predictor
     if name in STARTS:
         model = replace(model, objective=STARTS[name].objective)
-    how = {"rate": given.rate, "steps": given.steps, "scope": scope} | fixed
+    how = {"rate": given.rate, "steps": given.steps} | fixed
     return GradientMethod(name, model, given.start, **how)
+
+
+def _first(name: str, given: Given) -> Method:
+    return _gradient(name, given, first=given.fixed)
+
+
+def _epochs(name: str, given: Given) -> Method:
+    return _gradient(name, given, rate=("adam", 1e-3), epochs=given.epochs)
 
 
 def _learned(name: str, given: Given) -> Method:
     algorithm = ALGORITHMS[name](given.predictor)
-    return AlgorithmMethod(name, algorithm, given.start, given.steps, not STARTS[name].solved)
-
-
-def _fixed_labels(name: str, given: Given) -> Method:
-    return FirstLabels(name, _gradient("maml", given), given.fixed)
+    return AlgorithmMethod(name, algorithm.model, given.start, algorithm, given.steps)
 
 
 METHODS: dict[str, Entry] = {
@@ -298,18 +244,15 @@ METHODS: dict[str, Entry] = {
     "r2d2": Entry(_learned, "r2d2"),
     "deepkernel": Entry(_learned, "deepkernel"),
     "maml_1": Entry(partial(_gradient, steps=1), "maml", "maml"),
-    "maml_fixed": Entry(_fixed_labels, "maml", "maml"),
-    "finetune_epochs": Entry(
-        lambda name, given: EpochFineTuning(name, given.predictor, given.start, given.epochs),
-        "fresh",
-    ),
+    "maml_fixed": Entry(_first, "maml", "maml"),
+    "finetune_epochs": Entry(_epochs, "fresh"),
     "joint": Entry(partial(_gradient, rate=("sgd", 0.0), steps=0), "joint"),
     "mlp": Entry(partial(_gradient, rate=("adam", 1e-3)), "fresh"),
-    "ridge": Entry(lambda name, given: Ridge(name, given.features)),
-    "gp": Entry(lambda name, given: GaussianProcess(name, given.features)),
-    "onehot": Entry(lambda name, given: Ridge(name, onehot_features)),
-    "blosum": Entry(lambda name, given: Blosum(name)),
-    "mean": Entry(lambda name, given: SupportMean(name)),
+    "ridge": Entry(lambda name, given: baselines.Ridge(name, given.features)),
+    "gp": Entry(lambda name, given: baselines.GaussianProcess(name, given.features)),
+    "onehot": Entry(lambda name, given: baselines.Ridge(name, baselines.onehot_features)),
+    "blosum": Entry(lambda name, given: baselines.Scored(name, baselines.blosum)),
+    "mean": Entry(lambda name, given: baselines.Scored(name, baselines.nothing)),
     **{name: Entry(lambda name, given: given.zero_shot(name)) for name in MASKED},
 }
 """Name -> how to build it. ``maml_1`` takes one step, ``maml_fixed`` reads the first labels alone,
@@ -317,12 +260,7 @@ METHODS: dict[str, Entry] = {
 
 
 def check_methods(names: Sequence[str]) -> None:
-    """Refuse a name that is not in the table.
-
-    Raises:
-        ValueError: an unknown name.
-
-    """
+    """Refuse, with a ValueError, a name that is not in the table."""
     if unknown := sorted(set(names) - set(METHODS)):
         raise ValueError(f"unknown methods {unknown}; choose from {sorted(METHODS)}")
 
@@ -332,12 +270,8 @@ def build_methods(
 ) -> dict[str, Method]:
     """Build methods by name from their starts and chosen rates."""
     check_methods(names)
+    entries = {name: METHODS[name] for name in names}
     return {
-        name: METHODS[name].build(
-            name,
-            replace(
-                given, start=starts.get(METHODS[name].start), rate=rates.get(METHODS[name].rate)
-            ),
-        )
-        for name in names
+        name: one.build(name, replace(given, start=starts.get(one.start), rate=rates.get(one.rate)))
+        for name, one in entries.items()
     }

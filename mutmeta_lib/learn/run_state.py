@@ -20,10 +20,9 @@ from mutmeta_lib.tasks.tasks import EncodedAssay
 
 @dataclass(eq=False)
 class RunState:
-    """Where a run stands.
+    """Where a run stands: ``rng`` draws the tasks, ``optimiser`` moves ``current``.
 
-    ``current`` are the parameters that ``optimiser`` moves, ``best`` those with the lowest
-    validation loss so far, found at ``best_step`` (0: none was taken). ``rng`` draws the tasks.
+    ``best`` had the lowest validation loss so far, at ``best_step`` (0: none was taken).
     """
 
     current: Params
@@ -66,22 +65,17 @@ class RunState:
     def restore(self, checkpoint: str | Path, identity: dict, ranks: Ranks = ALONE) -> None:
         """Put the newest checkpoint's content in the place of a fresh state, if there is one.
 
-        Of several ranks the first reads the file, and the others are sent what it holds.
-
-        Raises:
-            DataError: the checkpoint is that of another run, or cannot be read.
-
+        Of several ranks the first reads the file, and the others are sent what it holds. One that
+        is of another run, or cannot be read, is a DataError.
         """
         found = ranks.from_first(store.load_newest(checkpoint) if ranks.first else None)
         if found is None:
             return
         tensors, kept = found
         if kept.pop("identity", None) != identity:
-            raise DataError(
-                "the checkpoint was written by a run with other settings, data or start",
-                "choose another checkpoint file, or delete this one and those before it",
-                file=checkpoint,
-            )
+            told = "the checkpoint was written by a run with other settings, data or start"
+            mend = "choose another checkpoint file, or delete this one and those before it"
+            raise DataError(told, mend, file=checkpoint)
         self.rng.bit_generator.state = kept.pop("rng")
         vars(self).update(kept)
         for name, value in self.current.items():
@@ -119,18 +113,16 @@ def run_identity(
     }
 
 
+Log = Callable[[int, Mapping[str, float]], None]
+"""Writes the scalars of a step, by name."""
+
+
 @contextmanager
-def curves(
-    log_dir: str | Path | None, *, first_step: int = 1
-) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+def curves(log_dir: str | Path | None, *, first_step: int = 1) -> Iterator[Log]:
     """Write scalars of steps to a folder that TensorBoard reads; without one nothing is done.
 
     A value that is NaN was not taken at that step and is left out. What an earlier run, killed
     after its last save, has written of ``first_step`` and later ones is no longer shown.
-
-    Raises:
-        DataError: TensorBoard is not installed, or the folder cannot be written to.
-
     """
     if log_dir is None:
         yield lambda step, scalars: None
@@ -144,8 +136,7 @@ def curves(
         raise DataError("log_dir needs TensorBoard, which is not installed", mend) from None
     except OSError as error:
         told = f"the folder of logs cannot be written to ({error.strerror})"
-        mend = "look at its permissions, or choose another one"
-        raise DataError(told, mend, file=log_dir) from error
+        raise DataError(told, "choose another folder", file=log_dir) from error
 
     def log(step: int, scalars: Mapping[str, float]) -> None:
         for name, value in scalars.items():

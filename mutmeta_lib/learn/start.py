@@ -32,8 +32,7 @@ NEEDED = {"algorithm", "inner", "encoding", "encoder", "predictor"}
 class Start:
     """A meta-trained start, ready to adapt to a few labels of an assay that it has not seen.
 
-    ``inner`` is the loop that it was trained for, ``origin`` tells how: settings, seed, hashes of
-    the data, version.
+    ``inner`` is the loop that it was trained for, ``origin`` tells settings, seed, data, version.
     """
 
     predictor: Predictor
@@ -54,11 +53,8 @@ class Start:
         """Adapt to labelled variants of one assay, or all of it, by the inner loop unless told.
 
         As in training, labels are scaled by the mean and standard deviation of the support alone.
-
-        Raises:
-            DataError: the support is written in another encoding, the algorithm has learned what
-                is told otherwise, or a parameter is not finite afterwards.
-
+        Another encoding, a rate where rates were learned, or a result that is not finite is a
+        DataError.
         """
         if isinstance(support, EncodedAssay):
             support = Examples(support, np.arange(len(support)), torch.empty(0))
@@ -99,9 +95,8 @@ class Adapted:
     def predict(self, query: Examples | EncodedAssay | Sequence[Variant | str]) -> np.ndarray:
         """Scores ``(n,)`` of examples, an encoded assay, or any variants of the protein.
 
-        They are in the assay's own units where the support tells the scale
-        (``label_scale.identified``: two different labels or more) and the start was trained on
-        values; otherwise only their order means something.
+        They are in the assay's units where the support tells the scale (two different labels or
+        more: ``label_scale.identified``) and the start learned values; else they only rank.
         """
         if isinstance(query, Examples | EncodedAssay):
             tokens = query.tokens
@@ -123,12 +118,8 @@ def save_start(
 ) -> None:
     """Write a start with all that `load_start` needs; ``data`` are hashes of the assays by id.
 
-    The file names no path of this machine: an encoder of a local directory is known by its hash.
-
-    Raises:
-        DataError: a part of the encoder was frozen, so it is not among what was trained; or the
-            file cannot be written.
-
+    The file names no path of this machine: an encoder of a local directory is known by its hash. A
+    start over a frozen encoder, or a file that cannot be written, is a DataError.
     """
     if predictor.start != 0:
         mend = "train the whole predictor, with the scope 'head' if only that is to adapt"
@@ -157,31 +148,21 @@ def load_start(
     """Read a start that `mutmeta train` or `save_start` wrote.
 
     ``encoder`` is the one that it was trained on, loaded or as `load_encoder` takes it. It may be
-    left out for ``tiny`` and for one that was loaded by a Hugging Face name.
+    left out for ``tiny`` and for one that was loaded by a Hugging Face name. A file that is damaged
+    or no start, or another encoder, is a DataError. A start of one meta-step:
 
-    Raises:
-        DataError: the file is damaged, is no start or lacks something; or the encoder is missing or
-            another one than the start was trained on.
-
-    Example (a start of one meta-step, adapted to ten labels)::
-
-        >>> import tempfile, mutmeta_lib as mm
-        >>> from mutmeta_lib.tasks.tasks import task_generator
-        >>> encoder, (assay,) = mm.load_encoder("tiny"), mm.read_data_dir(properties=["stability"])
-        >>> predictor = Predictor(encoder)
-        >>> fresh = predictor.init(torch.Generator().manual_seed(0))
-        >>> encoded = mm.encode_assay(assay, "separator", encoder.vocabulary, encoder.max_tokens)
-        >>> one = mm.MetaTraining(steps=1, tasks_per_step=1)
-        >>> trained = mm.meta_train(predictor, fresh, [encoded], one, seed=0)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_start(f"{folder}/start.safetensors", trained, predictor, "separator")
-        ...     start = load_start(f"{folder}/start.safetensors", device="cpu")
-        >>> rng = task_generator(0, assay.id)
-        >>> task = mm.draw_task(start.encode(assay), 10, rng, pool=10, max_query=5)
-        >>> adapted = start.adapt(task.support)
-        >>> adapted.predict(task.query).shape, adapted.predict(["Y3A", "Y3A:K4G"]).shape
-        ((5,), (2,))
-
+    >>> import tempfile, mutmeta_lib as mm
+    >>> encoder, (assay,) = mm.load_encoder("tiny"), mm.read_data_dir(properties=["stability"])
+    >>> predictor = Predictor(encoder)
+    >>> fresh = predictor.init(torch.Generator().manual_seed(0))
+    >>> encoded = mm.encode_assay(assay, "separator", encoder.vocabulary, encoder.max_tokens)
+    >>> one = mm.MetaTraining(steps=1, tasks_per_step=1)
+    >>> trained = mm.meta_train(predictor, fresh, [encoded], one, seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_start(f"{folder}/start.safetensors", trained, predictor, "separator")
+    ...     start = load_start(f"{folder}/start.safetensors", device="cpu")
+    >>> start.adapt(start.encode(assay)).predict(["Y3A", "Y3A:K4G"]).shape
+    (2,)
     """
     tensors, meta = store.load(path)
 

@@ -1,9 +1,9 @@
 """The outer loop: one training loop for MAML, its family and its joint-training control.
 
-Meta-training moves the start of the inner loop by Adam on the meta-gradient. What differs from one
-algorithm to the next is in `algorithms`, nothing of it here. With ``algorithm="multitask"`` the
-same loop, on the same draws of the same labels, trains the un-adapted predictor on support and
-query together: the control that says what *meta*-learning adds to having seen the data.
+Adam on the meta-gradient moves the start of the inner loop; what differs from one algorithm to the
+next is in `algorithms`. With ``algorithm="multitask"`` the same loop, on the same draws of the same
+labels, trains the un-adapted predictor on support and query together: the control that says what
+*meta*-learning adds to having seen the data.
 """
 
 import time
@@ -40,10 +40,6 @@ class MetaTraining:
     start with the lowest one is returned. A task whose loss or gradient is NaN or infinite stops
     the run, or is left out of its step with a warning (``on_nonfinite="skip"``). ``backend`` is a
     way to the meta-gradient (`gradients`), all to the same numbers up to rounding.
-
-    Raises:
-        DataError: a name is not known, or the precision is too coarse to solve a linear system.
-
     """
 
     algorithm: str = "maml"
@@ -66,18 +62,16 @@ class MetaTraining:
             if (given := getattr(self, name)) not in choices:
                 raise DataError(f"unknown {name} {given!r}", f"choose from {', '.join(choices)}")
         if self.precision == "bfloat16" and self.algorithm in ("r2d2", "deepkernel"):
-            raise DataError(
-                f"{self.algorithm} solves a linear system, which bfloat16 is too coarse for",
-                "choose precision='float32'",
-            )
+            told = f"{self.algorithm} solves a linear system, which bfloat16 is too coarse for"
+            raise DataError(told, "choose precision='float32'")
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A meta-trained start, where it came from, and what it cost.
 
-    ``history`` holds one row per meta-step: step, train_loss, validation_loss (NaN where not
-    taken), seconds since the start, and with ``on_nonfinite="skip"`` skipped (number of tasks).
+    A row of ``history`` is a meta-step: step, train_loss, validation_loss (NaN where not taken),
+    seconds since the start, and with ``on_nonfinite="skip"`` skipped (number of tasks).
     """
 
     params: Params
@@ -103,9 +97,7 @@ class OuterLoop:
     settings: MetaTraining
     ranks: Ranks = ALONE
 
-    def gradient(
-        self, params: Params, tasks: Sequence[Task]
-    ) -> tuple[float, Params, Sequence[float]]:
+    def gradient(self, params: Params, tasks: Sequence[Task]) -> tuple[float, Params, list[float]]:
         """`meta_gradient` over all tasks, each rank's share computed there and summed up."""
         algorithm, settings = self.algorithm, self.settings
         loop = algorithm.training_loop(algorithm.loop(settings.inner))
@@ -142,12 +134,8 @@ class OuterLoop:
         """Move the parameters of ``state`` by one step of its optimiser.
 
         Returns the mean query loss before it, the gradient norm before clipping, and how many
-        tasks were left out.
-
-        Raises:
-            DataError: a task's loss or gradient is not finite and not to be skipped, or what is
-                left is not finite; the message names step and assays, on every rank.
-
+        tasks were left out. A DataError for what is not finite names step and assays, on every
+        rank.
         """
         loss, gradient, losses = self.gradient(state.params(), tasks)
         for name, value in state.current.items():
@@ -158,17 +146,12 @@ class OuterLoop:
         ids = ", ".join(sorted({task.support.assay.assay.id for task in broken or tasks}))
         if skipped < len(tasks):
             if not (np.isfinite(loss) and torch.isfinite(norm)):
-                raise DataError(
-                    f"loss or gradient is not finite at meta-step {state.step} (assays {ids})",
-                    "lower inner.lr or meta_lr, or look at these assays' scores",
-                )
+                told = f"loss or gradient is not finite at meta-step {state.step} (assays {ids})"
+                raise DataError(told, "lower inner.lr or meta_lr, or look at these assays' scores")
             state.optimiser.step()
         if skipped and self.ranks.first:
-            warnings.warn(
-                f"meta-step {state.step}: {skipped} of {len(tasks)} tasks skipped, loss or "
-                f"gradient is not finite (assays {ids})",
-                stacklevel=3,
-            )
+            told = f"meta-step {state.step}: {skipped} of {len(tasks)} tasks skipped, loss or "
+            warnings.warn(f"{told}gradient is not finite (assays {ids})", stacklevel=3)
         return loss, float(norm), skipped
 
     def validation(self, params: Params, tasks: Sequence[Task]) -> float:
@@ -217,28 +200,26 @@ def meta_train(
     """Meta-train a start.
 
     Args:
-        predictor: the model as a function; its device must be that of ``params``.
+        predictor: the model as a function, on the device of ``params``.
         params: initial parameters; not changed. What an algorithm learns beside them (rates, a
             ridge penalty) is added, what it has no use for (R2-D2: the MLP head) is left out.
         assays: meta-training assays.
         settings: the outer loop.
         seed: of the task draws.
         validation: meta-validation assays (other proteins). Without them the last start is kept.
-        checkpoint: file to save to and to resume from: to the same numbers as without a stop. If it
-            is damaged, the one before it is taken, with a warning.
+        checkpoint: file to save to every ``checkpoint_every`` steps and to resume from, to the same
+            numbers as without a stop. If it is damaged, the one before it is taken, with a warning.
+            Ctrl-C then ends the step and saves first; a second one stops at once.
         checkpoint_every: meta-steps between two saves.
-        log_dir: folder for TensorBoard's curves: losses, gradient norm before clipping, seconds per
-            step, and skipped tasks where they may be skipped.
+        log_dir: folder for TensorBoard's curves.
         ranks: this process's place among several that train one start together, each given the
             same arguments; the first writes and shows.
         progress: called with ``(step, steps, train loss)``.
 
     Raises:
         DataError: the checkpoint belongs to other settings or data, or cannot be read or written;
-            or a task's loss or gradient is not finite, and the message names step and assay; or
-            another process of the run ended, or was given other arguments.
-        KeyboardInterrupt: Ctrl-C was pressed. With a checkpoint, the step is finished and saved
-            first; a second Ctrl-C stops at once.
+            a task's loss or gradient is not finite; or another process of the run ended, or was
+            given other arguments.
 
     """
     algorithm = ALGORITHMS[settings.algorithm](predictor)
@@ -276,10 +257,8 @@ def meta_train(
             if checkpoint is not None and due and ranks.first:
                 state.save(checkpoint, identity)
             if stop:
-                raise KeyboardInterrupt(
-                    f"stopped after meta-step {step} of {settings.steps}; start again to go on "
-                    f"from {checkpoint}"
-                )
+                told = f"stopped after meta-step {step} of {settings.steps}; start again to go on "
+                raise KeyboardInterrupt(f"{told}from {checkpoint}")
     best = {name: value.detach().clone() for name, value in state.best.items()}
     best_step = state.best_step or settings.steps
     return Trained(best, settings, seed, best_step, tuple(state.history), state.seconds)

@@ -14,13 +14,8 @@ from mutmeta_lib.tasks.metrics import relative_mse, spearman
 from mutmeta_lib.tasks.tasks import Task
 
 GRID: tuple[Rate, ...] = (
-    ("sgd", 0.003),
-    ("sgd", 0.01),
-    ("sgd", 0.03),
-    ("sgd", 0.1),
-    ("adam", 1e-3),
-    ("adam", 3e-3),
-    ("adam", 1e-2),
+    *(("sgd", rate) for rate in (0.003, 0.01, 0.03, 0.1)),
+    *(("adam", rate) for rate in (1e-3, 3e-3, 1e-2)),
 )
 """What every gradient method chooses from; SGD is MAML's inner loop."""
 
@@ -35,18 +30,15 @@ def grid_scores(
 
     """
     if not tasks:
-        raise DataError(
-            "no meta-validation assay is large enough to choose a rate on",
-            "add assays, or ask for fewer labels",
-        )
+        told = "no meta-validation assay is large enough to choose a rate on"
+        raise DataError(told, "add assays, or ask for fewer labels")
     rows = []
     for optimiser, lr in grid:
         method = build((optimiser, lr))
         with divergences() as diverged:
             ranks, errors = zip(*(_scores(method, task) for task in tasks), strict=True)
-        row = {"optimiser": optimiser, "lr": lr, "spearman": float(np.mean(ranks))}
-        row |= {"error": float(np.exp(np.mean(np.log(errors)))), "diverged": len(diverged)}
-        rows.append(row)
+        row = {"spearman": float(np.mean(ranks)), "error": float(np.exp(np.mean(np.log(errors))))}
+        rows.append({"optimiser": optimiser, "lr": lr} | row | {"diverged": len(diverged)})
     return rows
 
 

@@ -1,7 +1,6 @@
 """Adapters that begin as nothing, adapt as the scope says, and can be folded away."""
 
 import builtins
-from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -13,9 +12,9 @@ from toy import toy_assay
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop, inner_update
 from mutmeta_lib.learn.inner import adapted_names
-from mutmeta_lib.learn.lora import merge_lora, with_lora
+from mutmeta_lib.learn.lora import with_lora
 from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
-from mutmeta_lib.models.predictor import Predictor, predict
+from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.tasks.tasks import encode_assay, sample_tasks
 
 pytest.importorskip("peft")
@@ -112,36 +111,6 @@ def test_exactly_the_scope_moves(adapted):
     assert changed == set(adapted_names(params, "lora"))
 
 
-@pytest.mark.parametrize("pooling", ["sites", "mean"])
-def test_merged_weights_predict_the_same(plain, adapted, pooling):
-    predictor, params = Predictor(adapted, pooling, hidden=(4,)), start(adapted)
-    support, query = drawn(adapted)[0]
-    tuned = inner_update(predictor.loss, params, support, LOOP)
-    merged = merge_lora(adapted, tuned)
-    simple = Predictor(plain, pooling, hidden=(4,))
-    assert list(merged) == list(simple.init(torch.Generator()))
-    expected = predict(predictor, tuned, query.tokens)
-    torch.testing.assert_close(predict(simple, merged, query.tokens), expected, rtol=0, atol=1e-9)
-    single = {name: value.float() for name, value in merged.items()}
-    found = predict(simple, single, query.tokens).double()
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    untouched = {name: v for name, v in merge_lora(adapted, start(adapted, moved=False)).items()}
-    original = {name: v.double() for name, v in simple.init(torch.Generator()).items()}
-    same = [name for name in untouched if name.startswith("encoder.")]
-    assert all(torch.equal(untouched[name], original[name]) for name in same)
-
-
-def test_merging_is_what_peft_does(adapted):
-    params = start(adapted)
-    merged = merge_lora(adapted, params)
-    for name in (name for name in params if name.endswith(".base_layer.weight")):
-        prefix = name.removesuffix("base_layer.weight")
-        layer = deepcopy(adapted.module.get_submodule(prefix[len("encoder.") : -1])).double()
-        layer.load_state_dict({n[len(prefix) :]: v for n, v in params.items() if prefix in n})
-        layer.merge()
-        torch.testing.assert_close(layer.weight, merged[f"{prefix}weight"], rtol=0, atol=1e-12)
-
-
 def test_targets_choose_layers(tmp_path):
     encoder = load_encoder(str(write_esm(tmp_path / "model")))
     made = with_lora(encoder, targets=r"layer\.1\..*(query|value)$")
@@ -158,8 +127,6 @@ def test_bad_calls_say_what_is_wrong(monkeypatch):
         with_lora(encoder, rank=0)
     with pytest.raises(DataError, match="has adapters already"):
         with_lora(with_lora(encoder))
-    with pytest.raises(DataError, match="has no adapters; make it with with_lora"):
-        merge_lora(encoder, {})
     with pytest.raises(DataError, match=r"'lora' holds no parameter; .*with_lora"):
         adapted_names(["encoder.w", "head.w"], "lora")
     imported = builtins.__import__
