@@ -26,8 +26,7 @@ DROP = ("nonsense", "synonymous", "indels", "missing")
 """What rows of a table may be left out for: stop codons, synonymous changes, insertions, deletions
 and frame shifts, and a mutation or score that is missing."""
 
-_ONE_TO_THREE = {one: AA_CODES[one] for one in AMINO_ACIDS}
-_THREE_TO_ONE = {three: one for one, three in _ONE_TO_THREE.items()}
+_THREE_TO_ONE = {AA_CODES[one]: one for one in AMINO_ACIDS}
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -119,16 +118,15 @@ def parse_variant(text: str) -> Variant:
 def written_sites(text: str) -> list[tuple[int, str]]:
     """Return (position, wild-type letter) of each change in a text, readable or not."""
     sites = [(int(at), _THREE_TO_ONE.get(wt, wt)) for wt, at in re.findall(_SITE, text, re.ASCII)]
-    return [(position, letter) for position, letter in sites if letter in AMINO_ACIDS]
+    return [site for site in sites if site[1] in _LETTERS]
 
 
-_HEAD = re.compile(r"(?:([^:]+):)?([cgmnopr])\.")
 _JOINED = re.compile(r"\s*[:;,/|+&]\s*|\s+")
 
 
 def _parts(text: str) -> list[str]:
     """Take a text apart into single changes, without HGVS' prefix and brackets."""
-    if match := _HEAD.match(text):
+    if match := re.match(r"(?:([^:]+):)?([cgmnopr])\.", text):
         if match[2] != "p":
             raise DataError(f"'{text}' is a nucleotide variant", "give its protein change, p.")
         if match[1] and not _match(match[1].removeprefix("p.")):
@@ -180,7 +178,7 @@ def format_variant(variant: Variant) -> str:
 
 def format_hgvs(variant: Variant) -> str:
     """Write a variant in HGVS (``p.[Ala24Gly;Phe30Leu]``, ``p.=``), checked by mavehgvs."""
-    parts = [f"{_ONE_TO_THREE[s.wild_type]}{s.position}{_ONE_TO_THREE[s.mutant]}" for s in variant]
+    parts = [f"{AA_CODES[s.wild_type]}{s.position}{AA_CODES[s.mutant]}" for s in variant]
     text = f"[{';'.join(parts)}]" if len(parts) > 1 else "".join(parts) or "="
     return str(HgvsVariant(f"p.{text}"))
 
@@ -252,14 +250,14 @@ def difference(wild_type: str, sequence: str) -> Variant:
 def mutation_types(substitution: Substitution) -> list[str]:
     """Return the types that a substitution belongs to, such as ``to proline``."""
     before, after = substitution.wild_type, substitution.mutant
-    charge = {"D": -1, "E": -1, "K": 1, "R": 1}
-    sides = ("hydrophobic" if letter in "AVILMFWYC" else "polar" for letter in (before, after))
+    charges = [{"D": -1, "E": -1, "K": 1, "R": 1}.get(letter, 0) for letter in (before, after)]
+    sides = ["hydrophobic" if letter in "AVILMFWYC" else "polar" for letter in (before, after)]
     types = {
         "to proline": after == "P",
         "from proline or glycine": before in "PG",
         "to glycine": after == "G",
-        "charge changed": charge.get(before, 0) != charge.get(after, 0),
-        "aromatic": bool({before, after} & set("FWYH")),
+        "charge changed": charges[0] != charges[1],
+        "aromatic": {before, after} & set("FWYH"),
         " to ".join(sides): True,
     }
     return [name for name, belongs in types.items() if belongs]

@@ -86,14 +86,12 @@ class Vocabulary:
         return (self.id(self.end),) if self.end else ()
 
     @classmethod
-    def from_tokenizer(
-        cls, tokenizer: PreTrainedTokenizerBase, *, separator: str | None = None, name: str = ""
-    ) -> Vocabulary:
+    def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, name: str = "") -> Vocabulary:
         """Read the vocabulary out of a Hugging Face tokenizer; `DataError` where it cannot serve.
 
         Start and end tokens are found by asking it to write two residues, not by knowing its class.
-        Without `separator` it is the token that the tokenizer itself puts between two sequences:
-        ``[SEP]`` for BERT and ProtBERT, ``<eos>`` for ESM-2, which has no ``[SEP]``.
+        The separator is the token that the tokenizer itself puts between two sequences: ``[SEP]``
+        for BERT and ProtBERT, ``<eos>`` for ESM-2, which has no ``[SEP]``.
         """
         name = name or type(tokenizer).__name__
         ids = tokenizer.get_vocab()
@@ -116,7 +114,7 @@ class Vocabulary:
             unknown=tokenizer.unk_token or "",
             start="".join(start),
             end="".join(end),
-            separator=separator or tokenizer.sep_token or tokenizer.eos_token or "",
+            separator=tokenizer.sep_token or tokenizer.eos_token or "",
         )
 
 

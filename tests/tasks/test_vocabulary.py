@@ -48,18 +48,9 @@ def test_a_tokenizer_is_read_as_it_writes(tokenizers, name, roles, shown):
     assert " ".join(vocabulary.show(tokenizer("M K", "T")["input_ids"])) == shown
 
 
-def test_the_separator_can_be_another_token_of_the_vocabulary(tokenizers):
-    vocabulary = Vocabulary.from_tokenizer(tokenizers["esm"], separator="<null_1>")
-    assert vocabulary.id(vocabulary.separator) == ESM_TOKENS.index("<null_1>")
-
-
-@pytest.mark.parametrize(
-    ("kind", "separator", "says"),
-    [("esm", "[SEP]", r"no separator token '\[SEP\]'"), ("words", None, "residues M and K")],
-)
-def test_tokenizers_that_cannot_serve_are_refused(tokenizers, kind, separator, says):
-    with pytest.raises(DataError, match=says):
-        Vocabulary.from_tokenizer(tokenizers[kind], separator=separator)
+def test_tokenizers_that_cannot_serve_are_refused(tokenizers):
+    with pytest.raises(DataError, match="residues M and K"):
+        Vocabulary.from_tokenizer(tokenizers["words"])
 
 
 @pytest.mark.parametrize(
