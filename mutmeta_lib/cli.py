@@ -202,11 +202,11 @@ def sweep_command(
 
     What is finished already is skipped; what fails is tried again, then reported (exit code 1).
     """
-    from mutmeta_lib.app.sweep import planned, read_sweep, run_sweep
+    from mutmeta_lib.app.sweep import planned, problems, read_sweep, run_sweep
     from mutmeta_lib.records.progress import shown_progress
 
-    sweep, problems = read_sweep(file)
-    console.refuse(problems)
+    sweep = read_sweep(file)
+    console.refuse([*problems(sweep)])
     with shown_progress() as report:
         results = planned(sweep) if dry_run else run_sweep(sweep, report)
     console.print_table(
@@ -235,7 +235,7 @@ def evaluate_command(
     seeds: option(int, "Repetitions with new draws.", min=1) = 2,
     folds: option(int, "Groups of proteins.", min=3) = 3,
     meta_steps: option(int, "Outer steps.", min=1) = 20,
-    first_order: option(bool, "Order of the meta-gradient.", "--first-order/--second-order") = True,
+    first_order: option(bool, console.ORDER, "--first-order/--second-order") = True,
     per_protein: option(int, "Assays per protein and property; 0 means all.", min=0) = 4,
     max_query: option(int, "Variants to predict per task; 0 means all.", min=0) = 64,
     device: Device = "auto",

@@ -5,26 +5,13 @@ from typing import Annotated
 
 import typer
 
-from mutmeta_lib.app.console import (
-    DataDir,
-    Device,
-    Encoder,
-    Encoding,
-    check_device,
-    check_known,
-    option,
-    out,
-    say_error,
-    say_warning,
-    seen_from_here,
-)
+from mutmeta_lib.app import console
+from mutmeta_lib.app.console import DataDir, Device, Encoder, Encoding, check_known, option
 from mutmeta_lib.errors import DataError
 
 
 def train_command(
-    output: Annotated[
-        Path, typer.Argument(help="Write the start here (safetensors, with what it comes from).")
-    ],
+    output: Annotated[Path, typer.Argument(help="Write the start here (safetensors).")],
     data_dir: DataDir = "demo",
     encoder: Encoder = "tiny",
     encoding: Encoding = "separator",
@@ -36,20 +23,14 @@ def train_command(
     query: option(int, "Query size.", min=1) = 16,
     inner_steps: option(int, "Inner steps.", min=0) = 5,
     inner_lr: option(float, "Inner rate.") = 0.01,
-    first_order: option(
-        bool, "Order of the meta-gradient.", "--first-order/--second-order"
-    ) = False,
+    first_order: option(bool, console.ORDER, "--first-order/--second-order") = False,
     meta_lr: option(float, "Adam rate of the outer loop.") = 1e-3,
     backend: option(str, "How the meta-gradient is computed.") = "auto",
-    precision: option(str, "'float32', or 'bfloat16' for faster and coarser products.") = "float32",
-    on_nonfinite: option(
-        str, "'stop' or 'skip' a task whose loss or gradient is not finite."
-    ) = "stop",
+    precision: option(str, "float32, or bfloat16 for faster and coarser products.") = "float32",
+    on_nonfinite: option(str, "stop or skip a task whose loss is not finite.") = "stop",
     seed: option(int, "Of the head and the draws.") = 0,
     folds: option(int, "Groups of proteins.", min=3) = 3,
-    fold: option(
-        int | None, "Leave this fold's test group out, validate; else use all.", min=0
-    ) = None,
+    fold: option(int | None, "Leave out this fold's test group; else use all.", min=0) = None,
     device: Device = "auto",
     checkpoint: option(Path | None, "Save here on the way; a killed run goes on from it.") = None,
     checkpoint_every: option(int, "Steps between two saves.", min=1) = 20,
@@ -62,18 +43,13 @@ def train_command(
     from mutmeta_lib.learn.algorithms import ALGORITHMS
     from mutmeta_lib.learn.distributed import launched
     from mutmeta_lib.learn.start import save_start
-    from mutmeta_lib.learn.train import ON_NONFINITE, PRECISIONS, MetaTraining, meta_train
+    from mutmeta_lib.learn.train import MetaTraining, meta_train
     from mutmeta_lib.records.files import check_writable
     from mutmeta_lib.records.progress import shown_progress
     from mutmeta_lib.study.case import encode_fold, initial_params, make_predictor
     from mutmeta_lib.study.study import load_assays
-    from mutmeta_lib.tasks.encodings import ENCODINGS
 
-    check_known([algorithm], list(ALGORITHMS), "algorithm")
-    check_known([encoding], list(ENCODINGS), "encoding")
-    check_known([precision], list(PRECISIONS), "precision")
-    check_known([on_nonfinite], list(ON_NONFINITE), "way with tasks that are not finite")
-    check_device(device)
+    console.check_device(device)
     for path in filter(None, (output, checkpoint, log_dir and log_dir / "events")):
         check_writable(path)
     if fold is not None and fold >= folds:
@@ -82,18 +58,10 @@ def train_command(
     everything = Split(tuple(assay.id for assay in assays), (), ())
     split = everything if fold is None else protein_folds(assays, folds)[fold]
     settings = MetaTraining(
-        algorithm=algorithm,
-        steps=steps,
-        tasks_per_step=tasks_per_step,
-        support=support,
-        query=query,
-        inner=InnerLoop(inner_lr, inner_steps, first_order),
-        meta_lr=meta_lr,
-        validate_every=max(5, steps // 10),
-        backend=backend,
-        on_nonfinite=on_nonfinite,
-        precision=precision,
-    )
+        algorithm, steps, tasks_per_step, support, query,
+        InnerLoop(inner_lr, inner_steps, first_order), meta_lr, validate_every=max(5, steps // 10),
+        backend=backend, on_nonfinite=on_nonfinite, precision=precision,
+    )  # fmt: skip
     with launched(device, timeout=timeout) as ranks:
         try:
             predictor = make_predictor(encoder, pooling, seed=seed, device=ranks.device)
@@ -104,28 +72,19 @@ def train_command(
             used = [side for side in sides.train if len(side) >= support + query]
             small = [f"{side.assay.id} ({len(side)})" for side in sides.train if side not in used]
             if ranks.first and small:
-                say_warning(
-                    f"left out, with fewer variants than support and query, {support + query}: "
-                    + ", ".join(small)
-                )
+                few = f"left out, with fewer variants than support and query, {support + query}: "
+                console.say_warning(few + ", ".join(small))
             with shown_progress() as report:
                 run = meta_train(
-                    predictor,
-                    initial_params(predictor, seed, ranks.device),
-                    used,
-                    settings,
-                    seed=seed,
-                    validation=sides.validation,
-                    checkpoint=checkpoint,
-                    checkpoint_every=checkpoint_every,
-                    log_dir=log_dir,
-                    ranks=ranks,
+                    predictor, initial_params(predictor, seed, ranks.device), used, settings,
+                    seed=seed, validation=sides.validation, log_dir=log_dir, ranks=ranks,
+                    checkpoint=checkpoint, checkpoint_every=checkpoint_every,
                     progress=lambda step, total, loss: report(algorithm, step, total),
-                )
+                )  # fmt: skip
         except DataError as error:
             if ranks.size == 1:
                 raise
-            say_error(f"process {ranks.rank}: {error}")
+            console.say_error(f"process {ranks.rank}: {error}")
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             if ranks.first:
@@ -135,8 +94,5 @@ def train_command(
             return
         data = {side.assay.id: side.assay.sha256 for side in used}
         save_start(output, run, predictor, encoding, data)
-    out().print(
-        f"{algorithm}: {steps} steps on {len(used)} assays, start of step {run.best_step} "
-        f"in {seen_from_here(output)}",
-        markup=False,
-    )
+    print(f"{algorithm}: {steps} steps on {len(used)} assays, start of step {run.best_step} in "
+          f"{console.seen_from_here(output)}")  # fmt: skip

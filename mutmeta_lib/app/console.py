@@ -31,6 +31,7 @@ DataDir = option(str, "A folder in the layout of the data card, or 'demo'.")
 Encoder = option(str, "'tiny', a local directory or a Hugging Face name.")
 Encoding = option(str, "How variants are written.")
 Device = option(str, "auto, cpu or cuda.")
+ORDER = "Order of the meta-gradient."
 
 
 class Commands(TyperGroup):
@@ -45,10 +46,10 @@ class Commands(TyperGroup):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
-                warnings.showwarning = lambda message, *place: say_warning(str(message))
+                warnings.showwarning = lambda message, *place: say_warning(message)
                 return super().invoke(ctx)
         except DataError as error:
-            say_error(str(error))
+            say_error(error)
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stop:
             say_error(str(stop) or "stopped")
@@ -61,20 +62,17 @@ class Words(TyperCommand):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         """Write ``-p name value`` as ``-p name=value`` and ``--drop`` as ``--drop=all``."""
         words: list[str] = []
-        for word in args:
+        for word, after in zip(args, [*args[1:], "-"], strict=True):
             if words[-2:-1] == ["-p"] and "=" not in words[-1]:
                 words[-1] += f"={word}"
             else:
-                words.append(word)
-        for index, after in enumerate([*words[1:], "-"]):
-            if words[index] == "--drop" and after.startswith("-"):
-                words[index] = "--drop=all"
+                words.append("--drop=all" if word == "--drop" and after[:1] == "-" else word)
         return super().parse_args(ctx, words)
 
 
-def say_error(sentence: str, style: str = "red") -> None:
+def say_error(sentence: object, style: str = "red") -> None:
     """Print one coloured sentence on standard error."""
-    Console(stderr=True, highlight=False).print(Text(sentence, style=style), soft_wrap=True)
+    Console(stderr=True, highlight=False).print(Text(str(sentence), style=style), soft_wrap=True)
 
 
 say_warning = partial(say_error, style="yellow")
@@ -83,13 +81,12 @@ say_warning = partial(say_error, style="yellow")
 def refuse(problems: Sequence[DataError]) -> None:
     """If there are problems, print them, how many, and what would leave them out, and stop."""
     for problem in problems[:SHOWN]:
-        say_error(str(problem))
+        say_error(problem)
     if len(problems) > 1:
         shown = "" if len(problems) <= SHOWN else f", the first {SHOWN} shown"
         say_error(f"{len(problems)} problems found{shown}")
-        counts = Counter(problem.drop for problem in problems if problem.drop)
-        counted = ", ".join(f"{count} {word}" for word, count in counts.items())
-        if counts:
+        if counts := Counter(problem.drop for problem in problems if problem.drop):
+            counted = ", ".join(f"{count} {word}" for word, count in counts.items())
             say_error(f"--drop {','.join(counts)} leaves rows out: {counted}")
     if problems:
         raise typer.Exit(2)
@@ -112,11 +109,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], title: s
 def whole_numbers(text: str, name: str) -> list[int]:
     """Read an option's whole numbers, which are separated by commas; none may come twice."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
+    if not all(map(str.isdecimal, parts)):
         raise DataError(f"{name} got '{text}'", "write whole numbers with commas: 0,1,5,10")
-    if len({int(part) for part in parts}) < len(parts):
+    numbers = list(map(int, parts))
+    if len({*numbers}) < len(numbers):
         raise DataError(f"{name} {text} names a number twice", "name each number once")
-    return [int(part) for part in parts]
+    return numbers
 
 
 def unknown(what: str, name: Any, known: Iterable[str]) -> DataError:
@@ -128,7 +126,7 @@ def unknown(what: str, name: Any, known: Iterable[str]) -> DataError:
     return DataError(f"there is no {what} '{name}'", mend)
 
 
-def check_known(names: Iterable[str], known: Sequence[str], what: str) -> None:
+def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
     """Refuse a name that is not one of the known ones, which are few: all of them are told."""
     for name in names:
         if name not in known:

@@ -3,8 +3,7 @@
 Intervals are the columns mean, low and high; where low or high is NaN, the point stands alone.
 ``panels`` names up to two columns: values of the first stand below one another, of the second side
 by side. The words are title, subtitle, xlabel and ylabel (a text, or one for each panel); without a
-subtitle the columns n_assays and n_clusters, n_proteins or n_units say what the means are of.
-Every function returns a ``Figure`` that pyplot knows: end a notebook's cell with ``plt.show()``.
+subtitle, counts in the table say what the means are of. Every function returns a ``Figure``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from matplotlib.patches import FancyBboxPatch, Patch
 
 from mutmeta_lib.app.style import (
     BLUE,
+    DARK,
     GREEN,
     ORANGE,
     PALETTE,
@@ -29,7 +29,7 @@ from mutmeta_lib.app.style import (
     SMALLEST,
     WIDTH,
     Look,
-    count,
+    count,  # fmt: skip
     label,
     looks,
     style,
@@ -37,7 +37,6 @@ from mutmeta_lib.app.style import (
 from mutmeta_lib.errors import DataError
 
 ENDS = ["mean", "low", "high"]
-DARK = "#444444"
 ROLES = {"train": BLUE, "validation": ORANGE, "test": GREEN}
 TOKEN_KINDS = {
     "residue": "#F2F2F2",
@@ -173,14 +172,9 @@ def scatter(
 
 
 def histogram(
-    table: pd.DataFrame,
-    height: str,
-    by: str,
-    *,
-    panels: Sequence[str] = (),
-    log: bool = False,
+    table: pd.DataFrame, height: str, by: str, *, panels: Sequence[str] = (), log: bool = False,
     **words,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Bins from low to high: those of the first value of ``by`` filled, of the others outlined.
 
     If ``by`` is also the column of panels, each panel has a colour of its own.
@@ -191,12 +185,13 @@ def histogram(
         for axis, rows in parts:
             for nth, (name, look) in enumerate(series.items()):
                 own = rows[rows[by] == name]
+                if own.empty:
+                    continue
+                edges = np.unique(own[["low", "high"]])
+                bins = own.set_index("low")[height].reindex(edges[:-1], fill_value=0)
                 filled = {"fill": True, "alpha": 1 if alone else 0.35}
                 how = filled if alone or not nth else {"lw": 1.8}
-                if len(own):
-                    edges = np.unique(own[["low", "high"]])
-                    bins = own.set_index("low")[height].reindex(edges[:-1], fill_value=0)
-                    axis.stairs(bins, edges, color=look.colour, label=look.label, **how)
+                axis.stairs(bins, edges, color=look.colour, label=look.label, **how)
             if log:
                 axis.set_yscale("log")
                 axis.set_ylim(bottom=0.6 * table.loc[table[height] > 0, height].min())
@@ -231,42 +226,29 @@ def distribution(
     return figure
 
 
-def split_overview(split: pd.DataFrame, *, most: int = 30, **words) -> Figure:
+def split_overview(split: pd.DataFrame, **words) -> Figure:
     """Which proteins each fold trains on, validates on and tests on, with numbers of assays.
 
-    ``split`` has one row per fold and assay with columns fold, role (train, validation, test),
-    assay, protein. More than ``most`` proteins are counted by role.
+    ``split`` has one row per fold and assay with columns fold, role (one of `ROLES`), assay and
+    protein. More than 30 proteins are counted by role.
     """
     split = _checked(split, [], ["fold", "role", "assay", "protein"])
     _known("role", split["role"], ROLES)
-    row = "protein" if split["protein"].nunique() <= most else "role"
+    row = "protein" if split["protein"].nunique() <= 30 else "role"
     cells = split.groupby([row, "fold"]).agg({"role": "first", "assay": "nunique"}).unstack()
     tested = split[split["role"] == "test"].groupby("protein")["fold"].first()
     order = sorted(cells.index, key=lambda name: (tested.get(name, np.inf), name))
     cells = cells.loc[order if row == "protein" else [r for r in ROLES if r in cells.index]]
     numbers = cells["assay"].map(lambda n: count([n], "assay"), na_action="ignore").fillna("")
-    told = f"{count([split['assay'].nunique()], 'assay')} of "
-    told += f"{count([split['protein'].nunique()], 'protein')}, "
-    told += count([split["fold"].nunique()], "fold")
-    words = {"subtitle": told, "xlabel": "fold", "ylabel": row, **words}
-    handles = [
-        Patch(color=colour, alpha=0.75, label=f"meta-{role}") for role, colour in ROLES.items()
-    ]
-    with _drawn(split, (), 0.6 + 0.3 * len(cells), handles=handles, **words) as (
-        figure,
-        [(axis, _)],
-    ):
-        kinds = cells["role"].apply(
-            lambda column: column.map(list(ROLES).index, na_action="ignore")
-        )
-        how = {
-            "cmap": ListedColormap(list(ROLES.values())),
-            "vmin": 0,
-            "vmax": len(ROLES) - 1,
-            "alpha": 0.75,
-        }
-        sns.heatmap(kinds.astype(float), annot=numbers, fmt="", linewidths=2, cbar=False, ax=axis,
-                    annot_kws={"size": 10, "color": "black"}, **how)  # fmt: skip
+    told = [count([split[noun].nunique()], noun) for noun in ("assay", "protein", "fold")]
+    words = {"subtitle": "{} of {}, {}".format(*told), "xlabel": "fold", "ylabel": row, **words}
+    handles = [Patch(color=c, alpha=0.75, label=f"meta-{role}") for role, c in ROLES.items()]
+    size = 0.6 + 0.3 * len(cells)
+    with _drawn(split, (), size, handles=handles, **words) as (figure, [(axis, _)]):
+        kinds = cells["role"].apply(lambda c: c.map([*ROLES].index, na_action="ignore"))
+        how = {"cmap": ListedColormap([*ROLES.values()]), "vmin": 0, "vmax": 2, "alpha": 0.75}
+        how |= {"annot": numbers, "annot_kws": {"size": 10, "color": "black"}, "fmt": ""}
+        sns.heatmap(kinds.astype(float), linewidths=2, cbar=False, ax=axis, **how)
         axis.set_yticks(axis.get_yticks(), [label(name) for name in cells.index], rotation=0)
     return figure
 
@@ -274,8 +256,8 @@ def split_overview(split: pd.DataFrame, *, most: int = 30, **words) -> Figure:
 def tokens(table: pd.DataFrame, **words) -> Figure:
     """Tokens as boxes, one block of lines per encoding, wrapped at 12 tokens.
 
-    ``table`` has one row per token, in order, with columns encoding, token, kind (one of
-    residue, mutated site, separator, unknown, special).
+    ``table`` has one row per token, in order, with columns encoding, token and kind (one of
+    `TOKEN_KINDS`).
     """
     table = _checked(table, [], ["encoding", "token", "kind"])
     _known("kind of token", table["kind"], TOKEN_KINDS)
@@ -390,9 +372,8 @@ def _intervals(
     axis.errorbar(*place, color=look.colour, marker=look.marker, label=look.label, **how)
     if hollow is not None:
         holds = ~((own["low"] > hollow) | (own["high"] < hollow)).to_numpy()
-        axis.plot(
-            own["mean"][holds], at[holds], look.marker, color=look.colour, mfc="white", zorder=3
-        )
+        shown = {"color": look.colour, "mfc": "white", "zorder": 3}
+        axis.plot(own["mean"][holds], at[holds], look.marker, **shown)
 
 
 def _name_rows(axis: Axes, names: Sequence) -> None:

@@ -1,10 +1,10 @@
 """A sweep: one notebook with many parameters and seeds, in one YAML file, run side by side on Ray.
 
-Every parameter of the file is checked against the notebook. Every combination of the grid and the
-seeds is a run, named after what it asks: a hash of the notebook's code, all parameters, and the
-contents of the data and the encoder that they name. A run works in a hidden folder; its executed
-copy and its record are moved to their places when both are whole. It is finished when its record
-reads and answers what the run asks. Ray is optional, and imported only when there is work for it.
+Every combination of the grid and the seeds is a run, named after what it asks: a hash of the
+notebook's code, all parameters, and the contents of the data and the encoder that they name. A run
+works in a hidden folder; its executed copy and its record are moved to their places when both are
+whole. It is finished when its record reads and answers what the run asks. Ray is optional, and
+imported only when there is work for it.
 """
 
 import hashlib
@@ -50,7 +50,6 @@ Seeds = Annotated[
     BeforeValidator(lambda value: {"seed": value} if isinstance(value, list) else value),
 ]
 Share = Annotated[float, Field(lt=1)] | Annotated[float, Field(multiple_of=1)]
-Address = Annotated[str, Field(pattern=r"^(auto|local|.+:\d+)$")]
 
 
 class Sweep(BaseModel):
@@ -67,7 +66,6 @@ class Sweep(BaseModel):
     retries: int = Field(2, ge=0, description="write a whole number, 0 or more")
     cpus_per_run: Share = Field(1.0, gt=0, description="write a number above 0, whole above 1")
     gpus_per_run: Share = Field(0.0, ge=0, description="write a number, whole above 1")
-    address: Address | None = Field(None, description="write host:port, or null for this machine")
     _file: Path = PrivateAttr()
 
     def model_post_init(self, context: Path) -> None:
@@ -84,70 +82,51 @@ class Sweep(BaseModel):
         return self.place(self.output) / f"{self._file.stem}.index.json"
 
 
-def read_sweep(path: Path) -> tuple[Sweep | None, list[DataError]]:
-    """What a sweep file says, and everything that keeps it from being run.
-
-    The notebook is asked when every key of the file has a sound value.
-    """
+def read_sweep(path: Path) -> Sweep:
+    """What a sweep file says; a key that is not known or has a wrong value is a `DataError`."""
+    content = {key: value for key, value in read_yaml(path).items() if value is not None}
     try:
-        content = {key: value for key, value in read_yaml(path).items() if value is not None}
-        sweep = Sweep.model_validate(content, context=path)
+        return Sweep.model_validate(content, context=path)
     except ValidationError as error:
-        wrong = {one["loc"][0]: one["type"] for one in error.errors()}
-        return None, [_key_problem(*item, content).at(file=path) for item in wrong.items()]
-    except DataError as error:
-        return None, [error]
-    return sweep, [problem.at(file=path) for problem in _parameter_problems(sweep)]
-
-
-def _key_problem(key: Any, kind: str, content: dict) -> DataError:
-    """An error of pydantic in our words."""
+        key, kind = error.errors()[0]["loc"][0], error.errors()[0]["type"]
     if key not in Sweep.model_fields:
-        return unknown("key", key, Sweep.model_fields)
-    problem = "is missing" if kind == "missing" else f"is {content[key]!r}"
-    return DataError(f"'{key}' {problem}", Sweep.model_fields[key].description)
+        raise unknown("key", key, Sweep.model_fields).at(file=path)
+    problem = f"'{key}' is missing" if kind == "missing" else f"'{key}' is {content[key]!r}"
+    raise DataError(problem, Sweep.model_fields[key].description, file=path)
 
 
-def _parameter_problems(sweep: Sweep) -> Iterator[DataError]:
-    """Everything in which the file and its notebook disagree."""
+def problems(sweep: Sweep) -> Iterator[DataError]:
+    """Everything in which a sweep and its notebook disagree; equal values would be one run."""
     notebook = sweep.place(sweep.notebook)
-    try:
-        if RECORDS not in default_parameters(notebook):
-            problem = f"notebook '{notebook.name}' has no parameter '{RECORDS}'"
-            yield DataError(problem, "add it and write the record there: every run keeps its own")
-    except DataError as error:
-        yield DataError(f"notebook '{sweep.notebook}': {error.problem}", error.mend)
-        return
-    try:
-        if sweep.profile is not None:
-            check_parameters(notebook, profile_parameters(notebook, sweep.profile))
-    except DataError as error:
-        yield DataError(f"profile '{sweep.profile}': {error.problem}", error.mend)
-    set_by = {RECORDS: "the sweep itself"}
+    if RECORDS not in default_parameters(notebook):
+        mend = "add it and write the record there: every run keeps its own"
+        yield DataError(f"there is no parameter '{RECORDS}'", mend, file=notebook.name)
     single = {name: [value] for name, value in sweep.parameters.items()}
-    for key, axis in (("parameters", single), ("grid", sweep.grid), ("seeds", sweep.seeds)):
+    axes = {"parameters": single, "grid": sweep.grid, "seeds": sweep.seeds}
+    if sweep.profile is not None:
+        of_profile = profile_parameters(notebook, sweep.profile)
+        axes = {sweep.profile: {name: [value] for name, value in of_profile.items()}} | axes
+    set_by = {RECORDS: "the sweep itself"}
+    for key, axis in axes.items():
         for name, values in axis.items():
+            at, seen = f"{key}.{name}", set()
             try:
-                _check_values(notebook, name, values)
+                if name in set_by:
+                    raise DataError(f"it is set by {set_by[name]}", "leave one of them out")
+                for value in values:
+                    check_parameters(notebook, {name: value})
+                    try:
+                        json.dumps(value, allow_nan=False)
+                    except (TypeError, ValueError):
+                        mend = "write numbers, text, lists, true or false"
+                        raise DataError(f"{value!r} is no value of a record", mend) from None
+                    if canonical(value) in seen:
+                        raise DataError(f"{value!r} is there twice", "leave one out")
+                    seen.add(canonical(value))
             except DataError as error:
-                also = " ('seeds: {name: [0, 1]}' sets another)" if key == "seeds" else ""
-                yield DataError(f"{key}.{name}: {error.problem}", error.mend + also)
-            if name in set_by:
-                yield DataError(f"{key}.{name} is set by {set_by[name]}", "leave one of them out")
-            set_by[name] = f"{key}.{name}"
-
-
-def _check_values(notebook: Path, name: str, values: list) -> None:
-    """Refuse values that the notebook or a record cannot take; equal ones would be one run."""
-    for nth, value in enumerate(values):
-        check_parameters(notebook, {name: value})
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):
-            mend = "write numbers, text, lists, true or false"
-            raise DataError(f"{value!r} is no value of a record", mend) from None
-        if canonical(value) in map(canonical, values[:nth]):
-            raise DataError(f"{value!r} is there twice", "leave one out")
+                yield DataError(f"{at}: {error.problem}", error.mend, file=sweep._file)
+            if key in ("parameters", "grid", "seeds"):
+                set_by[name] = at
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,12 +316,9 @@ def run_sweep(sweep: Sweep, report: Report = silent) -> dict[Run, Outcome]:
 
 def _schedule(ray: ModuleType, sweep: Sweep, results: dict[Run, Outcome], report: Report) -> None:
     """Hand the waiting runs to Ray and take what comes back, until none is left."""
-    task = ray.remote(execute_run).options(
-        num_cpus=sweep.cpus_per_run,
-        num_gpus=sweep.gpus_per_run,
-        max_retries=sweep.retries,
-        retry_exceptions=True,
-    )
+    needs = {"num_cpus": sweep.cpus_per_run, "num_gpus": sweep.gpus_per_run}
+    again = {"max_retries": sweep.retries, "retry_exceptions": True}
+    task = ray.remote(execute_run).options(**needs, **again)
     todo = [run for run, outcome in results.items() if outcome.state == "waiting"]
     under_way = {task.remote(run): run for run in todo}
     try:
@@ -350,7 +326,15 @@ def _schedule(ray: ModuleType, sweep: Sweep, results: dict[Run, Outcome], report
             report("runs", len(todo) - len(under_way), len(todo))
             write_index(sweep, results)
             (ready,), _ = ray.wait(list(under_way), num_returns=1)
-            results[under_way[ready]] = _outcome(ray, ready, under_way[ready])
+            run = under_way[ready]
+            try:
+                ray.get(ready)
+                lost = "its files were not found here; on a cluster, output must be a shared folder"
+                results[run] = finished(run) or Outcome("failed", error=lost)
+            except ray.exceptions.RayError as error:  # a cell failed, or the process or kernel died
+                died = f"the process of the run died ({type(error).__name__})"
+                told = _last_line(str(getattr(error, "cause", None) or died))
+                results[run] = Outcome("failed", error=told)
             del under_way[ready]
     except KeyboardInterrupt:
         for running in under_way:
@@ -364,20 +348,9 @@ def _schedule(ray: ModuleType, sweep: Sweep, results: dict[Run, Outcome], report
         ) from None
 
 
-def _outcome(ray: ModuleType, task: Any, run: Run) -> Outcome:
-    """What a task came to, when its process died or its kernel as well."""
-    try:
-        ray.get(task)
-    except ray.exceptions.RayError as error:
-        died = f"the process of the run died ({type(error).__name__})"
-        return Outcome("failed", error=_last_line(str(getattr(error, "cause", None) or died)))
-    lost = "its files were not found here; on a cluster, output must be a shared folder"
-    return finished(run) or Outcome("failed", error=lost)
-
-
 @contextmanager
 def _ray_for(sweep: Sweep) -> Iterator[ModuleType]:
-    """Ray on this machine or at the sweep's address, for the length of the block."""
+    """Ray for the length of the block: one of its own, or where ``RAY_ADDRESS`` says."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     try:
         import ray
@@ -398,23 +371,21 @@ def _ray_for(sweep: Sweep) -> Iterator[ModuleType]:
         "_node_ip_address": "127.0.0.1",
         "_system_config": {"task_oom_retries": sweep.retries},  # by default there is no end
     }
-    cluster = None if sweep.address == "local" else sweep.address
+    cluster = os.environ.get("RAY_ADDRESS")
     # Ray prints every attempt that fails, with its traceback; what fails for good we tell.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
             try:
-                given = {"address": cluster} if cluster else alone
-                if cluster and cluster != "auto":  # one that is not there, Ray awaits for minutes
+                if cluster and cluster != "auto":  # Ray would wait for minutes
                     host, _, port = cluster.removeprefix("ray://").rpartition(":")
                     there = (host.strip("[]"), int(port))
                     socket.create_connection(there, timeout=PATIENCE_S).close()
+                given = {"address": cluster} if cluster else alone
                 ray.init(log_to_driver=False, logging_level="ERROR", **given)
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-                where, mend = "on this machine", "mend what it names"
-                if cluster:
-                    where, mend = f"at '{cluster}'", "give host:port of its head node"
+                where = f"at RAY_ADDRESS={cluster}" if cluster else "on this machine"
                 problem = f"Ray {where} cannot be used ({_last_line(str(error))})"
-                raise DataError(problem, mend) from None
+                raise DataError(problem, "mend what it names") from None
             _check_resources(ray, sweep)
             yield ray
         finally:

@@ -67,9 +67,9 @@ def test_accelerate_launch_shares_the_tasks_of_the_same_command(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ("--algorithm protonet", "there is no algorithm 'protonet'"),
+        ("--algorithm protonet", "unknown algorithm 'protonet'; choose from maml"),
         ("--encoding seperator", "there is no encoding 'seperator'"),
-        ("--on-nonfinite hide", "no way with tasks that are not finite 'hide'"),
+        ("--on-nonfinite hide", "unknown on_nonfinite 'hide'"),
         ("--backend jax", "there is no backend 'jax'; use one of auto, autograd"),
         ("--device tpu", "no device 'tpu'"),
         ("--fold 3 --folds 3", "--fold 3 is not one of 3; use 0 to 2"),
