@@ -29,7 +29,7 @@ from mutmeta_lib.app.style import (
     SMALLEST,
     WIDTH,
     Look,
-    count,  # fmt: skip
+    count,
     label,
     looks,
     style,
