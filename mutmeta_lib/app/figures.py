@@ -220,7 +220,7 @@ def distribution(
             sns.boxplot(part, x=x, y=rows, order=order, orient="h", hue=by, palette=colours,
                         saturation=1, legend=False, ax=axis, **boxes)  # fmt: skip
             axis.set_yticks([])
-            axis.set(ylim=(len(order) - 0.4, -0.6), ylabel=f"{rows}s")
+            axis.set_ylim(len(order) - 0.4, -0.6)
             counted = f"{count([len(order)], rows)}, {count([len(part)], 'variant')}"
             axis.set_title(f"{axis.get_title('left')}: {counted}", fontsize=10)
     return figure

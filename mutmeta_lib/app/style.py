@@ -73,6 +73,7 @@ METHODS = {
         "mean": "Support mean",
         "zero_shot_wt": "Wild-type marginals (zero-shot)",
         "reptile": "Reptile",
+        "joint": "One training on all labels",
     },
 }
 """Colour -> its methods in every figure, told apart by marker and line; the first is solid.

@@ -1,0 +1,276 @@
+"""The contract of every figure: its words, intervals and colours, and what it refuses."""
+
+from functools import partial
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import same_color, to_hex
+from matplotlib.text import Text
+
+from mutmeta_lib.app import figures
+from mutmeta_lib.app.style import LOOKS, PALETTE, SMALLEST, looks
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn.methods import METHODS
+
+MEANS = pd.DataFrame(
+    [
+        {"group": group, "method": method, "shots": shots, "mean": mean}
+        for group in ("stability", "fitness")
+        for nth, method in enumerate(["maml", "finetune", "my_method"])
+        for shots, mean in zip([0, 1, 10], [0.1 * nth - 0.05, 0.3, -0.4], strict=True)
+    ]
+).assign(low=lambda t: t["mean"] - 0.11, high=lambda t: t["mean"] + 0.13, n_assays=7, n_clusters=3)
+POINTS = pd.DataFrame(
+    {
+        "lead": [0.1, -0.2, 0.3, 0.4, 0.7, 0.9],
+        "identity": [10.0, 20, 30, 40, 50, 60],
+        "role": [*"aabbcc"],
+        "rival": ["ridge", "finetune"] * 3,
+        "unit": ["kcal"] * 4 + ["au"] * 2,
+    }
+)
+BINS = pd.DataFrame(
+    {
+        "low": [0.0, 1, 2] * 2,
+        "high": [1.0, 2, 3] * 2,
+        "rows": [5, 0, 2, 1, 7, 3],
+        "method": ["maml"] * 3 + ["ridge"] * 3,
+    }
+)
+SPLIT = pd.DataFrame(
+    [
+        {"fold": fold, "role": role, "assay": f"{protein}{nth}", "protein": protein}
+        for fold in (1, 2, 3)
+        for place, protein in enumerate(["GB1", "ABETA", "TDP_43"])
+        for role in [("test", "validation", "train")[(place + fold) % 3]]
+        for nth in range(place + 1)
+    ]
+)
+TOKENS = pd.DataFrame(
+    {
+        "encoding": ["separator"] * 14 + ["mutant"] * 2,
+        "token": [*"MKTAYIAKQRMK", "[SEP]", "G", "M", "[UNK]"],
+        "kind": ["residue"] * 12 + ["separator", "mutated site", "special", "unknown"],
+    }
+)
+DRAWN = {
+    "curve": (partial(figures.curve, x="shots", panels=["group"], reference=(0, "chance")), MEANS),
+    "band": (partial(figures.curve, x="shots", panels=["group"], band=True), MEANS),
+    "forest": (partial(figures.forest, rows="shots", by="method", panels=["group"]), MEANS),
+    "claims": (
+        partial(figures.forest, rows="method", panels=["group"], marks=("claim", {"maml": 0.4})),
+        MEANS[MEANS["shots"] == 10].assign(least=-0.9, most=0.9),
+    ),
+    "strip": (partial(figures.strip, x="lead", rows="role", by="rival"), POINTS),
+    "scatter": (partial(figures.scatter, x="identity", y="lead", by="rival"), POINTS),
+    "histogram": (partial(figures.histogram, height="rows", by="method", log=True), BINS),
+    "panels": (partial(figures.histogram, height="rows", by="method", panels=["method"]), BINS),
+    "distribution": (
+        partial(figures.distribution, x="lead", rows="role", by="unit", panels=["unit"]),
+        POINTS,
+    ),
+    "split": (figures.split_overview, SPLIT),
+    "tokens": (figures.tokens, TOKENS),
+}
+SAID = {"title": "A title", "subtitle": "its subtitle", "xlabel": "time (s)", "ylabel": "error (%)"}
+EVERY = pytest.mark.parametrize("name", DRAWN)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays():
+    yield
+    plt.close("all")
+
+
+def draw(name, rows=slice(None), **words):
+    function, table = DRAWN[name]
+    figure = function(table.iloc[rows], **SAID | words)
+    figure.canvas.draw()
+    return figure
+
+
+def texts(figure) -> list[str]:
+    return [text.get_text().strip() for text in figure.findobj(Text) if text.get_visible()]
+
+
+@EVERY
+@pytest.mark.parametrize("rows", [slice(None), slice(1)], ids=["all", "one row"])
+def test_words_are_there_legible_and_inside(name, rows):
+    figure = draw(name, rows)
+    wanted = {*SAID.values()} - ({"time (s)", "error (%)"} if name == "tokens" else set())
+    assert wanted <= {*texts(figure)}
+    edge = figure.bbox.expanded(1.01, 1.01)
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip():
+            assert text.get_fontsize() >= SMALLEST, text
+    for text in [*figure.texts, *(axis.title for axis in figure.axes)]:
+        box = text.get_window_extent()
+        assert edge.x0 <= box.x0 and box.x1 <= edge.x1, text  # noqa: PT018
+
+
+@EVERY
+def test_what_cannot_be_drawn_is_told_in_one_sentence(name):
+    function, table = DRAWN[name]
+    with pytest.raises(DataError, match="the table to be drawn has no row; choose rows"):
+        draw(name, slice(0))
+    column = next(name for name in ("mean", "lead", "rows", "kind", "assay") if name in table)
+    with pytest.raises(DataError, match=f"the table has no column.*'{column}'.*; it has"):
+        function(table.drop(columns=column), **SAID)
+    if "mean" in table:
+        with pytest.raises(DataError, match=r"several rows share their .*; choose one row"):
+            function(pd.concat([table, table]), **SAID)
+
+
+@pytest.mark.parametrize(("name", "column"), [("split", "role"), ("tokens", "kind")])
+def test_an_unknown_role_or_kind_is_refused(name, column):
+    function, table = DRAWN[name]
+    with pytest.raises(DataError, match=r"unknown .* \['odd'\]; use \["):
+        function(table.assign(**{column: "odd"}), **SAID)
+
+
+@EVERY
+def test_series_have_colours_of_the_table_and_a_legend(name):
+    figure = draw(name)
+    if name in ("curve", "band", "forest", "strip", "scatter", "histogram"):
+        series = pd.unique(DRAWN[name][1]["method" if "method" in DRAWN[name][1] else "rival"])
+        legend = texts(figure.legends[0])
+        for known, look in looks(series).items():
+            assert any(entry.startswith(look.label) for entry in legend), known
+    for axis in figure.axes:
+        for line in axis.lines:
+            if line.get_marker() not in ("None", None, "", "x"):
+                assert to_hex(line.get_color()).upper() in PALETTE
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_look_of_its_own_in_every_company(name):
+    look = looks(["my_method", "another", name, "maml"])[name]
+    assert look == LOOKS[name] == looks([name])[name]
+    assert look.label != name.replace("_", " ") or name == "mean"
+    assert look.colour in PALETTE
+    assert [other for other, its in LOOKS.items() if its[1:3] == look[1:3]] == [name]
+
+
+def test_other_series_take_what_is_free():
+    found = looks(["maml", "ridge", *range(12)])
+    assert len({(look.colour, look.marker) for look in found.values()}) == 14
+    assert {found[n].colour for n in range(6)}.isdisjoint({found["maml"][1], found["ridge"][1]})
+
+
+def segments(axis, horizontal: bool) -> set:
+    """Ends of all lines that a collection of the axis holds, along the axis of values."""
+    place = 0 if horizontal else 1
+    found = [
+        line[:, place]
+        for lines in axis.collections
+        if hasattr(lines, "get_segments")
+        for line in lines.get_segments()
+        if len(line)
+    ]
+    return {tuple(np.round(ends, 6)) for ends in found}
+
+
+@pytest.mark.parametrize("name", ["curve", "forest", "claims"])
+def test_intervals_are_those_of_the_table(name):
+    figure, table = draw(name), DRAWN[name][1]
+    for axis, group in zip(figure.axes, ["stability", "fitness"], strict=True):
+        rows = table[table["group"] == group]
+        ends = {*zip(rows["low"].round(6), rows["high"].round(6), strict=True)}
+        ends |= {(-0.9, 0.9)} if name == "claims" else set()
+        assert ends <= segments(axis, name != "curve")
+    function, table = DRAWN[name]
+    alone = function(table.assign(low=np.nan, high=np.nan), **SAID)
+    drawn = segments(alone.axes[0], name != "curve") - {(-0.9, 0.9)}
+    assert all(low == high for low, high in drawn), "a point without interval stands alone"
+
+
+def test_a_band_reaches_from_low_to_high():
+    (axis, _), rows = draw("band").axes, MEANS[MEANS["group"] == "stability"]
+    for band, (_, own) in zip(axis.collections, rows.groupby("method", sort=False), strict=True):
+        corners = {tuple(corner) for corner in band.get_paths()[0].vertices.round(6)}
+        for end in ("low", "high"):
+            assert {*zip(own["shots"] * 1.0, own[end].round(6), strict=True)} <= corners
+
+
+def test_points_are_hollow_whose_interval_holds_the_reference():
+    axis = draw("forest").axes[0]
+    own = {look.colour: name for name, look in looks(pd.unique(MEANS["method"])).items()}
+    rows = MEANS[(MEANS["group"] == "stability") & (MEANS["low"] <= 0) & (MEANS["high"] >= 0)]
+    found = [
+        (own[line.get_color()], round(float(x), 6))
+        for line in axis.lines
+        if same_color(line.get_markerfacecolor(), "white")
+        for x in line.get_xdata()
+    ]
+    assert sorted(found) == sorted(zip(rows["method"], rows["mean"].round(6), strict=True))
+    (reference,) = {tuple(line.get_xdata()) for line in axis.lines if len(line.get_xdata()) == 2}
+    assert reference == (0, 0)
+
+
+def test_each_row_of_a_strip_is_a_mark_and_their_mean_a_bar():
+    first, again = draw("strip").axes[0], draw("strip").axes[0]
+    marks = [line for line in first.lines if line.get_marker() in ("D", "^", "o", "s")]
+    assert sorted(x for line in marks for x in line.get_xdata()) == sorted(POINTS["lead"])
+    for line, same in zip(first.lines, again.lines, strict=True):
+        assert np.array_equal(line.get_ydata(), same.get_ydata()), "the jitter is always the same"
+    bars = [line[0, 0] for lines in first.collections for line in lines.get_segments()]
+    means = POINTS.groupby(["role", "rival"])["lead"].mean()
+    assert sorted(bars) == pytest.approx(sorted(means))
+
+
+def test_a_scatter_shows_every_row_and_counts_them():
+    figure = draw("scatter")
+    marks = [line.get_xydata() for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    shown = sorted(map(tuple, np.concatenate(marks)))
+    assert shown == sorted(zip(POINTS["identity"], POINTS["lead"], strict=True))
+    assert texts(figure.legends[0])[-2:] == ["Ridge on embeddings (3)", "Fine-tuning (3)"]
+
+
+def test_bins_are_those_of_the_table():
+    drawn = [patch.get_data() for patch in draw("histogram").axes[0].patches]
+    assert [data.values.tolist() for data in drawn] == [[5, 0, 2], [1, 7, 3]]
+    assert all(data.edges.tolist() == [0, 1, 2, 3] for data in drawn)
+
+
+def test_a_distribution_is_sorted_by_median_and_counts_its_rows():
+    figure = draw("distribution")
+    kcal, au = figure.axes
+    medians = [line.get_xdata()[0] for line in kcal.lines if len({*line.get_xdata()}) == 1]
+    assert [m for m in np.round(medians, 6) if m in (-0.05, 0.35)] == [-0.05, 0.35]
+    assert kcal.get_title("left") == "kcal: 2 roles, 4 variants"
+    assert au.get_title("left") == "au: 1 role, 2 variants"
+
+
+def test_a_split_counts_the_assays_of_each_protein_or_role():
+    shown = texts(draw("split", subtitle=None).axes[0])
+    assert [word for word in shown if "assay" in word][:3] == ["3 assays", "3 assays", "3 assays"]
+    many = pd.concat([SPLIT.assign(protein=SPLIT["protein"] + f"_{n}") for n in range(11)])
+    many["assay"] += many["protein"]
+    figure = figures.split_overview(many, title="Many")
+    assert {"train", "validation", "test", "11 assays", "22 assays"} <= {*texts(figure.axes[0])}
+    assert "66 assays of 33 proteins, 3 folds" in texts(figure)
+
+
+def test_tokens_stand_in_order_twelve_to_a_line():
+    axis = draw("tokens").axes[0]
+    placed = [(text.get_text(), text.get_position()) for text in axis.texts]
+    lines = {"separator (14 tokens)": 14, "mutant (2 tokens)": 2}
+    assert [text for text, _ in placed if text not in lines] == [*TOKENS["token"]]
+    assert lines.keys() <= {text for text, _ in placed}
+    assert max(x for _, (x, _) in placed) < 12
+    by_line = pd.Series([y for text, (_, y) in placed if text not in lines])
+    assert by_line.value_counts(sort=False).to_list() == [12, 2, 2]
+
+
+def test_without_a_subtitle_the_counts_say_what_means_are_of():
+    assert "mean of 7 assays of 3 clusters, 95 % interval" in texts(draw("curve", subtitle=None))
+    function, table = DRAWN["curve"]
+    alone = function(table.assign(low=np.nan, high=np.nan), title="Alone")
+    assert "mean of 7 assays of 3 clusters, no interval" in texts(alone)
+
+
+def test_words_may_differ_from_panel_to_panel():
+    figure = draw("curve", ylabel={"stability": "kcal/mol", "fitness": "no unit"})
+    assert [axis.get_ylabel() for axis in figure.axes] == ["kcal/mol", "no unit"]
