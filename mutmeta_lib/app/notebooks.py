@@ -1,9 +1,9 @@
 """Notebooks as functions of their parameters: checked before anything runs, then executed.
 
-Stock papermill warns about an unknown parameter and runs for an hour without it. Here the cell
-tagged ``parameters`` is read first, as Python and without running it; a name it does not assign, or
-a value of another type than its default, is refused. (papermill's ``inspect_notebook`` reads lines
-by a pattern, and loses those with a second ``=``, a ``#`` in a text or ``int | None``.)
+Stock papermill only warns about an unknown parameter. Here the cell tagged ``parameters`` is read
+first, without running it; a name it does not assign, or a value of another type than its default,
+is refused. (papermill's ``inspect_notebook`` loses lines with a second ``=``, a ``#`` in a text or
+``int | None``.)
 """
 
 import ast
@@ -21,7 +21,7 @@ import yaml
 from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
 
 from mutmeta_lib.app.console import unknown
-from mutmeta_lib.errors import DataError
+from mutmeta_lib.errors import DataError, located
 from mutmeta_lib.records.files import check_writable, replacing
 
 WORDS = {bool: "true or false", int: "whole number", float: "decimal number", str: "text"}
@@ -72,14 +72,12 @@ def parse_defaults(source: str, *, file: str | None = None) -> dict[str, Any]:
     return defaults
 
 
-def type_of(default: Any) -> Any:
+def _type_of(default: Any) -> Any:
     """The type of what may stand in the place of a default; anything for ``None``."""
-    if default is None:
-        return Any
     if isinstance(default, list | tuple):
-        items = Union[tuple(map(type_of, default))] if default else Any  # noqa: UP007
+        items = Union[tuple(map(_type_of, default))] if default else Any  # noqa: UP007
         return Annotated[list[items], Strict(False)]  # a tuple will do
-    return type(default)
+    return Any if default is None else type(default)
 
 
 def check_parameters(notebook: str | Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +91,7 @@ def check_parameters(notebook: str | Path, parameters: Mapping[str, Any]) -> dic
     for name, value in parameters.items():
         if name not in defaults:
             raise unknown("parameter", name, defaults).at(file=file)
-        wanted = TypeAdapter(type_of(defaults[name]), config=ConfigDict(strict=True))
+        wanted = TypeAdapter(_type_of(defaults[name]), config=ConfigDict(strict=True))
         try:
             checked[name] = wanted.validate_python(value)
         except ValidationError as error:
@@ -138,18 +136,17 @@ _Yaml.add_implicit_resolver(
 
 def read_yaml(path: Path) -> dict[Any, Any]:
     """A YAML file as a mapping; what keeps it from being read is a `DataError`."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml) or {}
-    except FileNotFoundError:
-        raise DataError("there is no such file", "give the path of a .yml", file=path) from None
-    except DataError as error:
-        raise error.at(file=path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        row = None if mark is None else mark.line + 1
-        raise DataError("this is not valid YAML", "mend the syntax", file=path, row=row) from None
-    if not isinstance(content, dict):
-        raise DataError("this is no mapping", "write 'name: value' lines", file=path)
+    with located(file=path):
+        try:
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml) or {}
+        except FileNotFoundError:
+            raise DataError("there is no such file", "give the path of a .yml") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            row = None if mark is None else mark.line + 1
+            raise DataError("this is not valid YAML", "mend the syntax", row=row) from None
+        if not isinstance(content, dict):
+            raise DataError("this is no mapping", "write 'name: value' lines")
     return content
 
 
@@ -189,20 +186,14 @@ def run_notebook(
 
     import papermill  # slow to import, and only needed here
 
+    # The kernel remarks on its socket and its own shutdown; a cell that fails raises.
+    how = {"kernel_name": "python3", "language": "python", "progress_bar": sys.stderr.isatty()}
+    how["extra_arguments"] = ["--IPKernelApp.log_level=CRITICAL"]
     with tempfile.TemporaryDirectory() as folder:
-        executed = Path(folder) / "executed.ipynb"
+        executed = Path(folder, "executed.ipynb")
+        places = {"input_path": str(notebook), "output_path": str(executed)}
         try:
-            papermill.execute_notebook(
-                str(notebook),
-                str(executed),
-                parameters=chosen,
-                cwd=str(notebook.parent),
-                progress_bar=sys.stderr.isatty(),
-                kernel_name="python3",
-                language="python",
-                # The kernel remarks on its socket and its own shutdown; a cell that fails raises.
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-            )
+            papermill.execute_notebook(**places, parameters=chosen, cwd=str(notebook.parent), **how)
         except papermill.PapermillExecutionError as error:
             # papermill counts from 0, and its cell of parameters as well, which stands before.
             error.cell_index += 1 - bool(chosen)
@@ -234,13 +225,15 @@ def scrub(content: Any, paths: Mapping[str, str]) -> Any:
     >>> scrub({"text": ["/home/ada/mutmeta/a.csv", 3]}, {"/home/ada/mutmeta": "."})
     {'text': ['./a.csv', 3]}
     """
-    if isinstance(content, str):
-        content = re.sub(r"\S*/ipykernel_\d+/\d+\.py", "<cell>", content)
-        for path in sorted(paths, key=len, reverse=True):
-            # Whole components only: /home/ada touches neither /home/adam nor a.org/home/ada.
-            whole = r"(?<![\w.~<-])" + re.escape(path.rstrip("/")) + r"(?![\w.-])"
-            content = re.sub(whole, lambda _, to=paths[path]: to, content)
-        return content
     if isinstance(content, dict):
         return {k: v if k in BINARY else scrub(v, paths) for k, v in content.items()}
-    return [scrub(item, paths) for item in content] if isinstance(content, list) else content
+    if isinstance(content, list):
+        return [scrub(item, paths) for item in content]
+    if not isinstance(content, str):
+        return content
+    content = re.sub(r"\S*/ipykernel_\d+/\d+\.py", "<cell>", content)
+    for path in sorted(paths, key=len, reverse=True):
+        # Whole components only: /home/ada touches neither /home/adam nor a.org/home/ada.
+        whole = r"(?<![\w.~<-])" + re.escape(path.rstrip("/")) + r"(?![\w.-])"
+        content = re.sub(whole, lambda _, to=paths[path]: to, content)
+    return content

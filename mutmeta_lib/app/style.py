@@ -93,19 +93,14 @@ def looks(names: Sequence) -> dict[object, Look]:
     >>> [look.label for look in looks(["maml", "my_method"]).values()]
     ['MAML', 'my method']
     """
-    taken = {LOOKS[name][1] for name in names if name in LOOKS}
+    taken = {LOOKS[name].colour for name in names if name in LOOKS}
     free = [colour for colour in PALETTE if colour not in taken] or [*PALETTE]
-    found, others = {}, 0
-    for name in names:
-        if name in LOOKS:
-            found[name] = LOOKS[name]
-            continue
-        turn, nth = divmod(others, len(free))
-        colour = free[nth]
+    found = {name: LOOKS.get(name) for name in names}
+    for nth, name in enumerate(name for name in names if name not in LOOKS):
+        colour, turn = free[nth % len(free)], nth // len(free)
         turn += colour in taken
         marker = MARKERS[(PALETTE.index(colour) + 4 * turn) % len(MARKERS)]
         found[name] = Look(label(name), colour, marker, LINES[turn % len(LINES)])
-        others += 1
     return found
 
 
@@ -134,27 +129,12 @@ def count(values: Sequence[int], noun: str) -> str:
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in our style inside a ``with`` block; settings outside are left alone."""
-    with plt.rc_context(
-        {
-            "font.size": 11,
-            "axes.titlesize": 12,
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.color": "#E3E3E3",
-            "legend.frameon": False,
-            "legend.fontsize": 10,
-            "legend.handlelength": 2.2,
-            "lines.markersize": 6,
-            "errorbar.capsize": 0,
-            "figure.facecolor": "white",
-            "savefig.facecolor": "white",
-            "figure.dpi": 120,
-            "savefig.dpi": 200,
-            "figure.constrained_layout.use": True,
-            "svg.fonttype": "none",
-        }
-    ):
+    spines = dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
+    sizes = {"font.size": 11, "axes.titlesize": 12, "legend.fontsize": 10, "lines.markersize": 6}
+    white = dict.fromkeys(("figure.facecolor", "savefig.facecolor"), "white")
+    grid = {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#E3E3E3"}
+    more = {"axes.titlelocation": "left", "legend.handlelength": 2.2, "errorbar.capsize": 0}
+    files = {"figure.dpi": 120, "savefig.dpi": 200, "svg.fonttype": "none"}
+    files["figure.constrained_layout.use"] = True
+    with plt.rc_context(spines | sizes | white | grid | more | files):
         yield
