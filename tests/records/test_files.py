@@ -90,19 +90,14 @@ def test_layout_is_json_of_the_plain_value_which_is_plain_already(value):
 @pytest.mark.parametrize(
     ("value", "made"),
     [
-        (math.nan, None),
-        (-math.inf, None),
-        (np.float32("nan"), None),
-        (pd.NA, None),
-        (np.int64(3), 3),
-        (np.array([[1.5, np.nan]]), [[1.5, None]]),
-        ((True, np.bool_(False)), [True, False]),
+        (-math.inf, None), (np.float32("nan"), None), (pd.NA, None), (np.int64(3), 3),
+        (np.array([[1.5, np.nan]]), [[1.5, None]]), ((True, np.bool_(False)), [True, False]),
         (
             pd.DataFrame({"method": ["maml", None], "n": [1, 2], "x": [0.5, np.nan]}),
             {"columns": ["method", "n", "x"], "rows": [["maml", 1, 0.5], [None, 2, None]]},
         ),
     ],
-)
+)  # fmt: skip
 def test_numpy_and_pandas_become_json(value, made):
     assert json.dumps(plain({"a": value})) == json.dumps({"a": made})
 

@@ -25,18 +25,14 @@ def shown(stream, reports, every=0.0):
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
 
 
-def test_a_terminal_gets_one_line_with_a_bar_and_the_time_left():
+def test_a_terminal_gets_a_bar_for_each_thing_till_it_is_done():
     told = shown(Terminal(), [("maml", 1, 9), ("maml", 5, 9)])
     assert re.search(r"maml: .*5/9 \[\d\d:\d\d<\d\d:\d\d", told)
     assert "\n" not in told
-
-
-def test_many_things_at_once_each_go_when_they_are_done():
     stream = Terminal()
     with shown_progress(stream, every=0.0) as report:
-        report("a", 1, 2)
-        report("b", 0, 2)
-        report("a", 2, 2)
+        for given in (("a", 1, 2), ("b", 0, 2), ("a", 2, 2)):
+            report(*given)
         assert stream.getvalue().endswith("\r"), "its line is wiped"
         report("b", 1, 2)
         assert "1/2" in stream.getvalue().rpartition("b: ")[2]
@@ -72,7 +68,7 @@ def test_elsewhere_lines_come_now_and_then_with_the_time_left(monkeypatch, every
     assert "\r" not in stream.getvalue()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def own_handler():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     yield
@@ -90,7 +86,6 @@ def block(presses, then=lambda told: None, enabled=True):
     return told
 
 
-@pytest.mark.usefixtures("own_handler")
 def test_the_first_is_held_and_told_until_the_end_of_the_block():
     assert block(0) == [False]
     end = []
@@ -99,20 +94,17 @@ def test_the_first_is_held_and_told_until_the_end_of_the_block():
     assert end == [False, True]
 
 
-@pytest.mark.usefixtures("own_handler")
 @pytest.mark.parametrize(("presses", "enabled"), [(2, True), (1, False)])
 def test_the_second_and_one_that_is_not_held_stop_at_once(presses, enabled):
     with pytest.raises(KeyboardInterrupt):
         block(presses, lambda told: pytest.fail("the block went on"), enabled)
 
 
-@pytest.mark.usefixtures("own_handler")
 def test_what_the_block_raises_comes_first():
     with pytest.raises(ZeroDivisionError):
         block(1, lambda told: 1 / 0)
 
 
-@pytest.mark.usefixtures("own_handler")
 def test_another_handler_is_left_in_place_and_another_thread_has_none():
     seen, told = [], []
     before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))

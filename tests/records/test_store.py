@@ -8,7 +8,6 @@ import json
 import os
 import resource
 import signal
-import threading
 import warnings
 from itertools import count
 from pathlib import Path
@@ -198,17 +197,13 @@ def test_a_full_disk_leaves_what_was_kept(path):
     assert read_step(path) == 1
 
 
-@pytest.mark.parametrize("folder", ["file", "locked"])
-def test_a_folder_that_cannot_be_used_is_told_before_any_work(tmp_path, folder):
+def test_a_folder_that_cannot_be_used_is_told_before_any_work(tmp_path):
     (tmp_path / "file").write_text("a file")
-    (tmp_path / "locked").mkdir(mode=0o500)
-    if folder == "locked" and os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    path, store = tmp_path / folder / "run.safetensors", Store(tmp_path / folder, QUESTION)
+    path, store = tmp_path / "file" / "run.safetensors", Store(tmp_path / "file", QUESTION)
     attempts = [lambda: write(path, 1), lambda: load_newest(path)]
     attempts += [lambda way=way: getattr(store, way)("x", refuse) for way in PARTS]
     for attempt in attempts:
-        with pytest.raises(DataError, match=rf"{folder}.*: the file cannot be written"):
+        with pytest.raises(DataError, match=r"file.*: the file cannot be written"):
             attempt()
 
 
@@ -269,21 +264,3 @@ def test_whatever_differs_is_another_part(tmp_path):
     first.replace(other)
     with pytest.warns(UserWarning, match="the file answers another question; it is computed anew"):
         assert "anew" in [Store(folder, q).get(name, lambda: "anew") for q, name in asked]
-
-
-@both_ways
-def test_several_may_finish_the_same_part_at_once(tmp_path, way):
-    ask, all_at_it, found = getattr(Store(tmp_path, QUESTION), way), threading.Barrier(4), []
-
-    def compute():
-        all_at_it.wait(timeout=30)
-        return PARTS[way]()
-
-    threads = [threading.Thread(target=lambda: found.append(ask("x", compute))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(contents(tmp_path)) == 1
-    assert len(found) == 4
-    assert all(np.array_equal(one, PARTS[way]()) for one in [*found, ask("x", refuse)])
