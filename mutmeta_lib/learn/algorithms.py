@@ -12,7 +12,7 @@ from torch import Tensor
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import gradients as ways
 from mutmeta_lib.learn.closed_form import DeepKernelPredictor, RidgePredictor
-from mutmeta_lib.learn.gradients import TaskGradient, Together, differentiate
+from mutmeta_lib.learn.gradients import TaskGradient, Together
 from mutmeta_lib.learn.inner import InnerLoop, Params, Update, inner_update, with_rates
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.tasks.tasks import Examples, Task
@@ -85,14 +85,8 @@ def reptile_task_gradient(loss, params, support, query, loop) -> tuple[Tensor, P
         return value, {name: start - adapted[name] for name, start in params.items()}
 
 
-def _surprise(model: DeepKernelPredictor) -> TaskGradient:
-    """The gradient of the marginal likelihood of all labels of a task."""
-    stay = differentiate(lambda loss, params, support, loop: params)
-    return lambda loss, *given: stay(model.surprise, *given)
-
-
-def _solved(predictor: Predictor, kind: type, gradient: Callable, **more: Any) -> Algorithm:
-    """A head that is solved on the support."""
+def _solved(kind: type, gradient: Callable, predictor: Predictor, **more: Any) -> Algorithm:
+    """A head that is solved on the support; ``gradient`` makes that of a task from the model."""
     model = kind.of(predictor)
     given = {"gradients": {"autograd": gradient(model)}, "together": (), "prepare": model.prepare}
     return Algorithm(model, model.update, **given, **more)
@@ -121,14 +115,12 @@ ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
         together=(),
         batches=lambda task: (everything(task), task.query),
     ),
-    "r2d2": partial(
-        _solved, kind=RidgePredictor, gradient=lambda model: differentiate(model.update)
-    ),
+    "r2d2": partial(_solved, RidgePredictor, lambda model: ways.differentiate(model.update)),
     # Trained on the marginal likelihood of all labels of a task, tested on its query error.
     "deepkernel": partial(
         _solved,
-        kind=DeepKernelPredictor,
-        gradient=_surprise,
+        DeepKernelPredictor,
+        lambda model: lambda loss, *on: ways.unadapted(model.surprise, *on),
         batches=lambda task: (task.support, everything(task)),
     ),
 }

@@ -22,17 +22,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from mutmeta_lib.learn import learn2learn
-from mutmeta_lib.learn.inner import (
-    UNUSED,
-    Batch,
-    InnerLoop,
-    Loss,
-    Params,
-    Update,
-    inner_update,
-    rates_of,
-)
+from mutmeta_lib.learn import inner, learn2learn
+from mutmeta_lib.learn.inner import Batch, InnerLoop, Loss, Params, inner_update
 from mutmeta_lib.learn.lowrank import lowrank_losses
 from mutmeta_lib.models.pooling import Inputs
 from mutmeta_lib.models.predictor import Predictor
@@ -46,12 +37,10 @@ Stacked = tuple[Inputs, Tensor]
 """Inputs and labels of one side of many tasks: every tensor has a leading axis of tasks."""
 
 
-def differentiate(update: Update) -> TaskGradient:
+def differentiate(update: inner.Update) -> TaskGradient:
     """The gradient *through* an inner loop: query loss after adaptation, by the start."""
 
-    def task_gradient(
-        loss: Loss, params: Params, support: Batch, query: Batch, loop: InnerLoop
-    ) -> tuple[Tensor, Params]:
+    def task_gradient(loss: Loss, params: Params, support: Batch, query: Batch, loop: InnerLoop):
         start = _leaves(params)
         with torch.enable_grad():
             value = loss(update(loss, start, support, loop), query)
@@ -62,6 +51,8 @@ def differentiate(update: Update) -> TaskGradient:
 
 task_gradient = differentiate(inner_update)
 """MAML's."""
+unadapted = differentiate(lambda loss, params, support, loop: params)
+"""That of the query loss at the start itself."""
 
 
 def recursive_task_gradient(
@@ -76,23 +67,20 @@ def recursive_task_gradient(
     and up to 1.6 times the time: on 80 GB, second order through all of ESM-2 650M (16 labels, 250
     residues) fits, where ``autograd`` ends at 35M.
     """
-    rates, one = rates_of(params, loop), replace(loop, steps=1)
+    rates, one = inner.rates_of(params, loop), replace(loop, steps=1)
     path = [params]
     for _ in range(loop.steps):
         path.append(inner_update(loss, path[-1], support, one))
-    end = _leaves(path.pop())
-    with torch.enable_grad():
-        value = loss(end, query)
-    gradient = _slopes(value, end)
+    value, gradient = unadapted(loss, path.pop(), support, query, loop)
     for point in [] if loop.first_order else reversed(path):
         at = _leaves(point)
         with torch.enable_grad():
             slopes = _slopes(loss(at, support), {name: at[name] for name in rates}, graph=True)
         onward = [rates[name] * gradient[name] for name in rates]
-        turned = torch.autograd.grad([*slopes.values()], [*at.values()], onward, **UNUSED)
+        turned = torch.autograd.grad([*slopes.values()], [*at.values()], onward, **inner.UNUSED)
         moved = zip(gradient.items(), turned, strict=True)
         gradient = {name: value - turn for (name, value), turn in moved}
-    return value.detach(), gradient
+    return value, gradient
 
 
 def _leaves(params: Params) -> Params:
@@ -100,7 +88,7 @@ def _leaves(params: Params) -> Params:
 
 
 def _slopes(value: Tensor, at: Params, graph: bool = False) -> Params:
-    found = torch.autograd.grad(value, [*at.values()], create_graph=graph, **UNUSED)
+    found = torch.autograd.grad(value, [*at.values()], create_graph=graph, **inner.UNUSED)
     return dict(zip(at, found, strict=True))
 
 
@@ -110,7 +98,7 @@ def vmapped_losses(predictor: Predictor, params: Params, *tasks: Stacked, loop: 
     Tasks do not meet, so the gradient of the sum of their losses is that of each. On an H100, four
     tasks take a third of ``autograd``'s time and up to four times the memory; a CPU gains little.
     """
-    objective, moving = LOSSES[predictor.objective], rates_of(params, loop)
+    objective, moving = LOSSES[predictor.objective], inner.rates_of(params, loop)
 
     def loss(params: Params, given: Inputs, labels: Tensor) -> Tensor:
         return objective(predictor.head(params, predictor.pooled_inputs(params, given)), labels)

@@ -58,21 +58,16 @@ class LossModule(nn.Module):
 
     def __init__(self, loss: Loss, params: Params, adapted: Sequence[str]):
         super().__init__()
-        self.loss = loss
-        self.names = list(params)
-        self.index = {name: f"p{index}" for index, name in enumerate(adapted)}  # no dots allowed
-        self.fixed: Params = {}
-        for name, value in params.items():
-            leaf = value.detach().clone()
-            if name in self.index:
-                self.register_parameter(self.index[name], nn.Parameter(leaf))
-            else:
-                self.fixed[name] = leaf.requires_grad_()
+        self.loss, self.adapted = loss, adapted
+        self.given = {
+            name: value.detach().clone().requires_grad_() for name, value in params.items()
+        }
+        for place, name in enumerate(adapted):  # a module's own names may have no dots
+            self.register_parameter(f"p{place}", nn.Parameter(self.given[name].detach()))
 
     def leaves(self) -> Params:
         """What gradients are taken with respect to, in the order of the dictionary."""
-        own = {name: getattr(self, place) for name, place in self.index.items()} | self.fixed
-        return {name: own[name] for name in self.names}
+        return self.given | {n: getattr(self, f"p{i}") for i, n in enumerate(self.adapted)}
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss."""

@@ -15,8 +15,7 @@ from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import Variant, parse_variant
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.algorithms import ALGORITHMS
-from mutmeta_lib.learn.closed_form import SolvedPredictor
-from mutmeta_lib.learn.inner import RATE, InnerLoop, Params
+from mutmeta_lib.learn.inner import InnerLoop, Params
 from mutmeta_lib.learn.train import Trained, pick_device
 from mutmeta_lib.models.encoders import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
@@ -26,6 +25,9 @@ from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, LabelScale, encode_a
 
 NEEDED = {"algorithm", "inner", "encoding", "encoder", "predictor"}
 """What a file must tell; the rest is `Start.origin`."""
+CHOICES = ("pooling", "hidden", "dropout", "objective")
+LEARNED = {"metasgd": {"lr"}, "r2d2": {"lr", "steps"}, "deepkernel": {"lr", "steps"}}
+"""What an algorithm has learned of the inner loop, or has no use for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,18 +65,14 @@ class Start:
             told = f"the support is written as '{written}', the start learned '{self.encoding}'"
             raise DataError(told, "encode the assay with start.encode")
         algorithm, params = ALGORITHMS[self.algorithm](self.predictor), self.params
-        solved = isinstance(algorithm.model, SolvedPredictor)
-        if (lr is not None and (solved or any(name.startswith(RATE) for name in params))) or (
-            steps is not None and solved
-        ):
+        told = {k: v for k, v in (("steps", steps), ("lr", lr)) if v is not None}
+        if told.keys() & LEARNED.get(self.algorithm, set()):
             raise DataError(f"{self.algorithm} has learned how to adapt", "leave steps and lr out")
-        told = {"steps": steps, "lr": lr, "first_order": True}
-        loop = replace(self.inner, **{k: value for k, value in told.items() if value is not None})
+        loop = algorithm.loop(replace(self.inner, first_order=True, **told))
         scale = LabelScale.fit(support.scores)
         known = Examples(support.assay, support.rows, scale.to_labels(support.scores))
         if len(known):
             with torch.no_grad():
-                loop = algorithm.loop(loop)
                 params = algorithm.update(algorithm.model.loss, params, known, loop)
         if not all(value.isfinite().all() for value in params.values()):
             told = f"adaptation to {len(known)} labels of assay {assay.id} gave numbers that are "
@@ -98,13 +96,13 @@ class Adapted:
         They are in the assay's units where the support tells the scale (two different labels or
         more: ``label_scale.identified``) and the start learned values; else they only rank.
         """
-        if isinstance(query, Examples | EncodedAssay):
-            tokens = query.tokens
-        else:
+        if not isinstance(query, Examples | EncodedAssay):
             variants = [parse_variant(one) if isinstance(one, str) else one for one in query]
             encoder = self.predictor.encoder
             how = (variants, encoder.vocabulary, encoder.max_tokens)
             tokens = encode_variants(self.start.encoding, self.wild_type, *how)
+        else:
+            tokens = query.tokens
         labels = predict(self.predictor, self.params, tokens).numpy()
         return self.label_scale.to_scores(labels)
 
@@ -126,20 +124,21 @@ def save_start(
         raise DataError("a start over a frozen encoder cannot stand alone", mend)
     encoder, settings = predictor.encoder, asdict(trained.settings)
     source = "tiny" if encoder.name == "tiny" else encoder.source
-    choices = ("pooling", "hidden", "dropout", "objective")
-    about = {
+    about = _identity(encoder) | {
         "name": encoder.name,
-        "sha256": encoder.sha256,
-        "separator": encoder.vocabulary.separator,
-        "max_tokens": encoder.max_tokens,
         "seed": encoder.provenance.get("seed", 0),
         "source": "" if os.path.exists(source) else source,
     }
     told = {"settings": settings, "seed": trained.seed, "best_step": trained.best_step}
     told |= {"data": dict(data or {}), "version": __version__}
-    needed = {"algorithm": settings["algorithm"], "inner": settings["inner"], "encoding": encoding}
-    needed |= {"encoder": about, "predictor": {name: getattr(predictor, name) for name in choices}}
-    store.save(path, trained.params, needed | told)
+    told |= {"algorithm": settings["algorithm"], "inner": settings["inner"], "encoding": encoding}
+    told |= {"encoder": about, "predictor": {name: getattr(predictor, name) for name in CHOICES}}
+    store.save(path, trained.params, told)
+
+
+def _identity(encoder: Encoder) -> dict:
+    about = {"sha256": encoder.sha256, "max_tokens": encoder.max_tokens}
+    return about | {"separator": encoder.vocabulary.separator}
 
 
 def load_start(
@@ -182,8 +181,7 @@ def load_start(
     if not isinstance(source, Encoder):
         how = {name: wanted[name] for name in ("seed", "separator", "max_tokens")}
         source = load_encoder(source, **how)
-    found = {"sha256": source.sha256, "max_tokens": source.max_tokens}
-    for name, value in (found | {"separator": source.vocabulary.separator}).items():
+    for name, value in _identity(source).items():
         if value != wanted[name]:
             told = f"the start was trained on another encoder than {source.name}: {wanted['name']} "
             told += f"with {name} {wanted[name]}, not {value}"

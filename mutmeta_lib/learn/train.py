@@ -119,14 +119,11 @@ class OuterLoop:
             if self.ranks.size == 1:
                 return float(loss), gradient, losses
 
-        def counted(losses: Sequence[float]) -> list[float]:
-            return [loss for loss in losses if np.isfinite(loss) or not skip]
-
         # Each rank's mean becomes a sum again, and the sum over ranks the mean over all tasks.
-        share = len(counted(losses))
+        share = sum(np.isfinite(loss) or not skip for loss in losses)
         total = self.ranks.sum({name: value * share for name, value in gradient.items()})
         losses = self.ranks.gather(losses, len(tasks))
-        kept = counted(losses)
+        kept = [loss for loss in losses if np.isfinite(loss) or not skip]
         mean = {name: value / max(len(kept), 1) for name, value in total.items()}
         return float(np.mean(kept)) if kept else float("nan"), mean, losses
 
@@ -134,8 +131,7 @@ class OuterLoop:
         """Move the parameters of ``state`` by one step of its optimiser.
 
         Returns the mean query loss before it, the gradient norm before clipping, and how many
-        tasks were left out. A DataError for what is not finite names step and assays, on every
-        rank.
+        tasks were left out. Where that is not finite, a DataError names step and assays.
         """
         loss, gradient, losses = self.gradient(state.params(), tasks)
         for name, value in state.current.items():
@@ -175,8 +171,9 @@ class OuterLoop:
             return float("nan")
         loss = self.validation(state.params(), tasks)
         if not np.isfinite(loss) and self.ranks.first:
-            told = f"meta-step {state.step}: the validation loss is not finite"
-            warnings.warn(told, stacklevel=3)
+            warnings.warn(
+                f"meta-step {state.step}: the validation loss is not finite", stacklevel=3
+            )
         if loss < state.best_loss:
             state.best = {name: value.clone() for name, value in state.params().items()}
             state.best_loss, state.best_step = loss, state.step

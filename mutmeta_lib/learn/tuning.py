@@ -23,12 +23,7 @@ GRID: tuple[Rate, ...] = (
 def grid_scores(
     build: Callable[[Rate], Method], tasks: Sequence[Task], grid: Sequence[Rate] = GRID
 ) -> list[dict]:
-    """Mean Spearman and geometric mean of the relative error of each rate over the tasks.
-
-    Raises:
-        DataError: there is no task to choose on.
-
-    """
+    """Mean Spearman and geometric mean of the relative error of each rate over the tasks."""
     if not tasks:
         told = "no meta-validation assay is large enough to choose a rate on"
         raise DataError(told, "add assays, or ask for fewer labels")

@@ -20,7 +20,7 @@ from mutmeta_lib.learn import InnerLoop, meta_gradient
 from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.learn.closed_form import factor, kernel, ridge_weights
 from mutmeta_lib.models.predictor import Predictor, predict
-from mutmeta_lib.tasks.tasks import Examples, sample_tasks
+from mutmeta_lib.tasks.tasks import sample_tasks
 
 BASE = toy_predictor()
 SOLVED = {"r2d2": ALGORITHMS["r2d2"](BASE), "deepkernel": ALGORITHMS["deepkernel"](BASE)}
@@ -130,17 +130,6 @@ def test_predictions_variances_and_likelihood_are_those_of_scikit_learn(task):
     assert value == model.surprise(params, algorithm.batches(task)[1])
 
 
-def test_without_the_bend_the_process_is_ridge_regression():
-    """The linear kernel's posterior mean is R2-D2's head, with the noise as its penalty."""
-    x, y = (torch.tensor(a) for a in random_data(7, 4, 0))
-    new = torch.tensor(random_data(9, 4, 1)[0])
-    values = {"log_rbf": -80.0, "log_linear": 0.3, "log_noise": -0.7, "mean": 0.0}
-    params = numbers("kernel", **(VALUES | values))
-    weights = torch.cholesky_solve(y[:, None], factor(params, x))[:, 0]
-    penalty = torch.tensor(4 * np.exp(-0.7 - 0.3), dtype=torch.float64)
-    torch.testing.assert_close(kernel(params, new, x) @ weights, new @ ridge_weights(x, y, penalty))
-
-
 @pytest.mark.parametrize("name", SOLVED)
 def test_without_labels_the_offset_is_predicted_and_much_noise_leaves_it(name):
     support, query = TASKS[0].support, TASKS[0].query
@@ -174,21 +163,19 @@ def test_little_noise_fits_the_support_and_labels_only_take_variance_away():
 @pytest.mark.parametrize("spread", [0.0, 1e-4, 1.0])
 def test_equal_inputs_far_from_the_origin_are_no_trouble_in_float32(k, spread):
     generator = torch.Generator().manual_seed(0)
-    inputs = 30 + spread * torch.randn(k, 32, generator=generator)
+    inputs = 100 + spread * torch.randn(k, 32, generator=generator)
     params = {n: v.float() for n, v in numbers("kernel", **(VALUES | {"log_noise": -40.0})).items()}
     lower = factor(params, inputs)
     assert torch.isfinite(lower).all()
     weights = torch.cholesky_solve(torch.randn(k, 1, generator=generator), lower)
     assert torch.isfinite(kernel(params, inputs, inputs) @ weights).all()
-
-
-def test_distances_survive_a_large_common_offset_in_float32():
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(9, 32, generator=generator, dtype=torch.float64)
-    params = numbers("kernel", **(VALUES | {"log_linear": -80.0}))
-    single = {name: value.float() for name, value in params.items()}
-    moved = kernel(single, (inputs + 100).float(), (inputs + 100).float())
-    torch.testing.assert_close(moved.double(), kernel(params, inputs, inputs), rtol=0, atol=1e-4)
+    bent = {
+        name: v.float() for name, v in numbers("kernel", **(VALUES | {"log_linear": -80.0})).items()
+    }
+    fine = {name: value.double() for name, value in bent.items()}
+    expected = kernel(fine, inputs.double(), inputs.double())
+    found = kernel(bent, inputs, inputs).double()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_a_broken_covariance_is_reported_not_raised():
@@ -199,23 +186,6 @@ def test_a_broken_covariance_is_reported_not_raised():
     value, _, losses = meta_gradient(algorithm.model.loss, broken, pairs, LOOP, backends=ways)
     assert value.isnan()
     assert losses.isnan().all()
-
-
-def test_the_noise_it_learns_is_that_of_the_labels():
-    """Labels drawn from the model itself: the likelihood is best near the true values."""
-    encoded, params = toy_encoded(1, n=200)[0], start("deepkernel")
-    generator = torch.Generator().manual_seed(3)
-    draw = torch.randn(200, generator=generator, dtype=torch.float64)
-    truth = factor(params, BASE.pooled(params, encoded.tokens)) @ draw + VALUES["mean"]
-    examples = Examples(encoded, np.arange(200), truth)
-
-    def surprise(**moved):
-        return SOLVED["deepkernel"].model.surprise(start("deepkernel", **moved), examples).item()
-
-    for name in ("log_noise", "log_rbf"):
-        best = surprise()
-        assert best < surprise(**{name: VALUES[name] + 2})
-        assert best < surprise(**{name: VALUES[name] - 2})
 
 
 @pytest.mark.parametrize("name", SOLVED)

@@ -1,18 +1,33 @@
-"""One contract for all back ends of the meta-gradient, on a small network."""
+"""One contract for all back ends of the meta-gradient: the definition, and learn2learn."""
 
-from dataclasses import replace
+import sys
+from itertools import pairwise
+from pathlib import Path
 
+import jupytext
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hf_directories import write_esm, write_protbert
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import grad, grad_and_value
-from toy import EACH_BACKEND
+from torch.nn.functional import linear
+from toy import EACH_BACKEND, toy_assay
+from typer.testing import CliRunner
 
-from mutmeta_lib.learn import InnerLoop, inner_update, meta_gradient
+from mutmeta_lib.cli import app
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn import BACKENDS, InnerLoop, learn2learn, meta_gradient
 from mutmeta_lib.learn.gradients import recursive_task_gradient, task_gradient
-from mutmeta_lib.learn.inner import adapted_names
+from mutmeta_lib.learn.inner import adapted_names, with_rates
+from mutmeta_lib.learn.lora import with_lora
+from mutmeta_lib.learn.lowrank import lowrank_losses
+from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.models.tensor_memory import peak_tensor_bytes
+from mutmeta_lib.tasks.losses import LOSSES
+from mutmeta_lib.tasks.tasks import encode_assay, sample_tasks
 
 SCOPES = ("all", "head", "encoder", "last-1")
 LOOP = InnerLoop(0.2, 3)
@@ -79,43 +94,6 @@ def test_every_backend_gives_the_gradient_that_is_defined(backend, scope, first_
     torch.testing.assert_close(PARAMS, before, rtol=0, atol=0)
     told = [value, losses, *gradient.values(), *PARAMS.values()]
     assert not any(tensor.requires_grad for tensor in told)
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-def test_second_order_is_the_slope_of_the_loss_and_first_order_is_not(scope):
-    loop = replace(LOOP, scope=scope)
-    _, gradient, _ = meta_gradient(loss, PARAMS, TASKS, loop)
-    _, first, _ = meta_gradient(loss, PARAMS, TASKS, replace(loop, first_order=True))
-    generator = torch.Generator().manual_seed(1)
-    for name in PARAMS:
-        direction = torch.randn(PARAMS[name].shape, generator=generator, dtype=torch.float64)
-        up, down = (
-            meta_gradient(loss, PARAMS | {name: PARAMS[name] + h * direction}, TASKS, loop)[0]
-            for h in (1e-5, -1e-5)
-        )
-        slope, exact = (up - down).item() / 2e-5, (gradient[name] * direction).sum().item()
-        assert exact == pytest.approx(slope, rel=1e-6, abs=1e-9), name
-        if name != "encoder.idle":
-            other = (first[name] * direction).sum().item()
-            assert abs(other - slope) > 1e-3 * abs(slope), name
-
-
-def test_first_order_is_the_query_gradient_at_the_adapted_parameters():
-    loop = replace(LOOP, first_order=True)
-    for support, query in TASKS:
-        _, gradient, _ = meta_gradient(loss, PARAMS, [(support, query)], loop)
-        expected = grad(loss)(inner_update(loss, PARAMS, support, loop), query)
-        torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-14)
-
-
-def test_tasks_have_no_order_and_their_sides_are_not_alike():
-    ours, turned, swapped = (
-        meta_gradient(loss, PARAMS, tasks, LOOP)
-        for tasks in (TASKS, TASKS[::-1], [(query, support) for support, query in TASKS])
-    )
-    torch.testing.assert_close(turned[:2], ours[:2])
-    assert abs(swapped[0] - ours[0]) > 1e-2
-    assert (swapped[1]["head.0.w"] - ours[1]["head.0.w"]).norm() > 1e-2
 
 
 numbers = st.floats(-3, 3)
@@ -206,3 +184,129 @@ def test_bad_calls_say_what_is_wrong():
         meta_gradient(loss, PARAMS, [], LOOP)
     with pytest.raises(ValueError, match=r"unknown MAML backend 'jax'.*'learn2learn'"):
         meta_gradient(loss, PARAMS, TASKS, LOOP, backend="jax")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    hidden=st.lists(st.integers(1, 7), max_size=3),
+    k=st.integers(1, 6),
+    steps=st.integers(0, 4),
+    first_order=st.booleans(),
+    objective=st.sampled_from(sorted(LOSSES)),
+    seed=st.integers(0, 10**6),
+)
+def test_a_head_in_closed_algebra_is_mamls_inner_loop(
+    hidden, k, steps, first_order, objective, seed
+):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def plain(params, batch):
+        x, labels = batch
+        for i in range(len(params) // 2):
+            x = linear(x.relu() if i else x, params[f"head.{i}.weight"], params[f"head.{i}.bias"])
+        return LOSSES[objective](x.squeeze(-1), labels)
+
+    head, loop = {}, InnerLoop(0.1, steps, first_order)
+    for i, (fan_in, fan_out) in enumerate(pairwise([4, *hidden, 1])):
+        head[f"head.{i}.weight"] = (draw(fan_out, fan_in) / fan_in**0.5).requires_grad_()
+        head[f"head.{i}.bias"] = draw(fan_out).requires_grad_()
+    sides = [(draw(3, n, 4), draw(3, n)) for n in (k, 5)]
+    losses = lowrank_losses(head, *sides, loop, objective)
+    for task in range(3):
+        support, query = ([part[task] for part in side] for side in sides)
+        value, gradient = task_gradient(plain, head, support, query, loop)
+        torch.testing.assert_close(losses[task].detach(), value, rtol=1e-9, atol=1e-12)
+        found = torch.autograd.grad(
+            losses[task], [*head.values()], retain_graph=True, materialize_grads=True
+        )
+        torch.testing.assert_close([*found], [*gradient.values()], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.learn2learn
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("write", [None, write_esm, write_protbert])
+def test_all_backends_agree_on_a_loaded_encoder(tmp_path, write, lora):
+    """Of these, learn2learn's walk over children stops at a pooler that was taken off."""
+    encoder = load_encoder(str(write(tmp_path / "model")) if write else "tiny")
+    if lora:
+        pytest.importorskip("peft")
+        encoder = with_lora(encoder, rank=2)
+    predictor = Predictor(encoder, hidden=(4,))
+    params = predictor.init(torch.Generator().manual_seed(0))
+    params = {name: value.double() + 0.1 * (".lora_B." in name) for name, value in params.items()}
+    encoded = encode_assay(toy_assay(0), "separator", encoder.vocabulary, encoder.max_tokens)
+    (task,) = sample_tasks([encoded], 1, support=3, query=4, rng=np.random.default_rng(0))
+    loop = InnerLoop(0.05, 2, scope="lora" if lora else "all")
+    ours, *others = (
+        meta_gradient(predictor.loss, params, [(task.support, task.query)], loop, backend=name)
+        for name in BACKENDS
+    )
+    norm = sum(float((part**2).sum()) for part in ours[1].values()) ** 0.5
+    for theirs in others:
+        apart = sum(float(((ours[1][n] - theirs[1][n]) ** 2).sum()) for n in params) ** 0.5
+        assert apart <= 1e-6 * norm
+
+
+@pytest.mark.learn2learn
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_learned_rates_have_the_gradient_of_their_metasgd(first_order, steps):
+    loop, (support, query) = InnerLoop(0.05, steps, first_order), TASKS[0]
+    names = [name for name in PARAMS if name != "encoder.idle"]
+    params = with_rates({name: PARAMS[name] for name in names}, loop)
+    for place, name in enumerate(names):  # unlike one another, some negative
+        params[f"rate.{name}"] = params[f"rate.{name}"] * (1 + 0.1 * place) * (-1) ** place
+    value, gradient = task_gradient(loss, params, support, query, loop)
+    module = learn2learn.LossModule(loss, {name: PARAMS[name] for name in names}, names)
+    rates = torch.nn.ParameterList([params[f"rate.{name}"].clone() for name in names])
+    sgd = learn2learn.load_algorithm("meta_sgd").MetaSGD(module, lrs=rates, first_order=first_order)
+    learner = sgd.clone()
+    for _ in range(steps):
+        learner.adapt(learner(support))
+    theirs, leaves = learner(query), [*module.leaves().values(), *rates]
+    found = torch.autograd.grad(theirs, leaves, allow_unused=True, materialize_grads=True)
+    torch.testing.assert_close(theirs.detach(), value)
+    torch.testing.assert_close([*found], [*gradient.values()], rtol=1e-6, atol=1e-12)
+    assert steps == 0 or all(gradient[f"rate.{name}"].any() for name in names)
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Here learn2learn is not installed."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "learn2learn"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(learn2learn.importlib.util, "find_spec", lambda name: None)
+
+
+def test_a_missing_package_is_told_with_the_way_to_install_it(without, tmp_path, monkeypatch):
+    assert not learn2learn.has_learn2learn()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["train", "start.safetensors", "--backend", "learn2learn"])
+    assert done.exit_code == 2
+    assert done.output.startswith("learn2learn 0.2.0 is not installed; install it with pip ")
+    assert "-r requirements-learn2learn.txt" in done.output
+    assert done.output.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.learn2learn
+def test_a_broken_package_is_told_as_well(monkeypatch):
+    monkeypatch.setitem(sys.modules, "learn2learn.algorithms.maml", None)
+    with pytest.raises(DataError, match="learn2learn cannot be imported"):
+        learn2learn.load_algorithm()
+
+
+def test_the_chapter_goes_on_without_it(without, capsys):
+    chapter = jupytext.read(Path(__file__).parents[2] / "notebooks/03_maml.md")
+    code = [cell.source for cell in chapter.cells if cell.cell_type == "code"]
+    wanted = ("encoder =", "import ", "assays = load", "has_learn2learn()", "cosine =", "timing =")
+    names: dict = {}
+    for source in code:
+        if any(word in source for word in wanted):
+            exec(source, names)
+    said = capsys.readouterr().out.splitlines()
+    assert "Not compared: learn2learn is not installed (make learn2learn)." in said
+    assert list(names["timing"].index) == ["autograd"]

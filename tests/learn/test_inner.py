@@ -1,4 +1,4 @@
-"""Which parameters adapt, by their names; one loop of Adam and one of plain gradient steps."""
+"""Which parameters adapt, by their names; where gradients flow; Adam, and its batches."""
 
 from itertools import pairwise
 
@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from hf_directories import write_esm, write_protbert
-from hypothesis import given
-from hypothesis import strategies as st
 from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.errors import DataError
@@ -22,16 +20,9 @@ SUPPORT = draw_task(toy_encoded(1)[0], 20, task_generator(0, "f"), pool=20).supp
 NAMES = ["encoder.x.w", *(f"encoder.layer.{n}.{p}" for n in range(12) for p in "wb"), "head.0.w"]
 
 
-@given(st.lists(st.from_regex(r"(encoder|head)\.\d\.\w+", fullmatch=True), unique=True))
-def test_head_and_encoder_are_a_partition_in_order(names):
-    names = ["encoder.x", "head.x", *names]
-    head, encoder = adapted_names(names, "head"), adapted_names(names, "encoder")
-    assert set(head) | set(encoder) == set(names) == set(adapted_names(names, "all"))
-    assert not set(head) & set(encoder)
-    assert list(head) == [name for name in names if name in head]
-
-
 def test_scopes_grow_by_layers_in_the_order_of_their_numbers():
+    assert [*adapted_names(NAMES, "encoder"), *adapted_names(NAMES, "head")] == NAMES
+    assert adapted_names(NAMES, "head") == ("head.0.w",)
     scopes = ["head", *(f"last-{k}" for k in range(1, 13))]
     for place, (fewer, more) in enumerate(pairwise(adapted_names(NAMES, s) for s in scopes)):
         layer = 11 - place
@@ -83,23 +74,13 @@ def test_gradients_flow_where_they_are_asked_for_and_nowhere_else():
     torch.testing.assert_close(inner_update(PREDICTOR.loss, half, SUPPORT, loop), adapted)
 
 
-def test_adam_matches_its_first_step_in_closed_form():
+def test_adam_matches_its_first_step_in_closed_form_and_leaves_the_start():
     """Adam's first step moves each parameter by lr against its gradient's sign."""
-
-    def loss(params, target):
-        return ((params["w"] - target) ** 2).sum()
-
     start = {"w": torch.tensor([0.0, 5.0])}
+    loss = lambda params, target: ((params["w"] - target) ** 2).sum()  # noqa: E731
     tuned = finetune(loss, start, [torch.tensor([3.0, 3.0])], lr=0.1)
     torch.testing.assert_close(tuned["w"], torch.tensor([0.1, 4.9]))
     assert torch.equal(start["w"], torch.tensor([0.0, 5.0]))
-
-
-def test_the_loss_falls_and_the_start_stays():
-    before = {name: value.clone() for name, value in START.items()}
-    tuned = finetune(PREDICTOR.loss, START, [SUPPORT] * 40, lr=3e-3)
-    assert PREDICTOR.loss(tuned, SUPPORT) < 0.5 * PREDICTOR.loss(START, SUPPORT)
-    torch.testing.assert_close(START, before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("n", "epochs", "batch"), [(20, 3, 8), (16, 2, 16)])
