@@ -20,8 +20,8 @@ from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.learn.gradients import meta_gradient
 from mutmeta_lib.learn.inner import InnerLoop
 from mutmeta_lib.learn.learn2learn import load_algorithm
-from mutmeta_lib.models.encoders import load_encoder
-from mutmeta_lib.models.frozen import FrozenTokens
+from mutmeta_lib.models.embed import of_vectors
+from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.tasks.tasks import Task, encode_assay, sample_tasks
 
@@ -193,7 +193,7 @@ def head_case(
     encoder, assay = load_encoder("tiny"), made_up_assay(60)
     encoded = encode_assay(assay, "separator", encoder.vocabulary, encoder.max_tokens)
     states = torch.randn(len(assay), width, generator=torch.Generator().manual_seed(0))
-    frozen = replace(encoded, tokens=FrozenTokens(encoded.tokens, states))
+    frozen = replace(encoded, tokens=of_vectors(states))
     predictor = Predictor(replace(encoder, width=width), hidden=hidden, start=None)
     name = f"head {'-'.join(map(str, (width, *hidden, 1)))} on cached vectors"
     return _case(name, predictor, frozen, n_tasks, first_order)

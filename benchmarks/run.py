@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.inner import InnerLoop, inner_update
 from mutmeta_lib.learn.learn2learn import load_algorithm
-from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.records.files import check_writable
 from mutmeta_lib.records.record import (

@@ -24,7 +24,7 @@ _NAMES = {
     "encode": "mutmeta_lib.tasks.encodings",
     "encode_assay": "mutmeta_lib.tasks.tasks",
     "draw_task": "mutmeta_lib.tasks.tasks",
-    "load_encoder": "mutmeta_lib.models.encoders",
+    "load_encoder": "mutmeta_lib.models.encoder",
     "InnerLoop": "mutmeta_lib.learn.inner",
     "inner_update": "mutmeta_lib.learn.inner",
     "meta_gradient": "mutmeta_lib.learn.gradients",

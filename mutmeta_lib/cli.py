@@ -139,7 +139,7 @@ def encode_command(
         variants.check_variant(variant, wild_type)
 
     # Only now: these import torch.
-    from mutmeta_lib.models.encoders import load_encoder
+    from mutmeta_lib.models.encoder import load_encoder
     from mutmeta_lib.tasks.encodings import ENCODINGS, encode
 
     loaded = load_encoder(encoder)

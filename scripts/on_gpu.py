@@ -25,7 +25,7 @@ from cases import made_up_assay, write_esm  # noqa: E402
 
 from mutmeta_lib.learn import InnerLoop  # noqa: E402
 from mutmeta_lib.learn.train import MetaTraining, meta_train  # noqa: E402
-from mutmeta_lib.models.frozen import freeze  # noqa: E402
+from mutmeta_lib.models.embed import freeze  # noqa: E402
 from mutmeta_lib.records.record import environment  # noqa: E402
 from mutmeta_lib.study.case import Where, initial_params, make_predictor  # noqa: E402
 from mutmeta_lib.study.run import run  # noqa: E402

@@ -7,6 +7,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
+    DistilBertConfig,
+    DistilBertModel,
     EsmConfig,
     EsmForMaskedLM,
     EsmModel,
@@ -61,6 +63,21 @@ def write_esm(directory, positions=50, kind="rotary", head=False):
         initializer_range=LOUD if head else 0.02,
     )
     return _write_model(directory, EsmForMaskedLM if head else EsmModel, config)
+
+
+def write_distilbert(directory):
+    """A model whose layers are not ours to loop over, with ProtBERT's vocabulary."""
+    _write_tokenizer(directory, PROTBERT_TOKENS, "BertTokenizer", do_lower_case=False)
+    config = DistilBertConfig(
+        vocab_size=len(PROTBERT_TOKENS),
+        dim=16,
+        n_layers=2,
+        n_heads=4,
+        hidden_dim=32,
+        max_position_embeddings=48,
+        pad_token_id=0,
+    )
+    return _write_model(directory, DistilBertModel, config)
 
 
 def _write_tokenizer(directory, tokens, kind, **options):

@@ -23,7 +23,7 @@ from mutmeta_lib.app.notebooks import (
     profile_parameters,
 )
 from mutmeta_lib.data.folders import read_data_dir, read_list
-from mutmeta_lib.models.encoders import tiny_encoder
+from mutmeta_lib.models.encoder import tiny_encoder
 from mutmeta_lib.records.record import name_record, read_record
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,7 @@ import pytest
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
 from mutmeta_lib.learn import BACKENDS
-from mutmeta_lib.models.encoders import tiny_encoder
+from mutmeta_lib.models.encoder import tiny_encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.tasks.tasks import encode_assay
 

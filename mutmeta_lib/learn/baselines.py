@@ -18,8 +18,8 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
 
 from mutmeta_lib.data.variants import AMINO_ACIDS, apply_variant
-from mutmeta_lib.models.embeddings import embed
-from mutmeta_lib.models.encoders import Encoder
+from mutmeta_lib.models.embed import embed
+from mutmeta_lib.models.encoder import Encoder
 from mutmeta_lib.tasks.tasks import Examples, encode_assay
 
 Features = Callable[[Examples], np.ndarray]

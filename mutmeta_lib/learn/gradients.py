@@ -25,8 +25,7 @@ from torch.func import vmap
 from mutmeta_lib.learn import inner, learn2learn
 from mutmeta_lib.learn.inner import Batch, InnerLoop, Loss, Params, inner_update
 from mutmeta_lib.learn.lowrank import lowrank_losses
-from mutmeta_lib.models.pooling import Inputs
-from mutmeta_lib.models.predictor import Predictor
+from mutmeta_lib.models.predictor import Inputs, Predictor
 from mutmeta_lib.tasks.batches import concatenate
 from mutmeta_lib.tasks.losses import LOSSES
 from mutmeta_lib.tasks.tasks import Examples

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.encoders import Encoder, fingerprint
+from mutmeta_lib.models.encoder import Encoder, fingerprint
 
 ADAPTER = "default"
 """peft's name for the one adapter of each layer."""

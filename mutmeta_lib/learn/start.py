@@ -17,7 +17,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.learn.inner import InnerLoop, Params
 from mutmeta_lib.learn.train import Trained, pick_device
-from mutmeta_lib.models.encoders import Encoder, load_encoder
+from mutmeta_lib.models.encoder import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.records import store
 from mutmeta_lib.tasks.encodings import ENCODINGS, encode_variants

@@ -7,21 +7,86 @@ meta-learner -> property predictor -> task loss).
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.encoders import Encoder
+from mutmeta_lib.models.encoder import Encoder
 from mutmeta_lib.models.layers import layer_of
-from mutmeta_lib.models.pooling import Inputs, inputs, weighted_sum
 from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
 from mutmeta_lib.tasks.losses import LOSSES
 from mutmeta_lib.tasks.tasks import Examples
 
 Params = dict[str, Tensor]
 """Named parameters; names start with ``encoder.`` or ``head.``."""
+
+POOLINGS = ("cls", "mean", "sites")
+"""One vector per variant: the first token (the public code's choice), the mean over all real
+tokens, special ones included, or the mean over the tokens of mutated sites. The wild type has no
+site; the mean over all its real tokens stands in."""
+
+
+def pooling_weights(batch: TokenBatch, pooling: str) -> Tensor:
+    """The share of every token in its variant's vector, float32, ``(n, length)``; rows sum to 1."""
+    if pooling not in POOLINGS:
+        raise DataError(f"there is no pooling '{pooling}'", f"use one of {', '.join(POOLINGS)}")
+    chosen = batch.mask
+    if pooling == "cls":
+        chosen = torch.zeros_like(batch.mask)
+        chosen[:, 0] = True
+    elif pooling == "sites":
+        chosen = torch.where(batch.sites.any(dim=1, keepdim=True), batch.sites, chosen)
+    weights = chosen.float()
+    return weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+class Inputs(NamedTuple):
+    """A batch as tensors alone, ready for a pure function (and for ``torch.func.vmap``).
+
+    Attributes:
+        states: What is read: token ids ``(n, length)``, hidden states that enter a layer
+            ``(n, length, width)``, or vectors that are pooled already ``(n, width)``.
+        mask: True at real tokens, ``(n, length)``; None where no token is padding.
+        wanted: Positions of the tokens that are pooled, ``(n, m)``; None for all of them.
+        weights: Their shares, ``(n, m)`` or ``(n, length)``.
+        varying: The only column in which the rows differ, or None (see `TokenBatch`).
+
+    """
+
+    states: Tensor
+    mask: Tensor | None
+    wanted: Tensor | None
+    weights: Tensor | None
+    varying: int | None = None
+
+
+def inputs(batch: TokenBatch, pooling: str) -> Inputs:
+    """Prepare a batch; whatever depends on its values is decided here.
+
+    Where the pooling takes a quarter of the tokens or fewer, only these are wanted.
+    """
+    weights = pooling_weights(batch, pooling)
+    mask = None if bool(batch.mask.all()) else batch.mask
+    states = batch.token_ids if batch.hidden is None else batch.hidden
+    most = int((weights > 0).sum(dim=1).max()) if len(weights) else 0
+    if not 0 < most <= weights.shape[1] // 4:
+        return Inputs(states, mask, None, weights, batch.varying)
+    shares, wanted = weights.topk(most, dim=1)
+    return Inputs(states, mask, wanted, shares, batch.varying)
+
+
+def pooled(module: nn.Module, weights: Params, given: Inputs, start: int = 0) -> Tensor:
+    """Pooled hidden states ``(n, width)`` of an encoder with these weights, begun at a layer."""
+    options = {"wanted": given.wanted, "varying": given.varying}
+    options = {name: value for name, value in options.items() if value is not None}
+    token_ids = given.states
+    if start:
+        token_ids, options = None, options | {"hidden": given.states, "start": start}
+    hidden = functional_call(module, weights, (token_ids, given.mask), options)
+    return (given.weights.to(hidden.dtype)[:, None, :] @ hidden).squeeze(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +99,7 @@ class Predictor:
     leaves location and scale of its predictions free: rank metrics apply, errors do not.
 
     ``start`` is the first encoder layer that is run. Those below it, and the token vectors, are
-    frozen, have no parameters here, and batches bring what enters the layer (see ``frozen``). With
+    frozen, have no parameters here, and batches bring what enters the layer (`models.embed`). With
     None the entire encoder is frozen and batches bring pooled vectors.
     """
 
@@ -85,7 +150,7 @@ class Predictor:
         """The tensors that ``pooled_inputs`` reads, on the tokens' device."""
         if self.start is None:
             return Inputs(tokens.hidden, None, None, None)
-        return inputs(tokens, self.pooling, layered=hasattr(self.encoder.module, "layers"))
+        return inputs(tokens, self.pooling)
 
     def pooled_inputs(self, params: Params, given: Inputs) -> Tensor:
         """Pooled encoder output, ``(n, width)``; no decision depends on a tensor's values."""
@@ -93,12 +158,7 @@ class Predictor:
             return given.states
         prefix = "encoder."
         own = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
-        options = given.options
-        if self.start:
-            options |= {"hidden": given.states, "start": self.start}
-        reads = (None if self.start else given.states, given.mask)
-        hidden = functional_call(self.encoder.module, own, reads, options)
-        return weighted_sum(hidden, given.weights)
+        return pooled(self.encoder.module, own, given, self.start)
 
     def pooled(self, params: Params, tokens: TokenBatch) -> Tensor:
         """Pooled encoder output, ``(n, width)``."""
@@ -139,17 +199,16 @@ class Predictor:
 def predict(predictor: Predictor, params: Params, tokens: TokenBatch, batch_size: int = 64):
     """Predict without gradients, in batches; returns a float tensor ``(n,)`` on the CPU.
 
-    Variants at one site share work where the encoder allows it, and the same text gets the same
-    prediction (`mutmeta_lib.tasks.batches`).
+    The same text gets the same prediction (`tasks.batches.distinct_rows`).
     """
     first = next(iter(params.values()))
-    layered = hasattr(predictor.encoder.module, "layers")
     which = None
     if tokens.hidden is None:
         texts, which = distinct_rows(tokens, predictor.pooling)
         tokens = tokens.rows(texts) if len(texts) < len(tokens) else tokens
     predicted = torch.empty(len(tokens), dtype=first.dtype)
+    siblings = predictor.encoder.siblings
     with torch.no_grad():
-        for rows, part in run_batches(tokens, batch_size, layered=layered):
+        for rows, part in run_batches(tokens, batch_size, siblings=siblings):
             predicted[rows] = predictor(params, part.to(first.device)).cpu()
     return predicted if which is None else predicted[torch.from_numpy(which)]

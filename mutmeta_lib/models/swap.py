@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.encoders import Encoder, fingerprint
+from mutmeta_lib.models.encoder import Encoder, fingerprint
+from mutmeta_lib.models.layers import at
 
 SWAPS = (
     "same",
@@ -30,9 +31,12 @@ class Shallower(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, token_ids: Tensor, mask: Tensor | None, *, wanted: Tensor | None = None
+    ) -> Tensor:
         """Hidden states after all layers but the last, ``(n, length, width)``."""
-        return self.module(token_ids, mask, stop=self.module.layers - 1)
+        x = self.module(token_ids, mask, stop=self.module.layers - 1)
+        return x if wanted is None else at(x, wanted)
 
 
 def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
@@ -51,7 +55,7 @@ def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
     Raises:
         DataError: Unknown kind, or the encoder has no layers to stop at.
 
-    >>> from mutmeta_lib.models.encoders import tiny_encoder
+    >>> from mutmeta_lib.models.encoder import tiny_encoder
     >>> swap(tiny_encoder(), "bfloat16").name
     'tiny, bfloat16'
 
@@ -60,7 +64,7 @@ def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
         return encoder
     module = copy.deepcopy(encoder.module)
     if kind == "one layer less":
-        if not hasattr(module, "layers"):
+        if not encoder.layers:
             raise DataError(f"{encoder.name} has no layers to stop at", "use tiny or an ESM-2")
         module = Shallower(module).eval()
     else:

@@ -1,49 +1,93 @@
-"""Zero-shot control: an encoder's own language-model head ranks variants, labels unused.
+r"""Zero-shot control: an encoder's own language-model head ranks variants, labels unused.
 
-The score of a variant is the sum of the log-odds of its substitutions, from
-`models.language_model` (Meier et al. 2021, doi:10.1101/2021.07.09.450648). Each site is judged
-beside the wild type's other residues, so that several mutations add up and one table per protein
-serves all its variants. It is what a model knows of a variant from sequences alone.
+A masked language model gives every site :math:`i` a distribution over residues. With the wild type
+:math:`x` and its letter :math:`x_i`, the log-odds of a letter :math:`a` are
+
+.. math:: \log p(a \mid \cdot) - \log p(x_i \mid \cdot)
+
+where the context is the whole wild type (*wild-type marginals*, one forward pass) or the wild type
+with the site itself masked (*masked marginals*, one pass per site), Meier et al. 2021,
+doi:10.1101/2021.07.09.450648. Each site is masked alone, as their code does. Over which tokens the
+probabilities are normalised makes no difference: the sum cancels. The score of a variant is the sum
+over its substitutions, each judged beside the wild type's other residues, so that one table per
+protein serves all its variants.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from mutmeta_lib.data.assays import Assay
-from mutmeta_lib.data.variants import AMINO_ACIDS, Variant
+from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution, Variant
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.encoders import Encoder
-from mutmeta_lib.models.language_model import MEND, LanguageModel, load_language_model, log_odds
+from mutmeta_lib.models.encoder import Encoder, fingerprint, on_device, read_checkpoint
+from mutmeta_lib.models.layers import context_of
 from mutmeta_lib.records.store import Store
+from mutmeta_lib.tasks.batches import length_buckets
+from mutmeta_lib.tasks.encodings import encode_variants
 from mutmeta_lib.tasks.tasks import Examples
+from mutmeta_lib.tasks.vocabulary import Vocabulary
 
 MASKED = {"zero_shot": True, "zero_shot_wt": False}
-"""The methods by name, and whether a site is masked: *masked marginals*, one pass per site, and
-*wild-type marginals*, one pass per protein."""
+"""The methods by name, and whether a site is masked."""
+
+MEND = (
+    "use a checkpoint saved with its language-model head, such as facebook/esm2_t6_8M_UR50D or "
+    "Rostlab/prot_bert, or leave zero-shot methods out"
+)
+
+
+class Logits(nn.Module):
+    """A Hugging Face language model reduced to ``(token_ids, mask) -> logits``."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits of every token of the vocabulary at every place, ``(n, length, tokens)``."""
+        return self.model(input_ids=token_ids, attention_mask=mask.long()).logits
 
 
 @dataclass(frozen=True, eq=False)
-class ZeroShot:
-    """A method that has nothing to learn; its predictions are in natural logarithms.
+class LanguageModel:
+    """An encoder with its masked-language-model head; ``module(token_ids, mask)`` gives logits.
 
-    They have no scale on the axis of labels, hence no errors, only ranks.
+    `mask` is the token of a hidden residue, `sha256` a hash over the weights that the logits depend
+    on and the settings that shape them.
     """
 
-    name: str
-    scores: Callable[[Assay], np.ndarray]
-    ranks_only: bool = True
+    vocabulary: Vocabulary
+    mask: str
+    max_tokens: int
+    module: nn.Module
+    sha256: str
 
-    def adapt(self, support: Examples, generator: torch.Generator) -> None:
-        """Nothing to learn."""
 
-    def predict(self, state: None, query: Examples) -> np.ndarray:
-        """Scores ``(n,)``: high for variants that the model finds likely, 0 for the wild type."""
-        return self.scores(query.assay.assay)[query.rows]
+def load_language_model(name: str, *, max_tokens: int | None = None) -> LanguageModel:
+    """Load an encoder together with its head, from a directory or the hub.
+
+    Raises:
+        DataError: The name cannot be loaded, or the checkpoint comes without the weights of a head:
+            Hugging Face would draw them at random and predict noise.
+
+    """
+    with torch.inference_mode(False):
+        found = read_checkpoint(name, head=True)
+        module = found.checked(Logits(found.model).eval(), MEND)
+    if not found.mask:
+        raise DataError(f"the tokenizer of encoder '{found.vocabulary.name}' has no mask", MEND)
+    length = max_tokens or context_of(found.model.config)
+    sha256 = fingerprint(module, found.settings)
+    return LanguageModel(found.vocabulary, found.mask, length, module, sha256)
 
 
 def head_of(encoder: Encoder) -> LanguageModel:
@@ -70,9 +114,97 @@ def describe_head(methods: Sequence[str], encoder: Encoder) -> dict:
         DataError: There is none.
 
     """
-    if not MASKED.keys() & set(methods):
-        return {}
-    return {"head_sha256": head_of(encoder).sha256}
+    return {"head_sha256": head_of(encoder).sha256} if MASKED.keys() & set(methods) else {}
+
+
+def log_odds(
+    model: LanguageModel,
+    wild_type: str,
+    positions: Sequence[int],
+    *,
+    masked: bool = True,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Log-odds of all 20 letters against the wild type at some sites, counted from 1.
+
+    A wild type longer than the context is read through a window around each site
+    (`encodings.window`), the same for both kinds of marginals; several sites that see the same
+    text share a pass.
+
+    Returns:
+        Natural logarithms, float32, ``(len(positions), 20)``, columns in the order of
+        `mutmeta_lib.data.variants.AMINO_ACIDS`; 0 at the wild type's own letter.
+
+    Raises:
+        DataError: A position lies outside the wild type or is X there, or a letter is not in the
+            vocabulary.
+
+    """
+    if not len(positions):
+        return np.empty((0, len(AMINO_ACIDS)), dtype=np.float32)
+    for position in positions:
+        if 0 < position <= len(wild_type) and wild_type[position - 1] not in AMINO_ACIDS:
+            raise DataError(
+                f"the wild type has {wild_type[position - 1]} at position {position}, which has no "
+                "odds to compare with",
+                "leave variants of that site out",
+            )
+    token_ids, mask, column = _texts(model, wild_type, positions, masked)
+    unique, row = torch.unique(token_ids, dim=0, return_inverse=True)
+    real = torch.zeros_like(unique, dtype=torch.bool)
+    real[row] = mask
+    letters = torch.tensor(model.vocabulary.residue_ids(AMINO_ACIDS))
+    own = torch.tensor([AMINO_ACIDS.index(wild_type[position - 1]) for position in positions])
+    weights = on_device(model.module, device)
+    found = torch.empty(len(positions), len(AMINO_ACIDS))
+    with torch.no_grad():
+        for part in length_buckets(real.sum(dim=1), batch_size):
+            length = int(real[part].sum(dim=1).max())
+            reads = unique[part, :length].to(device), real[part, :length].to(device)
+            logits = functional_call(model.module, weights, reads).float().cpu()[..., letters]
+            for place, text in enumerate(part.tolist()):
+                sites = torch.nonzero(row == text)[:, 0]
+                found[sites] = logits[place, column[sites]]
+    return (found - found.gather(1, own[:, None])).numpy()
+
+
+def _texts(
+    model: LanguageModel, wild_type: str, positions: Sequence[int], masked: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The text that each site is judged in: token ids, mask, and the column of the site."""
+    # The encoding that writes an unknown token at the site, with the mask in its place.
+    hiding = replace(model.vocabulary, unknown=model.mask)
+    sites = []
+    for position in positions:
+        letter = wild_type[position - 1 : position] or "A"
+        sites.append((Substitution(position, letter, "C" if letter == "A" else "A"),))
+    batch = encode_variants("unknown_site", wild_type, sites, hiding, model.max_tokens)
+    column = batch.sites.int().argmax(dim=1)
+    if masked:
+        return batch.token_ids, batch.mask, column
+    letters = [wild_type[position - 1] for position in positions]
+    shown = torch.tensor(model.vocabulary.residue_ids("".join(letters)))
+    return batch.token_ids.masked_scatter(batch.sites, shown), batch.mask, column
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroShot:
+    """A method that has nothing to learn; its predictions are in natural logarithms.
+
+    They have no scale on the axis of labels, hence no errors, only ranks.
+    """
+
+    name: str
+    scores: Callable[[Assay], np.ndarray]
+    ranks_only: bool = True
+
+    def adapt(self, support: Examples, generator: torch.Generator) -> None:
+        """Nothing to learn."""
+
+    def predict(self, state: None, query: Examples) -> np.ndarray:
+        """Scores ``(n,)``: high for variants that the model finds likely, 0 for the wild type."""
+        return self.scores(query.assay.assay)[query.rows]
 
 
 def zero_shot(
@@ -87,33 +219,23 @@ def zero_shot(
     model, masked = head_of(encoder), MASKED[name]
 
     @cache
-    def table(wild_type: str, positions: tuple[int, ...]) -> np.ndarray:
-        def compute() -> np.ndarray:
-            return log_odds(model, wild_type, positions, masked=masked, device=device)
-
-        about = {"head": model.sha256, "max_tokens": model.max_tokens, "masked": masked}
-        about |= {"wild_type": wild_type, "positions": list(positions)}
-        store = Store(Path(cache_dir) if cache_dir else None, about)
-        return store.tensor("log-odds", compute).numpy()
-
-    @cache
     def scores(assay: Assay) -> np.ndarray:
+        wild_type = assay.wild_type
         sites = sorted({change.position for variant in assay.variants for change in variant})
-        return add_up(assay.variants, sites, table(assay.wild_type, tuple(sites)))
+        about = {"head": model.sha256, "max_tokens": model.max_tokens, "masked": masked}
+        about |= {"wild_type": wild_type, "positions": sites}
+        table = Store(Path(cache_dir) if cache_dir else None, about).tensor(
+            "log-odds", lambda: log_odds(model, wild_type, sites, masked=masked, device=device)
+        )
+        return add_up(assay.variants, sites, table.numpy())
 
     return ZeroShot(name, scores)
 
 
 def add_up(variants: Sequence[Variant], positions: Sequence[int], table: np.ndarray) -> np.ndarray:
-    """Sum the log-odds of each variant's substitutions.
+    """Sum the log-odds of each variant's substitutions, float64 ``(n,)``; the wild type has 0.
 
-    Args:
-        variants: ``n`` variants.
-        positions: The sites of the table's rows, counted from 1.
-        table: Log-odds, ``(len(positions), 20)``.
-
-    Returns:
-        float64, ``(n,)``; the wild type has 0.
+    `positions` are the sites of the table's rows, counted from 1.
 
     >>> from mutmeta_lib.data.variants import parse_variant
     >>> table = np.arange(40).reshape(2, 20)
@@ -123,9 +245,5 @@ def add_up(variants: Sequence[Variant], positions: Sequence[int], table: np.ndar
     """
     row = {position: place for place, position in enumerate(positions)}
     column = {letter: place for place, letter in enumerate(AMINO_ACIDS)}
-    return np.array(
-        [
-            sum((float(table[row[one.position], column[one.mutant]]) for one in variant), 0.0)
-            for variant in variants
-        ]
-    )
+    odds = ([table[row[one.position], column[one.mutant]] for one in v] for v in variants)
+    return np.array([sum(map(float, own), 0.0) for own in odds])

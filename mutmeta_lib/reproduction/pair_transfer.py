@@ -21,6 +21,7 @@ from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.learn.baselines import RIDGE_PENALTIES, Ridge
 from mutmeta_lib.learn.inner import finetune
 from mutmeta_lib.learn.methods import GradientMethod, Method, Rate, divergences
+from mutmeta_lib.models.embed import Vectors, embed_assays
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.records.progress import silent
 from mutmeta_lib.records.record import Record, number
@@ -39,7 +40,6 @@ from mutmeta_lib.study.study import (
     read_assays,
     split_around,
 )
-from mutmeta_lib.study.vectors import Vectors, embed_assays
 from mutmeta_lib.tasks.metrics import spearman
 from mutmeta_lib.tasks.tasks import Examples, make_task
 

@@ -18,8 +18,8 @@ import torch
 
 from mutmeta_lib import __version__
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.embeddings import embed
-from mutmeta_lib.models.encoders import Encoder
+from mutmeta_lib.models.embed import embed
+from mutmeta_lib.models.encoder import Encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.record import Record, recorded_parameters
 from mutmeta_lib.records.store import Store

@@ -27,7 +27,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop, inner_update
 from mutmeta_lib.learn.gradients import task_gradient
 from mutmeta_lib.learn.inner import Loss, Params
-from mutmeta_lib.models.encoders import Encoder, load_encoder
+from mutmeta_lib.models.encoder import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.reproduction.speed import timed
 from mutmeta_lib.seeds import stable_seed

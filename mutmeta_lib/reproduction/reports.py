@@ -259,7 +259,7 @@ def swapped(study: Study, where: Where, found: Result) -> Tables:
     reads = {read.swap: prepare(study, read, where.device, where.cache_dir) for read in study.reads}
     for swap, other in reads.items():
         for id in other.vectors.assays if swap != "same" else ():
-            a, b = (one.vectors.assays[id].tokens.states for one in (reads["same"], other))
+            a, b = (one.vectors.assays[id].tokens.hidden for one in (reads["same"], other))
             spread = (a - a.mean(dim=0)).norm(dim=1).mean()
             far = float((a - b).norm(dim=1).mean() / spread)
             moved.append({"swap": swap, "assay": id, "moved": far})

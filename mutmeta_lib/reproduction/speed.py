@@ -23,7 +23,7 @@ from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.learn.inner import finetune, shuffled
 from mutmeta_lib.learn.methods import GradientMethod, Rate
 from mutmeta_lib.learn.tuning import best_rate, grid_scores
-from mutmeta_lib.models.embeddings import embed
+from mutmeta_lib.models.embed import embed
 from mutmeta_lib.models.predictor import Params, Predictor, predict
 from mutmeta_lib.records.progress import silent
 from mutmeta_lib.records.record import Record, number

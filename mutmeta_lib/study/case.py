@@ -19,7 +19,8 @@ from mutmeta_lib.learn.baselines import Features, embedding_features
 from mutmeta_lib.learn.methods import METHODS, STARTS, Given, Method, build_methods, divergences
 from mutmeta_lib.learn.train import MetaTraining, Trained, meta_train, pick_device
 from mutmeta_lib.learn.tuning import best_rate, grid_scores
-from mutmeta_lib.models.encoders import Encoder, load_encoder
+from mutmeta_lib.models.embed import Vectors, embed_assays, layered_assays
+from mutmeta_lib.models.encoder import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.models.swap import swap
 from mutmeta_lib.models.zero_shot import zero_shot
@@ -29,7 +30,6 @@ from mutmeta_lib.records.store import Store
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.evaluate import MIN_QUERY, evaluate, hold_out_task, score
 from mutmeta_lib.study.study import HOLD_OUTS, Case, Read, Study, read_assays
-from mutmeta_lib.study.vectors import Vectors, embed_assays, layered_assays
 from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, encode_assay, task_generator
 
 LADDER = (1, 2, 5, 10, 20, 40, 100)

@@ -19,7 +19,7 @@ from joblib import Parallel, delayed, parallel_config
 from mutmeta_lib import __version__
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.models.zero_shot import describe_head
 from mutmeta_lib.records.progress import Report, shown_progress, silent
 from mutmeta_lib.records.record import (

@@ -22,7 +22,7 @@ from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.data.splits import Split, protein_folds
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.methods import check_methods
-from mutmeta_lib.models.encoders import Encoder
+from mutmeta_lib.models.encoder import Encoder
 from mutmeta_lib.records.record import recorded_parameters
 from mutmeta_lib.seeds import stable_seed
 

@@ -79,18 +79,18 @@ def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:
 
 
 def run_batches(
-    tokens: TokenBatch, rows: int = 64, *, layered: bool = True
+    tokens: TokenBatch, rows: int = 64, *, siblings: bool = True
 ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
     """Cut a batch into those in which it is run: row numbers and rows, every row once.
 
-    Batches have `rows` rows at most (all, where pooled vectors are given). `layered` says whether
-    the encoder makes use of siblings (`models.layers`).
+    Batches have `rows` rows at most (all, where pooled vectors are given). `siblings` says whether
+    the encoder makes use of them (`models.layers`).
     """
     if tokens.pooled:
         yield np.arange(len(tokens)), tokens
         return
     alone = np.ones(len(tokens), dtype=bool)
-    for column, members in sibling_rows(tokens) if layered and tokens.hidden is None else ():
+    for column, members in sibling_rows(tokens) if siblings and tokens.hidden is None else ():
         if len(members) < LEAST_SIBLINGS:
             continue
         alone[members] = False

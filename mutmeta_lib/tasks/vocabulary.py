@@ -127,4 +127,4 @@ TINY_VOCABULARY = Vocabulary(
     end="",
     separator="[SEP]",
 )
-"""The vocabulary of `models.encoders.tiny_encoder`: 20 amino acids, X, four special tokens."""
+"""The vocabulary of `models.encoder.tiny_encoder`: 20 amino acids, X, four special tokens."""

@@ -12,8 +12,8 @@ from mutmeta_lib.learn import InnerLoop, inner_update, meta_gradient
 from mutmeta_lib.learn.algorithms import ALGORITHMS, everything
 from mutmeta_lib.learn.gradients import Together
 from mutmeta_lib.learn.inner import RATE, adapted_names
-from mutmeta_lib.models.encoders import tiny_encoder
-from mutmeta_lib.models.frozen import freeze
+from mutmeta_lib.models.embed import freeze
+from mutmeta_lib.models.encoder import tiny_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.tasks.losses import LOSSES
 from mutmeta_lib.tasks.tasks import Examples, sample_tasks

@@ -11,6 +11,7 @@ import torch
 from hf_directories import write_esm, write_protbert
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensor_memory import peak_tensor_bytes
 from torch.func import grad, grad_and_value
 from torch.nn.functional import linear
 from toy import EACH_BACKEND, toy_assay
@@ -23,9 +24,8 @@ from mutmeta_lib.learn.gradients import recursive_task_gradient, task_gradient
 from mutmeta_lib.learn.inner import adapted_names, with_rates
 from mutmeta_lib.learn.lora import with_lora
 from mutmeta_lib.learn.lowrank import lowrank_losses
-from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.models.tensor_memory import peak_tensor_bytes
 from mutmeta_lib.tasks.losses import LOSSES
 from mutmeta_lib.tasks.tasks import encode_assay, sample_tasks
 

@@ -10,7 +10,7 @@ from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.inner import InnerLoop, adapted_names, finetune, inner_update, shuffled
-from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.tasks.tasks import draw_task, task_generator
 

@@ -12,7 +12,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop, inner_update
 from mutmeta_lib.learn.inner import adapted_names
 from mutmeta_lib.learn.lora import with_lora
-from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
+from mutmeta_lib.models.encoder import load_encoder, tiny_encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.tasks.tasks import draw_task, encode_assay, task_generator
 

@@ -16,8 +16,8 @@ from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.learn.start import load_start, save_start
 from mutmeta_lib.learn.train import MetaTraining, meta_train
-from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
-from mutmeta_lib.models.frozen import freeze
+from mutmeta_lib.models.embed import freeze
+from mutmeta_lib.models.encoder import load_encoder, tiny_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.records import store
 from mutmeta_lib.tasks.tasks import Examples, LabelScale, draw_task, encode_assay, task_generator

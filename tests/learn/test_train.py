@@ -20,7 +20,7 @@ from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.learn.methods import METHODS, Given, build_methods
 from mutmeta_lib.learn.run_state import RunState, curves, run_identity
 from mutmeta_lib.learn.train import MetaTraining, OuterLoop, meta_train, pick_device
-from mutmeta_lib.models.frozen import freeze
+from mutmeta_lib.models.embed import freeze
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.store import load_newest
 from mutmeta_lib.tasks.tasks import sample_tasks

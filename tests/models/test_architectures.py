@@ -8,8 +8,8 @@ import pytest
 from hf_directories import write_esm, write_protbert
 
 from mutmeta_lib.data.folders import read_data_dir
-from mutmeta_lib.models.embeddings import embed
-from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.models.embed import embed
+from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.reproduction.protocol import protocol_experiment
 from mutmeta_lib.study.run import recorded
 from mutmeta_lib.study.study import Study, grid

@@ -1,11 +1,14 @@
+"""The predictor: a pure function of its parameters; pooling takes the tokens it says."""
+
 import numpy as np
 import pytest
 import torch
 from torch.func import grad
 from toy import toy_encoded, toy_predictor
 
+from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop, meta_gradient
-from mutmeta_lib.models.predictor import predict
+from mutmeta_lib.models.predictor import POOLINGS, inputs, pooling_weights, predict
 from mutmeta_lib.tasks.tasks import sample_tasks
 
 PREDICTOR = toy_predictor()
@@ -79,3 +82,27 @@ def test_the_same_text_gets_the_same_prediction():
         texts = len(set(sites)) if pooling == "sites" else 1
         assert len(set(predicted)) == texts
         assert len(set(zip(sites, predicted, strict=True))) == len(set(sites))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_pooling_is_the_mean_of_the_tokens_that_it_names(pooling):
+    batch = ASSAY.tokens.rows(range(8))
+    hidden = torch.randn(*batch.mask.shape, 5, generator=torch.Generator().manual_seed(0))
+    expected = {
+        "cls": hidden[:, 0],
+        "mean": hidden.mean(dim=1),  # nothing is padded here
+        "sites": torch.stack([h[s].mean(dim=0) for h, s in zip(hidden, batch.sites, strict=True)]),
+    }[pooling]
+    weights = pooling_weights(batch, pooling)
+    torch.testing.assert_close((weights[..., None] * hidden).sum(dim=1), expected)
+    given = inputs(batch, pooling)
+    assert given.mask is None
+    assert (given.wanted is None) == (pooling == "mean")
+    if given.wanted is not None:
+        wanted = torch.take_along_dim(hidden, given.wanted[..., None], dim=1)
+        torch.testing.assert_close((given.weights[..., None] * wanted).sum(dim=1), expected)
+
+
+def test_an_unknown_pooling_is_refused():
+    with pytest.raises(DataError, match="there is no pooling 'max'"):
+        inputs(ASSAY.tokens, "max")

@@ -5,8 +5,8 @@ import torch
 from toy import toy_assay
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.embeddings import embed
-from mutmeta_lib.models.encoders import tiny_encoder
+from mutmeta_lib.models.embed import embed
+from mutmeta_lib.models.encoder import tiny_encoder
 from mutmeta_lib.models.swap import SWAPS, swap
 from mutmeta_lib.tasks.encodings import encode_variants
 

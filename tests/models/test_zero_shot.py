@@ -1,12 +1,12 @@
-"""Zero-shot methods: additive, blind to labels, run once per protein, refused without a head."""
+"""Zero-shot scores: against Hugging Face by hand, blind to labels, refused without a head."""
 
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from hf_directories import write_esm, write_protbert
+from safetensors.torch import load_file, save_file
 from toy import toy_assay
 from typer.testing import CliRunner
 
@@ -14,96 +14,174 @@ from mutmeta_lib.cli import app
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, parse_variant
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn.methods import Given, build_methods
-from mutmeta_lib.models import language_model
-from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
-from mutmeta_lib.models.language_model import load_language_model, log_odds
-from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.models.zero_shot import MASKED, add_up, describe_head, zero_shot
+from mutmeta_lib.models import zero_shot as module
+from mutmeta_lib.models.encoder import Checkpoint, load_encoder, tiny_encoder
+from mutmeta_lib.models.zero_shot import (
+    MASKED,
+    add_up,
+    describe_head,
+    load_language_model,
+    log_odds,
+    zero_shot,
+)
+from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study.evaluate import evaluate
 from mutmeta_lib.tasks.tasks import draw_task, encode_assay, task_generator
 
-WILD = "MKTAYIAKQRQI"
+WRITERS = {"esm": write_esm, "protbert": write_protbert}
+WILD = "MKTAYIAKQRQISFVKSHFS"
+both_kinds = pytest.mark.parametrize("masked", [True, False])
+
+
+@pytest.fixture(scope="module", params=list(WRITERS))
+def directory(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lm") / request.param
+    return WRITERS[request.param](folder, positions=120, head=True)
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return str(write_esm(tmp_path_factory.mktemp("lm") / "esm", positions=120, head=True))
+def model(directory):
+    return load_language_model(str(directory))
 
 
 @pytest.fixture(scope="module")
 def encoder(directory):
-    return load_encoder(directory)
+    return load_encoder(str(directory))
 
 
 @pytest.fixture
 def passes(monkeypatch):
     """Counts texts that the model reads."""
-    read = []
-    real = language_model.functional_call
+    read, real = [], module.functional_call
 
-    def counting(module, weights, reads):
+    def counting(network, weights, reads):
         read.append(len(reads[0]))
-        return real(module, weights, reads)
+        return real(network, weights, reads)
 
-    monkeypatch.setattr(language_model, "functional_call", counting)
+    monkeypatch.setattr(module, "functional_call", counting)
     return read
 
 
-def assay_of(*texts, wild_type=WILD):
-    return Assay(
-        id="A",
-        protein="p",
-        property="fitness",
-        wild_type=wild_type,
-        variants=tuple(map(parse_variant, texts)),
-        scores=np.arange(len(texts), dtype=float),
-        units="none",
-        sign="higher = better",
-    )
+def by_hand(directory, sequence, place, masked):
+    """Log-probabilities of all tokens at a place, and the tokenizer: nothing of ours is used."""
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    theirs = AutoModelForMaskedLM.from_pretrained(directory).eval()
+    spaced = len(tokenizer.tokenize("MK")) != 2
+    read = tokenizer(" ".join(sequence) if spaced else sequence, return_tensors="pt")
+    column = place + 1  # after the start token
+    if masked:
+        read["input_ids"][0, column] = tokenizer.mask_token_id
+    with torch.no_grad():
+        logits = theirs(**read).logits[0, column]
+    return logits.log_softmax(dim=-1), tokenizer
+
+
+@both_kinds
+def test_log_odds_are_those_of_hugging_face_by_hand(directory, model, masked):
+    positions = [1, 4, 5, 20]
+    found = log_odds(model, WILD, positions, masked=masked)
+    assert (found.shape, found.dtype) == ((4, 20), np.float32)
+    assert np.abs(found).max() > 1
+    for row, position in zip(found, positions, strict=True):
+        expected, tokenizer = by_hand(directory, WILD, position - 1, masked)
+        ids = tokenizer.convert_tokens_to_ids(list(AMINO_ACIDS))
+        own = tokenizer.convert_tokens_to_ids(WILD[position - 1])
+        np.testing.assert_allclose(row, expected[ids] - expected[own], rtol=1e-4, atol=1e-4)
+        assert row[AMINO_ACIDS.index(WILD[position - 1])] == 0
+
+
+def test_only_a_masked_site_does_not_see_its_own_letter(model):
+    """Log-odds of two wild types that differ at one site: they differ there by a constant."""
+
+    def moved(site, masked):
+        sequences = WILD, WILD[: site - 1] + "W" + WILD[site:]
+        one, other = (log_odds(model, wild, [5], masked=masked)[0] for wild in sequences)
+        return np.ptp(one - other)
+
+    np.testing.assert_allclose(moved(5, True), 0, atol=1e-4)
+    assert moved(5, False) > 1e-2
+    assert moved(6, True) > 1e-2
+
+
+@both_kinds
+def test_neither_batches_nor_order_nor_a_long_protein_matter(model, directory, masked):
+    whole = log_odds(model, WILD, range(1, 21), masked=masked)
+    order = [7, 2, 20, 2]
+    one_by_one = log_odds(model, WILD, order, masked=masked, batch_size=1)
+    np.testing.assert_allclose(one_by_one, whole[np.array(order) - 1], rtol=1e-4, atol=1e-4)
+    short = load_language_model(str(directory), max_tokens=11)  # 9 residues and a frame
+    found = log_odds(short, WILD, [1, 10, 20], masked=masked)
+    windows = [(WILD[:9], 1), (WILD[5:14], 5), (WILD[-9:], 9)]
+    for row, (window, place) in zip(found, windows, strict=True):
+        (expected,) = log_odds(short, window, [place], masked=masked)
+        np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_sites_without_odds_are_refused(model):
+    assert log_odds(model, WILD, []).shape == (0, 20)
+    assert np.isfinite(log_odds(model, "MKXA", [1, 4])).all()
+    for wild, position, said in (
+        ("MKXA", 3, "has X at position 3"),
+        ("MKTA", 5, "position 5 lies outside the wild type"),
+        ("MKTA", 0, "position"),
+    ):
+        with pytest.raises(DataError, match=said):
+            log_odds(model, wild, [position])
+
+
+def assay_of(*texts):
+    variants = tuple(map(parse_variant, texts))
+    return Assay("A", "p", "fitness", WILD, variants, np.arange(len(texts), dtype=float), "", "up")
 
 
 @pytest.mark.parametrize("name", list(MASKED))
-def test_scores_are_sums_of_log_odds_and_the_wild_type_has_none(encoder, directory, name):
-    texts = ["K2A", "Y5W", "K2A:Y5W", "WT", "K2C"]
-    scores = zero_shot(name, encoder).scores(assay_of(*texts))
-    table = log_odds(load_language_model(directory), WILD, [2, 5], masked=MASKED[name])
-    first = table[0, AMINO_ACIDS.index("A")]
-    second = table[1, AMINO_ACIDS.index("W")]
-    third = table[0, AMINO_ACIDS.index("C")]
-    expected = [first, second, first + second, 0.0, third]
-    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
-    assert scores[3] == 0
+def test_scores_are_sums_of_log_odds_and_the_wild_type_has_none(encoder, model, name):
+    scores = zero_shot(name, encoder).scores(assay_of("K2A", "Y5W", "K2A:Y5W", "WT", "K2C"))
+    table = log_odds(model, WILD, [2, 5], masked=MASKED[name])
+    a, w, c = (table[i, AMINO_ACIDS.index(x)] for i, x in ((0, "A"), (1, "W"), (0, "C")))
+    np.testing.assert_allclose(scores, [a, w, a + w, 0.0, c], rtol=1e-5, atol=1e-5)
     assert len(set(scores)) == 5
+    assert add_up([], [], np.empty((0, 20))).shape == (0,)
 
 
-def test_the_two_kinds_of_marginals_differ(encoder):
-    assay = assay_of("K2A", "Y5W")
-    one, other = (zero_shot(name, encoder).scores(assay) for name in MASKED)
-    assert np.abs(one - other).max() > 1e-2
-
-
-def test_a_protein_is_read_once_for_all_draws(encoder, passes):
+def test_a_protein_is_read_once_and_no_label_is_used(encoder, passes):
     assay = toy_assay(0, length=12, n=60)
     encoded = encode_assay(assay, "mutant", encoder.vocabulary, encoder.max_tokens)
     methods = {name: zero_shot(name, encoder) for name in MASKED}
     table = evaluate(methods, [encoded], shots=[0, 5], seeds=[0, 1, 2])
     sites = {change.position for variant in assay.variants for change in variant}
     assert sum(passes) == len(sites) + 1
-    assert table.groupby(["method", "seed"])["spearman"].nunique().eq(1).all()  # labels unused
+    assert table.groupby(["method", "seed"])["spearman"].nunique().eq(1).all()
     assert table["mse"].isna().all()  # natural logarithms are no measured units
+    assert len({table.query("method == @name")["spearman"].iloc[0] for name in MASKED}) == 2
+    drawn = draw_task(encoded, 5, task_generator(0, "t"), pool=10, max_query=12)
+    for method in methods.values():
+        predicted = method.predict(method.adapt(drawn.support, torch.Generator()), drawn.query)
+        np.testing.assert_array_equal(predicted, method.scores(assay)[drawn.query.rows])
+
+
+def test_many_variants_take_no_more_passes_than_sites(encoder, passes):
+    pairs = [
+        f"{a}{i}{x}:{b}{j}{y}"
+        for (i, a), (j, b) in pairwise(enumerate(WILD[:8], start=1))
+        for x in AMINO_ACIDS
+        for y in AMINO_ACIDS
+        if x != a and y != b
+    ]
+    assert len(zero_shot("zero_shot", encoder).scores(assay_of(*pairs))) > 2000
+    assert sum(passes) == 8
 
 
 def test_the_log_odds_of_a_protein_are_kept_on_disk(encoder, passes, tmp_path):
     assay = assay_of("K2A", "Y5W", "K2A:Y5W")
     first = zero_shot("zero_shot", encoder, cache_dir=str(tmp_path)).scores(assay)
-    assert sum(passes) == 2
     again = zero_shot("zero_shot", encoder, cache_dir=str(tmp_path)).scores(assay)
     assert sum(passes) == 2
     np.testing.assert_array_equal(first, again)
     zero_shot("zero_shot_wt", encoder, cache_dir=str(tmp_path)).scores(assay)
     assert sum(passes) == 3
-    assert len(list(tmp_path.iterdir())) == 2
     for file in tmp_path.iterdir():
         file.write_bytes(file.read_bytes()[:-10])
     with pytest.warns(UserWarning, match="log-odds.*computed anew"):
@@ -111,77 +189,78 @@ def test_the_log_odds_of_a_protein_are_kept_on_disk(encoder, passes, tmp_path):
     np.testing.assert_array_equal(first, mended)
 
 
-def test_predictions_follow_the_rows_of_the_query(encoder):
-    assay = toy_assay(1, length=12, n=40)
-    encoded = encode_assay(assay, "mutant", encoder.vocabulary, encoder.max_tokens)
-    made = partial(zero_shot, encoder=encoder)
-    given = Given(Predictor(encoder, "sites"), zero_shot=made)
-    method = build_methods(["zero_shot"], given, {}, {})["zero_shot"]
-    drawn = draw_task(encoded, 5, task_generator(0, "t"), pool=10, max_query=12)
-    state = method.adapt(drawn.support, torch.Generator())
-    predicted = method.predict(state, drawn.query)
-    np.testing.assert_array_equal(predicted, method.scores(assay)[drawn.query.rows])
-
-
-def test_many_variants_take_no_more_passes_than_sites(encoder, passes):
-    pairs = [
-        f"{a}{i}{x}:{b}{j}{y}"
-        for (i, a), (j, b) in pairwise(enumerate(WILD, start=1))
-        for x in AMINO_ACIDS
-        for y in AMINO_ACIDS
-        if x != a and y != b
-    ]
-    assert len(zero_shot("zero_shot", encoder).scores(assay_of(*pairs))) > 3000
-    assert sum(passes) == len(WILD)
-
-
 def test_a_shorter_context_is_that_of_the_encoder(directory):
-    whole, short = (load_encoder(directory, max_tokens=n) for n in (None, 7))
-    assay = assay_of("K2A", "Y5W")
-    one, other = (zero_shot("zero_shot", e).scores(assay) for e in (whole, short))
+    whole, short = (load_encoder(str(directory), max_tokens=n) for n in (None, 7))
+    one, other = (zero_shot("zero_shot", e).scores(assay_of("K2A", "Y5W")) for e in (whole, short))
     assert np.abs(one - other).max() > 1e-3
 
 
-def test_no_sum_over_no_variants():
-    assert add_up([], [], np.empty((0, 20))).shape == (0,)
+@pytest.mark.parametrize("kind", list(WRITERS))
+def test_a_checkpoint_without_a_head_is_refused(tmp_path, kind):
+    """Hugging Face would draw the head at random and say nothing that stops a run."""
+    from transformers import AutoModelForMaskedLM
 
-
-def test_a_record_tells_of_the_head_only_if_it_is_used(encoder, directory):
-    assert describe_head(["maml", "blosum"], encoder) == {}
-    told = describe_head(["maml", "zero_shot"], encoder)
-    assert told == {"head_sha256": load_language_model(directory).sha256}
-
-
-@pytest.mark.parametrize("write", [write_esm, write_protbert])
-def test_without_a_head_they_are_refused(write, tmp_path):
-    headless = load_encoder(str(write(tmp_path / "headless", positions=120)))
+    directory = WRITERS[kind](tmp_path / "headless", positions=120)
+    AutoModelForMaskedLM.from_pretrained(directory)  # no error: this is the trap
     for encoder, says in (
-        (tiny_encoder(), "'tiny' has no language-model"),
-        (headless, "'headless' comes w"),
+        (load_encoder(str(directory)), r"'headless' lacks \d+ weights.*facebook/esm2_t6_8M_UR50D"),
+        (tiny_encoder(), "'tiny' has no language-model head"),
     ):
-        with pytest.raises(DataError, match=says):
+        assert describe_head(["maml", "blosum"], encoder) == {}
+        with pytest.raises(DataError, match=says) as caught:
             describe_head(["zero_shot_wt"], encoder)
+        assert "\n" not in str(caught.value)
 
 
-def test_the_command_refuses_tiny_in_one_sentence():
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("esm", "lm_head.bias"),
+        ("protbert", "cls.predictions.transform.dense.bias"),
+        ("esm", "encoder.layer.1.output.dense.weight"),
+    ],
+)
+def test_an_incomplete_checkpoint_is_refused(tmp_path, kind, name):
+    directory = WRITERS[kind](tmp_path / "lossy", head=True)
+    weights = load_file(directory / "model.safetensors")
+    for key in [key for key in weights if name in key]:
+        del weights[key]
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=f"'lossy' lacks 1 weights .*{name}"):
+        load_language_model(str(directory))
+
+
+def test_a_tokenizer_without_a_mask_is_refused(directory, monkeypatch):
+    real = module.read_checkpoint
+    maskless = lambda *a, **k: Checkpoint(**{**vars(real(*a, **k)), "mask": ""})  # noqa: E731
+    monkeypatch.setattr(module, "read_checkpoint", maskless)
+    with pytest.raises(DataError, match="has no mask"):
+        load_language_model(str(directory))
+
+
+def test_the_hash_is_of_what_the_logits_depend_on(tmp_path, encoder):
+    directory = write_esm(tmp_path / "esm", head=True)
+    first = load_language_model(str(directory)).sha256
+    assert load_language_model(str(directory)).sha256 == first != load_encoder(directory).sha256
+    weights = load_file(directory / "model.safetensors")
+    weights["lm_head.bias"] += 1
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    assert load_language_model(str(directory)).sha256 != first
+
+
+def test_the_command_ranks_with_a_head_and_refuses_one_without(directory, model, tmp_path):
     done = CliRunner().invoke(app, ["evaluate", "--methods", "zero_shot"], env={"NO_COLOR": "1"})
     assert done.exit_code == 2
     assert "'tiny' has no language-model head" in done.stderr
-    assert "facebook/esm2_t6_8M_UR50D" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_the_command_ranks_with_a_head(directory, tmp_path):
-    from mutmeta_lib.records.record import read_record
-
     output = str(tmp_path / "record.json")
     asked = ["evaluate", "--methods", "zero_shot,zero_shot_wt,blosum", "--shots", "0,5"]
-    asked += ["--seeds", "1", "--per-protein", "1", "--encoder", directory, "--output", output]
+    asked += ["--seeds", "1", "--per-protein", "1", "--encoder", str(directory), "--output", output]
     done = CliRunner().invoke(app, asked, env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert done.exit_code == 0, done.output
     record = read_record(output)
-    assert record.encoder["head_sha256"] == load_language_model(directory).sha256
-    assert directory not in str(record.encoder)
+    assert record.encoder["head_sha256"] == model.sha256
+    assert str(directory) not in str(record.encoder)
     summary = record.table("summary").query("metric == 'spearman'").set_index(["method", "shots"])
     for name in MASKED:
         assert np.isfinite(summary.loc[(name, 0), "mean"])

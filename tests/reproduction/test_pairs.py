@@ -12,13 +12,13 @@ from toy import toy_assay
 
 from mutmeta_lib.data.folders import demo_dir, read_data_dir
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.encoders import load_encoder
+from mutmeta_lib.models.embed import embed_assays
+from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.reproduction import pair_transfer, pairs
 from mutmeta_lib.reproduction.pair_transfer import pair_methods, pair_numbers, pair_tables
 from mutmeta_lib.reproduction.pairs import load_pairs, make_pair
 from mutmeta_lib.study.study import Study, split_around
-from mutmeta_lib.study.vectors import embed_assays
 from mutmeta_lib.tasks.tasks import make_task
 
 SMALL = {"meta_steps": 2, "tasks_per_step": 2, "support": 4, "query": 4, "inner_steps": 1}

@@ -13,8 +13,8 @@ from release_copy import OTHER, WILD, toy_release
 from mutmeta_lib.data.variants import parse_variant
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop, inner_update, meta_gradient
-from mutmeta_lib.models.embeddings import embed
-from mutmeta_lib.models.encoders import tiny_encoder
+from mutmeta_lib.models.embed import embed
+from mutmeta_lib.models.encoder import tiny_encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.reproduction import protocol
 from mutmeta_lib.reproduction import protocol_run as run

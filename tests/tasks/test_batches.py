@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution, parse_variant
 from mutmeta_lib.learn.lora import with_lora
-from mutmeta_lib.models.embeddings import embed
-from mutmeta_lib.models.encoders import load_encoder, tiny_encoder
-from mutmeta_lib.models.pooling import POOLINGS
-from mutmeta_lib.models.predictor import Predictor, predict
+from mutmeta_lib.models.embed import embed
+from mutmeta_lib.models.encoder import load_encoder, tiny_encoder
+from mutmeta_lib.models.predictor import POOLINGS, Predictor, predict
 from mutmeta_lib.tasks import batches
 from mutmeta_lib.tasks.batches import concatenate, distinct_rows, run_batches
 from mutmeta_lib.tasks.encodings import ENCODINGS, encode_variants
@@ -154,7 +153,7 @@ def test_all_substitutions_at_a_site_are_one_batch_and_few_are_none():
         parts = [(len(index), part.varying) for index, part in run_batches(tokens)]
         assert sorted(n for n, varying in parts if varying is not None) == [19] * 10
         assert [n for n, varying in parts if varying is None] == [1]
-        apart = run_batches(tokens, layered=False)
+        apart = run_batches(tokens, siblings=False)
         assert {part.varying for _, part in apart} == {None}
     few = encoded([(Substitution(2, "K", mutant),) for mutant in "ACD"])
     assert [part.varying for _, part in run_batches(few)] == [None]

@@ -1,0 +1,252 @@
+"""What an encoder that does not learn makes of variants: run once, and kept.
+
+Where only the head or the last layers learn, in the inner and the outer loop, everything below them
+gives the same numbers in every step of every task. `freeze` runs it once per variant and returns a
+predictor that begins above it, and assays that bring what it reads; tasks, training and methods use
+them as any others. The numbers are those of the whole, up to rounding. Kept on disk
+(`mutmeta_lib.records.store`) they are memory-mapped: a task reads its own rows.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.func import functional_call
+
+from mutmeta_lib.data.assays import Assay
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.models.encoder import Encoder, on_device
+from mutmeta_lib.models.predictor import Predictor, inputs, pooled
+from mutmeta_lib.records.store import Store
+from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
+from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay, with_normal_scores
+
+PRECISIONS = ("float32", "bfloat16")
+"""How matrices are multiplied: see `embed`."""
+
+FEATURES = ("standardised", "raw")
+"""``standardised``: each column has mean 0 and variance 1 over the (capped) variants of an assay,
+whose sequences are known before anything is measured. ``raw``: as pooled."""
+
+LABELS = ("normal_scores", "measured")
+"""What meta-training and meta-validation see of an assay's labels; tests see what was measured."""
+
+Folder = str | os.PathLike[str] | None
+
+
+def embed(
+    encoder: Encoder,
+    batch: TokenBatch,
+    pooling: str,
+    *,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
+    cache_dir: Folder = None,
+) -> np.ndarray:
+    """Embed variants with the encoder as it is, without gradients.
+
+    Args:
+        encoder: The encoder; it is not moved or changed.
+        batch: The variants' tokens, ``n`` rows.
+        pooling: One of `mutmeta_lib.models.predictor.POOLINGS`.
+        batch_size: Rows computed at a time, at most (`mutmeta_lib.tasks.batches`).
+        device: Where to compute.
+        precision: One of `PRECISIONS`. In ``"bfloat16"``, for processors that multiply it faster,
+            factors of matrix products keep two to three digits; the result is float32.
+        cache_dir: Read the result from here if it was kept, else keep it. `batch_size` and
+            `device`, which change it by rounding only, do not tell results apart.
+
+    Returns:
+        float32, shape ``(n, encoder.width)``, in the order of the rows.
+
+    Raises:
+        DataError: There is no such pooling or precision, or the folder cannot be used.
+
+    >>> from mutmeta_lib.models.encoder import tiny_encoder
+    >>> from mutmeta_lib.tasks.encodings import encode_variants
+    >>> encoder = tiny_encoder()
+    >>> batch = encode_variants("mutant", "MKTA", [()], encoder.vocabulary, encoder.max_tokens)
+    >>> embed(encoder, batch, "mean").shape
+    (1, 64)
+
+    """
+    if precision not in PRECISIONS:
+        raise DataError(
+            f"there is no precision '{precision}'", f"use one of {', '.join(PRECISIONS)}"
+        )
+
+    def compute() -> np.ndarray:
+        low = torch.autocast(torch.device(device).type, torch.bfloat16, precision == "bfloat16")
+        weights = on_device(encoder.module, device)
+        first, which = distinct_rows(batch, pooling)
+        texts = batch.rows(first) if len(first) < len(batch) else batch
+        result = np.empty((len(first), encoder.width), dtype=np.float32)
+        with torch.no_grad(), low:
+            for rows, part in run_batches(texts, batch_size, siblings=encoder.siblings):
+                vectors = pooled(encoder.module, weights, inputs(part.to(device), pooling))
+                result[rows] = vectors.float().cpu().numpy()
+        return result[which]
+
+    store = _store(cache_dir, encoder, batch, pooling=pooling, precision=precision)
+    return store.tensor("embeddings", compute).numpy()
+
+
+def freeze(
+    predictor: Predictor,
+    assays: Sequence[EncodedAssay],
+    start: int | None,
+    *,
+    cache_dir: Folder = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Predictor, list[EncodedAssay]]:
+    """Run everything below encoder layer `start` once, with the encoder's weights as they are.
+
+    With `start` None the entire encoder is frozen, and pooled vectors are kept. Returns the
+    predictor that begins at `start` (``predictor.learning(params)`` are the parameters it takes out
+    of a whole predictor's) and the assays with what it reads in their tokens' ``hidden``.
+
+    Raises:
+        DataError: The encoder cannot be begun at that layer, or the folder cannot be used.
+
+    """
+    encoder = predictor.encoder
+    if start is not None and not encoder.layers:
+        raise DataError(
+            f"the encoder {encoder.name} cannot be begun at a layer",
+            "freeze all of it (start=None), or use tiny, an ESM-2 or a BERT",
+        )
+    if start is not None and not 0 < start <= encoder.layers:
+        raise DataError(
+            f"layer {start} is not one that a trunk can end at ({encoder.layers} layers)",
+            f"choose from 1 to {encoder.layers}, or None",
+        )
+
+    def frozen(tokens: TokenBatch) -> TokenBatch:
+        if start is None:
+            how = {"device": device, "cache_dir": cache_dir}
+            return of_vectors(torch.from_numpy(embed(encoder, tokens, predictor.pooling, **how)))
+        store = _store(cache_dir, encoder, tokens, layer=start)
+        hidden = store.tensor("hidden", lambda: _below(encoder, tokens, start, device))
+        return replace(tokens, hidden=hidden)
+
+    return replace(predictor, start=start), [replace(a, tokens=frozen(a.tokens)) for a in assays]
+
+
+def of_vectors(vectors: torch.Tensor) -> TokenBatch:
+    """Pooled vectors ``(n, width)`` in the place of tokens, which nobody reads any more."""
+    nothing = torch.empty(len(vectors), 0, dtype=torch.bool)
+    return TokenBatch(nothing.long(), nothing, nothing, vectors)
+
+
+def _below(encoder: Encoder, tokens: TokenBatch, start: int, device) -> torch.Tensor:
+    """What enters layer `start`, ``(n, length, width)``; 0 at padding."""
+    states = torch.zeros(*tokens.mask.shape, encoder.width)
+    weights = on_device(encoder.module, device)
+    with torch.no_grad():
+        for rows, part in run_batches(tokens, siblings=encoder.siblings):
+            given = part.to(device)
+            mask = None if bool(part.mask.all()) else given.mask
+            options = {"stop": start}
+            if part.varying is not None:
+                options["varying"] = part.varying
+            hidden = functional_call(encoder.module, weights, (given.token_ids, mask), options)
+            states[rows, : hidden.shape[1]] = hidden.cpu() * part.mask[..., None]
+    return states
+
+
+def _store(cache_dir: Folder, encoder: Encoder, batch: TokenBatch, **how: Any) -> Store:
+    """Where what an encoder makes of a batch is kept: it depends on both, and on `how`."""
+    if cache_dir is None:
+        return Store(None, {})
+    tokens = hashlib.sha256(str(tuple(batch.mask.shape)).encode())
+    for tensor in (batch.token_ids, batch.mask, batch.sites):
+        tokens.update(tensor.cpu().contiguous().numpy())
+    return Store(Path(cache_dir), {"encoder": encoder.sha256, "tokens": tokens.hexdigest(), **how})
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Every assay as its predictor reads it, by id.
+
+    ``assays`` have the labels that were measured, ``training`` those that meta-training sees.
+    """
+
+    predictor: Predictor
+    assays: dict[str, EncodedAssay]
+    training: dict[str, EncodedAssay]
+    standardised: dict[str, torch.Tensor]
+
+    def features(self, examples: Examples) -> np.ndarray:
+        """Standardised vectors of some rows ``(n, width)``: what ridge and GP read."""
+        return self.standardised[examples.assay.assay.id][torch.as_tensor(examples.rows)].numpy()
+
+
+def embed_assays(
+    predictor: Predictor,
+    assays: Sequence[Assay],
+    encoding: str,
+    features: str,
+    labels: str,
+    *,
+    cache_dir: Folder = None,
+    device: torch.device | str = "cpu",
+) -> Vectors:
+    """Encode, embed and standardise every assay once: all methods read the same vectors."""
+    if features not in FEATURES:
+        raise ValueError(f"unknown features {features!r}; choose from {FEATURES}")
+    encoded = _encoded(predictor, assays, encoding)
+    frozen, kept = freeze(predictor, encoded, None, cache_dir=cache_dir, device=device)
+    scaled = {item.assay.id: standardise(item.tokens.hidden) for item in kept}
+    if features == "standardised":
+        kept = [replace(item, tokens=of_vectors(scaled[item.assay.id])) for item in kept]
+    return _vectors(frozen, kept, labels, scaled)
+
+
+def layered_assays(
+    predictor: Predictor,
+    assays: Sequence[Assay],
+    encoding: str,
+    labels: str,
+    start: int,
+    *,
+    cache_dir: Folder = None,
+    device: torch.device | str = "cpu",
+) -> Vectors:
+    """The assays for a predictor whose encoder learns from layer `start` on; 0 is all of it.
+
+    Nothing is standardised: the layers read what the trunk below them gives.
+    """
+    kept = _encoded(predictor, assays, encoding)
+    if start:
+        predictor, kept = freeze(predictor, kept, start, cache_dir=cache_dir, device=device)
+    return _vectors(predictor, kept, labels, {})
+
+
+def _encoded(predictor: Predictor, assays: Sequence[Assay], encoding: str) -> list[EncodedAssay]:
+    encoder = predictor.encoder
+    return [encode_assay(a, encoding, encoder.vocabulary, encoder.max_tokens) for a in assays]
+
+
+def _vectors(
+    predictor: Predictor, kept: Sequence[EncodedAssay], labels: str, scaled: dict
+) -> Vectors:
+    if labels not in LABELS:
+        raise ValueError(f"unknown labels {labels!r}; choose from {LABELS}")
+    by_id = {item.assay.id: item for item in kept}
+    training = by_id
+    if labels == "normal_scores":
+        training = {id: replace(a, assay=with_normal_scores(a.assay)) for id, a in by_id.items()}
+    return Vectors(predictor, by_id, training, scaled)
+
+
+def standardise(states: torch.Tensor) -> torch.Tensor:
+    """Mean 0 and variance 1 per column of ``(n, width)``; a constant column becomes 0."""
+    centred = states - states.mean(dim=0)
+    spread = centred.std(dim=0, correction=0)
+    return centred / torch.where(spread > 1e-5, spread, torch.inf)

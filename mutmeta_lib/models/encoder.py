@@ -1,0 +1,381 @@
+"""Encoders: protein language models that turn tokens into hidden states, loaded by name.
+
+Checkpoints in Hugging Face's format are read strictly: no file is unpickled, no code from the hub
+is run, and what a checkpoint lacks is told. Hugging Face itself draws missing weights at random and
+goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.models.layers import TinyTransformer, context_of, hidden_states
+from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY, Vocabulary
+
+if TYPE_CHECKING:  # importing transformers takes seconds, so it waits until a model is loaded
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NEW_SEPARATOR = "[SEP]"
+"""The token that ``separator="new"`` adds to a vocabulary."""
+
+SHAPING_SETTINGS = (
+    "model_type",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "position_embedding_type",
+    "rope_theta",
+    "token_dropout",
+    "mask_token_id",
+)
+"""Settings that change what equal weights compute."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A protein language model together with what must be known to use it.
+
+    Attributes:
+        name: Short name, for tables and records; never a path.
+        vocabulary: The tokens it reads.
+        max_tokens: Its context, start and end tokens included.
+        width: Length of a hidden state.
+        module: ``module(token_ids, mask)`` gives hidden states ``(n, length, width)``; in
+            evaluation mode and differentiable twice. Every named parameter takes part in the
+            result. ``tiny``, ESM-2 and BERT (ProtBERT) are `models.layers.Layered` and work under
+            ``torch.func.vmap``; other Hugging Face models look at the mask's values, which vmap
+            forbids.
+        sha256: Identity of the function: a hash over its weights and the settings that shape it.
+        provenance: Where it came from.
+        source: What `load_encoder` loads it by, a path or a name, where there is such a thing;
+            never part of a record.
+
+    """
+
+    name: str
+    vocabulary: Vocabulary
+    max_tokens: int
+    width: int
+    module: nn.Module
+    sha256: str
+    provenance: dict = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def layers(self) -> int:
+        """Number of layers that it can begin or stop at; 0 if it cannot."""
+        return getattr(self.module, "layers", 0)
+
+    @property
+    def siblings(self) -> bool:
+        """Whether rows that differ in one token share work (`models.layers.TinyTransformer`)."""
+        return getattr(self.module, "siblings", False)
+
+
+def fingerprint(module: nn.Module, settings: dict) -> str:
+    """SHA-256 over the names, shapes and bytes of a module's weights, and over `settings`.
+
+    The settings are those that change what equal weights compute, such as the number of heads.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def on_device(module: nn.Module, device: torch.device | str) -> dict[str, Tensor]:
+    """Parameters and buffers by name, on a device: for ``torch.func.functional_call``."""
+    named = (*module.named_parameters(), *module.named_buffers())
+    return {name: value.to(device) for name, value in named}
+
+
+def tiny_encoder(
+    seed: int = 0, width: int = 64, layers: int = 2, heads: int = 4, max_tokens: int = 256
+) -> Encoder:
+    """Our own small transformer with random weights: no download, fast on one processor core.
+
+    It has seen no protein: whatever it knows, it was taught here. `seed` decides the weights;
+    torch's global random state is neither read nor changed. `width` is a multiple of
+    ``2 * heads``.
+
+    >>> tiny_encoder(seed=1).sha256 == tiny_encoder(seed=1).sha256 != tiny_encoder().sha256
+    True
+
+    """
+    settings = {"width": width, "layers": layers, "heads": heads, "max_tokens": max_tokens}
+    generator = torch.Generator().manual_seed(seed)
+    module = TinyTransformer(len(TINY_VOCABULARY), generator=generator, **settings).eval()
+    return Encoder(
+        name="tiny",
+        vocabulary=TINY_VOCABULARY,
+        max_tokens=max_tokens,
+        width=width,
+        module=module,
+        sha256=fingerprint(module, {"encoder": "tiny", "heads": heads}),
+        provenance={"encoder": "tiny transformer, random weights", "seed": seed, **settings},
+    )
+
+
+def load_encoder(
+    name: str,
+    *,
+    seed: int = 0,
+    local_files_only: bool = False,
+    separator: str = "auto",
+    max_tokens: int | None = None,
+) -> Encoder:
+    """Load an encoder by name.
+
+    Args:
+        name: ``"tiny"`` (`tiny_encoder`), a directory in Hugging Face's format (config.json,
+            model.safetensors, tokenizer files, and a PROVENANCE.json if one is at hand), or a name
+            on the Hugging Face hub, such as ``facebook/esm2_t6_8M_UR50D`` or ``Rostlab/prot_bert``.
+        seed: Decides the weights of ``tiny`` and of a new separator.
+        local_files_only: Never ask the network; a hub name must then be in the local cache.
+        separator: ``"auto"``: the tokenizer's own single separator token, ``[SEP]`` for ProtBERT
+            and ``<eos>`` for ESM-2, which has no ``[SEP]`` (see
+            `tasks.vocabulary.Vocabulary.from_tokenizer`); ``"new"``: add a learned token
+            ``[SEP]`` to a vocabulary without one; anything else: that token of the vocabulary.
+        max_tokens: A shorter context than the model's own. By default all positions the model has
+            (1,024 tokens for ESM-2, 256 for ``tiny``). Attention takes memory in proportion to
+            the square of the length: models that allow very long texts want a limit here.
+
+    Raises:
+        DataError: The name cannot be loaded, its checkpoint is incomplete, its tokenizer is not
+            one token per residue, the separator is not in its vocabulary, or `max_tokens` exceeds
+            its context.
+
+    """
+    if name == "tiny":
+        if separator not in ("auto", TINY_VOCABULARY.separator):
+            raise DataError(
+                f"the encoder 'tiny' has its own separator {TINY_VOCABULARY.separator}, not "
+                f"'{separator}'",
+                "leave separator at 'auto'",
+            )
+        return tiny_encoder(seed, **({} if max_tokens is None else {"max_tokens": max_tokens}))
+    with torch.inference_mode(False):  # a caller's inference mode must not freeze the weights
+        found = read_checkpoint(name, local_files_only=local_files_only)
+        model, vocabulary = found.model, found.vocabulary
+        if separator == "new":
+            vocabulary = _add_separator(model, vocabulary, seed)
+        elif separator != "auto":
+            vocabulary = replace(vocabulary, separator=separator)
+        most = context_of(model.config)
+        if max_tokens is not None and not 0 < max_tokens <= most:
+            raise DataError(
+                f"the encoder '{vocabulary.name}' reads at most {most} tokens, not {max_tokens}",
+                f"ask for 1 to {most}",
+            )
+        module = found.checked(hidden_states(model).eval())
+    return Encoder(
+        name=vocabulary.name,
+        vocabulary=vocabulary,
+        max_tokens=max_tokens or most,
+        width=model.config.hidden_size,
+        module=module,
+        sha256=fingerprint(module, found.settings),
+        provenance=found.provenance,
+        source=name,
+    )
+
+
+def _add_separator(model: PreTrainedModel, vocabulary: Vocabulary, seed: int) -> Vocabulary:
+    """Add `NEW_SEPARATOR` to the vocabulary and a row for it to the model's token vectors.
+
+    The row is the mean of all token vectors plus a little seeded noise (a tenth of their spread):
+    a typical token that pretraining has never seen, to be learned.
+    """
+    if NEW_SEPARATOR in vocabulary.tokens:
+        raise DataError(
+            f"the vocabulary '{vocabulary.name}' already has {NEW_SEPARATOR}",
+            "ask for separator='auto'",
+        )
+    old = model.get_input_embeddings()
+    weight = old.weight.detach().double()[: len(vocabulary)]
+    generator = torch.Generator().manual_seed(seed)
+    noise = 2 * torch.rand(weight.shape[1], generator=generator, dtype=torch.float64) - 1
+    row = weight.mean(dim=0) + 0.1 * weight.std(dim=0) * noise
+    table = torch.cat([weight, row[None]]).float()
+    model.set_input_embeddings(
+        nn.Embedding.from_pretrained(table, freeze=False, padding_idx=old.padding_idx)
+    )
+    return replace(vocabulary, tokens=(*vocabulary.tokens, NEW_SEPARATOR), separator=NEW_SEPARATOR)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model as it was read, in evaluation mode and float32.
+
+    `mask` is the token that stands for a hidden residue, or ``""``. `absent` are the parameters
+    that the checkpoint lacks or has in another shape, under all their names: random numbers.
+    """
+
+    model: PreTrainedModel
+    vocabulary: Vocabulary
+    mask: str
+    absent: frozenset[str]
+    provenance: dict
+
+    @property
+    def settings(self) -> dict:
+        """Those of `SHAPING_SETTINGS`."""
+        return {key: getattr(self.model.config, key, None) for key in SHAPING_SETTINGS}
+
+    def checked(self, module: nn.Module, mend: str = "") -> nn.Module:
+        """A `module` made of the model, with the parameters that its result depends on.
+
+        Others (ESM-2's contact head) may be absent, would change the hash, and have no gradient:
+        they become buffers that are not saved.
+
+        Raises:
+            DataError: A parameter that is used is absent.
+
+        """
+        words = self.vocabulary
+        ids = torch.tensor([[*words.start_ids, *words.residue_ids("MK"), *words.end_ids]])
+        named = dict(module.named_parameters())
+        with torch.enable_grad():
+            result = module(ids, torch.ones_like(ids, dtype=torch.bool)).sum()
+            gradients = torch.autograd.grad(result, list(named.values()), allow_unused=True)
+        absent = []
+        for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
+            if gradient is None:
+                path, _, leaf = name.rpartition(".")
+                owner = module.get_submodule(path)
+                delattr(owner, leaf)
+                owner.register_buffer(leaf, parameter.detach(), persistent=False)
+            elif name.removeprefix("model.") in self.absent:
+                absent.append(name.removeprefix("model."))
+        if absent:
+            raise DataError(
+                f"the checkpoint of encoder '{words.name}' lacks {len(absent)} weights of the "
+                f"right shape, first {min(absent)}",
+                mend or "use a complete checkpoint that belongs to its config.json",
+            )
+        return module
+
+
+def read_checkpoint(name: str, *, local_files_only: bool = False, head: bool = False) -> Checkpoint:
+    """Read a model from a directory or the Hugging Face hub, with its language-model head or not.
+
+    Raises:
+        DataError: The name cannot be loaded, or its tokenizer is not one token per residue.
+
+    """
+    directory = Path(name)
+    local = directory.is_dir()
+    if local and not (directory / "config.json").is_file():
+        raise DataError(
+            "the directory of an encoder must hold config.json",
+            "give the directory that save_pretrained wrote",
+            file=directory,
+        )
+    from safetensors import SafetensorError
+
+    try:
+        # The random state is forked because weights that a checkpoint lacks are drawn from it.
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            model, tokenizer, report = _load(name, local_files_only or local, head)
+    except DataError:
+        raise
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise DataError(
+            f"the encoder '{name}' cannot be loaded: {reason}",
+            "use 'tiny', a directory with config.json, model.safetensors and tokenizer files, or "
+            "a Hugging Face name that is cached or within reach",
+        ) from error
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, name=directory.name)
+    rows = model.get_input_embeddings().num_embeddings
+    if rows < len(vocabulary):
+        raise DataError(
+            f"the tokenizer of encoder '{vocabulary.name}' has {len(vocabulary)} tokens, its model "
+            f"has vectors for {rows}",
+            "use the tokenizer that belongs to the model",
+        )
+    # Tied weights have several names, of which the report gives one.
+    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    lost = {id(weights[key]) for key in absent & weights.keys()}
+    return Checkpoint(
+        model=model.float().eval(),
+        vocabulary=vocabulary,
+        mask=tokenizer.mask_token or "",
+        absent=frozenset(key for key, value in weights.items() if id(value) in lost),
+        provenance=_read_provenance(directory)
+        if local
+        else {"source": f"Hugging Face hub, {name}", "commit": model.config._commit_hash},
+    )
+
+
+def _load(
+    name: str, local_files_only: bool, head: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
+    """The model, its tokenizer, and Hugging Face's report of what the checkpoint lacks."""
+    from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+    given = {"local_files_only": local_files_only, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **given)
+    except TypeError as error:  # EsmTokenizer opens the file None when there is no vocab.txt
+        raise DataError(
+            f"the encoder '{name}' comes without the files of its tokenizer",
+            "add them, such as vocab.txt and tokenizer_config.json",
+        ) from error
+    given |= {
+        "use_safetensors": True,  # the older format is a pickle
+        "ignore_mismatched_sizes": True,  # reported with the missing weights instead
+        "output_loading_info": True,
+    }
+    kind = AutoModelForMaskedLM
+    if not head:
+        kind = AutoModel
+        given["attn_implementation"] = "eager"  # fused kernels have no second derivative
+    model, report = kind.from_pretrained(name, **given)
+    return model, tokenizer, report
+
+
+def _read_provenance(directory: Path) -> dict:
+    """The directory's PROVENANCE.json, or an empty dictionary if it has none."""
+    file = directory / "PROVENANCE.json"
+    if not file.is_file():
+        return {}
+    try:
+        provenance = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"this is not JSON ({error})", "mend or remove it", file=file) from error
+    if not isinstance(provenance, dict):
+        raise DataError("this is not a JSON object", "write {...}", file=file)
+    return provenance
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Hugging Face's load reports, retries and progress bars; errors still raise."""
+    from huggingface_hub.utils import logging as hub
+    from transformers.utils import logging as models
+
+    levels, bars = [log.get_verbosity() for log in (hub, models)], models.is_progress_bar_enabled()
+    for log in (hub, models):
+        log.set_verbosity(logging.CRITICAL)
+    models.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, level in zip((hub, models), levels, strict=True):
+            log.set_verbosity(level)
+        if bars:
+            models.enable_progress_bar()

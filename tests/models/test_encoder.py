@@ -1,0 +1,310 @@
+"""Encoders by name: what is read, what identifies it, and what is refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from hf_directories import ESM_TOKENS, PROTBERT_TOKENS, write_esm, write_protbert
+from safetensors.torch import load_file, save_file
+
+from mutmeta_lib.data.variants import parse_variant
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.models.encoder import fingerprint, load_encoder, on_device, tiny_encoder
+from mutmeta_lib.tasks.encodings import encode_variants
+
+# The weights of tiny_encoder(seed=0). A change of this hash changes every result of the book.
+TINY_SHA256 = "c8faff2842e20b37ee245e0bc33e9bb3683b7c091d29d2eb8e7e8595c75ea9d2"
+LOST = "encoder.layer.1.output.dense.weight"
+
+
+def load(directory, **options):
+    return load_encoder(str(directory), **options)
+
+
+@pytest.fixture
+def esm(directories, tmp_path):
+    """A directory that a test may damage."""
+    return shutil.copytree(directories["esm"], tmp_path / "my_esm")
+
+
+def rewrite(directory, change):
+    """Change the weights of a checkpoint in place."""
+    file = directory / "model.safetensors"
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def configure(directory, **settings):
+    file = directory / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
+def first_ids(encoder, encoding="mutant"):
+    variants = [parse_variant("K2R")]
+    return encode_variants(encoding, "MKTA", variants, encoder.vocabulary, 40).token_ids
+
+
+def test_tiny_is_decided_by_its_seed_alone():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    encoder = tiny_encoder(seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert encoder.sha256 == load_encoder("tiny").sha256 == TINY_SHA256
+    assert tiny_encoder(seed=1).sha256 == load_encoder("tiny", seed=1).sha256 != TINY_SHA256
+    assert encoder.provenance["seed"] == 0
+    assert sum(parameter.numel() for parameter in encoder.module.parameters()) < 100_000
+
+
+def test_tiny_has_the_sizes_asked_for():
+    encoder = tiny_encoder(width=32, layers=3, heads=2, max_tokens=40)
+    assert (encoder.width, encoder.max_tokens, encoder.layers) == (32, 40, 3)
+    assert load_encoder("tiny", max_tokens=99).max_tokens == 99
+
+
+@pytest.mark.parametrize(
+    ("name", "context", "tokens", "separator"),
+    [
+        ("esm", 50 - 2, ESM_TOKENS, "<eos>"),  # ESM counts positions from 2
+        ("protbert", 48, PROTBERT_TOKENS, "[SEP]"),
+        ("distilbert", 48, PROTBERT_TOKENS, "[SEP]"),
+    ],
+)
+def test_a_directory_is_read(directories, name, context, tokens, separator):
+    encoder = load(directories[name])
+    assert (encoder.name, encoder.width, encoder.max_tokens) == (name, 16, context)
+    assert encoder.vocabulary.tokens == tuple(tokens)
+    assert encoder.vocabulary.separator == separator
+    assert (encoder.provenance, encoder.source) == ({}, str(directories[name]))
+    assert load(directories[name], max_tokens=40).max_tokens == 40
+
+
+@pytest.mark.parametrize("name", ["esm", "protbert"])
+def test_token_ids_are_those_of_the_tokenizer(directories, encoders, name):
+    from transformers import AutoTokenizer
+
+    read = AutoTokenizer.from_pretrained(directories[name])("M R T A", return_tensors="pt")
+    assert torch.equal(read["input_ids"], first_ids(encoders[name]))
+
+
+def test_the_hash_is_of_names_shapes_weights_and_settings():
+    def linear(**weights):
+        module = torch.nn.Module()
+        for name, value in weights.items():
+            module.register_parameter(name, torch.nn.Parameter(value))
+        return module
+
+    ones = torch.ones(2, 3)
+    prints = [
+        fingerprint(linear(a=ones), {}),
+        fingerprint(linear(a=2 * ones), {}),
+        fingerprint(linear(b=ones), {}),
+        fingerprint(linear(a=ones.T.contiguous()), {}),
+        fingerprint(linear(a=ones), {"heads": 2}),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert fingerprint(linear(a=ones.clone()), {}) == prints[0]
+    assert {len(bytes.fromhex(value)) for value in prints} == {32}
+
+
+def test_the_hash_is_of_what_is_used(encoders, esm):
+    assert load(esm).sha256 == encoders["esm"].sha256
+    rewrite(esm, lambda weights: weights["contact_head.regression.weight"].add_(1))  # not used
+    assert load(esm).sha256 == encoders["esm"].sha256
+    rewrite(esm, lambda weights: weights[LOST].mul_(2))
+    assert load(esm).sha256 != encoders["esm"].sha256
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_attention_heads": 2}, {"layer_norm_eps": 1e-3}, {"token_dropout": False}]
+)
+def test_settings_that_change_the_function_change_the_hash(encoders, esm, settings):
+    ids = first_ids(encoders["esm"])
+    configure(esm, **settings)
+    changed = load(esm)
+    assert changed.sha256 != encoders["esm"].sha256
+    assert not torch.equal(changed.module(ids, None), encoders["esm"].module(ids, None))
+    assert tiny_encoder(heads=2).sha256 != tiny_encoder(heads=4).sha256
+
+
+def test_what_is_saved_and_read_again_is_the_same(encoders, tmp_path, encoder):
+    if encoder.name == "tiny":
+        again = tiny_encoder(width=16, heads=4, max_tokens=48, seed=1)
+        again.module.load_state_dict(encoder.module.state_dict())
+        assert fingerprint(again.module, {"encoder": "tiny", "heads": 4}) == encoder.sha256
+        return
+    folder = shutil.copytree(encoder.source, tmp_path / encoder.name)
+    encoder.module.model.save_pretrained(folder)
+    again = load(folder)
+    assert again.sha256 == encoder.sha256
+    ids = first_ids(encoder)
+    assert torch.equal(again.module(ids, None), encoder.module(ids, None))
+
+
+def test_weights_move_and_the_encoder_stays(encoder):
+    moved = on_device(encoder.module, "meta")
+    assert {value.device.type for value in moved.values()} == {"meta"}
+    assert {value.device.type for value in encoder.module.state_dict().values()} == {"cpu"}
+    if encoder.layers:  # other models look at the values of the mask
+        ids = first_ids(encoder).to("meta")
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        hidden = torch.func.functional_call(encoder.module, moved, (ids, mask))
+        assert hidden.device.type == "meta"
+
+
+def test_loading_is_silent_and_leaves_the_random_state_alone(directories, capfd, recwarn):
+    from transformers.utils import logging
+
+    level, state = logging.get_verbosity(), torch.get_rng_state()
+    load(directories["esm"], separator="new")
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+    assert logging.get_verbosity() == level
+    assert logging.is_progress_bar_enabled()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_loading_does_not_mind_gradients_switched_off(directories, encoders, mode):
+    for name in ("esm", "protbert"):
+        with mode():
+            encoder = load(directories[name])
+        assert encoder.sha256 == encoders[name].sha256
+        hidden = encoder.module(first_ids(encoder), None)
+        assert len(torch.autograd.grad(hidden.pow(2).sum(), list(encoder.module.parameters()))) > 20
+
+
+def test_no_network_is_asked_where_there_is_a_directory(directories, monkeypatch):
+    import socket
+
+    def refuse(*address):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    load(directories["esm"])
+
+
+def test_provenance_is_read(esm):
+    (esm / "PROVENANCE.json").write_text('{"source": "made for this test"}')
+    assert load(esm).provenance == {"source": "made for this test"}
+
+
+def test_a_new_separator_is_one_learned_token(directories, encoders):
+    encoder = load(directories["esm"], separator="new", seed=1)
+    vocabulary = encoder.vocabulary
+    assert vocabulary.tokens == (*ESM_TOKENS, "[SEP]")
+    assert (vocabulary.separator, vocabulary.end) == ("[SEP]", "<eos>")
+    table = encoder.module.model.get_input_embeddings().weight
+    old = encoders["esm"].module.model.get_input_embeddings().weight
+    assert torch.equal(table[:-1], old)
+    assert (table[-1] - old.mean(dim=0)).abs().max() < 0.2 * old.std(dim=0).max()
+    ids = first_ids(encoder, "separator")
+    assert vocabulary.show(ids[0])[2:7] == ["[SEP]", "K", "[SEP]", "R", "[SEP]"]
+    (gradient,) = torch.autograd.grad(encoder.module(ids, None).pow(3).sum(), [table])
+    assert gradient[-1].abs().max() > 0
+    hashes = [load(directories["esm"], separator="new", seed=s).sha256 for s in (1, 2)]
+    assert encoder.sha256 == hashes[0] != hashes[1]
+
+
+def test_another_token_as_separator(directories):
+    encoder = load(directories["esm"], separator="<null_1>")
+    assert encoder.vocabulary.separator == "<null_1>"
+
+
+def test_a_checkpoint_without_unused_weights_is_complete(encoders, esm):
+    def drop(weights):
+        for name in list(weights):
+            if name.startswith(("contact_head", "pooler")):
+                del weights[name]
+
+    rewrite(esm, drop)
+    state = torch.get_rng_state()
+    assert load(esm).sha256 == encoders["esm"].sha256
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def pickled_only(directory):
+    torch.save(load_file(directory / "model.safetensors"), directory / "pytorch_model.bin")
+    (directory / "model.safetensors").unlink()
+
+
+def written(name, text, mode="w"):
+    def write(directory):
+        with open(directory / name, mode) as file:
+            file.write(text)
+
+    return write
+
+
+def without(name):
+    return lambda directory: (directory / name).unlink()
+
+
+def cut_short(directory):
+    file = directory / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+NUCLEOTIDES = "\n".join(["<cls>", "<pad>", "<eos>", "<unk>", *"ACGTN", "<mask>"]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda d: rewrite(d, lambda w: w.pop(LOST)), f"lacks 1 weights .* first {LOST}"),
+        (lambda d: rewrite(d, lambda w: w.update({LOST: torch.ones(3, 3)})), "lacks 1 weights"),
+        (cut_short, "cannot be loaded"),
+        (pickled_only, "cannot be loaded.*model.safetensors"),
+        (written("vocab.txt", "<extra>\n", "a"), "has 34 tokens, its model has vectors for 33"),
+        (written("vocab.txt", NUCLEOTIDES), "one token per residue"),
+        (without("config.json"), "must hold config.json"),
+        (written("config.json", "{"), "cannot be loaded"),
+        (written("config.json", '{"model_type": "nothing"}'), "cannot be loaded"),
+        (without("vocab.txt"), "without the files of its tokenizer"),
+        (written("PROVENANCE.json", "{"), "not JSON"),
+        (written("PROVENANCE.json", "[]"), "not a JSON object"),
+    ],
+)
+def test_a_damaged_directory_is_one_clear_error(esm, damage, says):
+    damage(esm)
+    with pytest.raises(DataError, match=says) as caught:
+        load(esm)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lost_bias_is_noticed_under_any_of_its_names(tmp_path):
+    """BERT's decoder has its bias under two names; Hugging Face reports one."""
+    from mutmeta_lib.models.encoder import read_checkpoint
+
+    directory = write_protbert(tmp_path / "bert", head=True)
+    names = {"cls.predictions.bias", "cls.predictions.decoder.bias"}
+    rewrite(directory, lambda weights: [weights.pop(n) for n in names & weights.keys()])
+    assert names <= read_checkpoint(str(directory), head=True).absent
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("./no/such/directory", {}, "cannot be loaded: Repo id must be"),
+        ("two words", {}, "cannot be loaded"),
+        ("nobody/no-such-encoder", {"local_files_only": True}, "cannot be loaded: .*cached"),
+        ("tiny", {"separator": "new"}, "own separator"),
+        ("esm", {"separator": "[SEP]"}, r"no separator token '\[SEP\]'"),
+        ("protbert", {"separator": "new"}, r"already has \[SEP\]"),
+        ("esm", {"max_tokens": 49}, "reads at most 48 tokens, not 49"),
+        ("esm", {"max_tokens": 0}, "reads at most 48 tokens, not 0"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(directories, name, options, says, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=says) as caught:
+        load(directories.get(name, name), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_positions_beyond_the_padding_of_an_esm_of_any_kind(tmp_path):
+    """The last position of the context has a row in the table of ESM-1b."""
+    encoder = load(write_esm(tmp_path / "esm", positions=20, kind="absolute"))
+    assert encoder.module(torch.full((1, encoder.max_tokens), 5), None).isfinite().all()
