@@ -84,34 +84,25 @@ def test_valid(tmp_path, content, varied):
     path = write_sweep(tmp_path, **content)
     assert [run.varied for run in runs_of(path)] == varied
     sweep = read_sweep(path)
-    assert sweep.index == tmp_path / "sweeps/runs/sweep.index.json"
-    resources = (sweep.retries, sweep.cpus_per_run, sweep.gpus_per_run)
-    assert "retries" in content or resources == (2, 1, 0)
+    assert "retries" in content or (sweep.retries, sweep.cpus_per_run) == (2, 1)
 
 
 INVALID = """
 gird: {}                     | there is no key 'gird'; did you mean 'grid'?
 notebook:                    | 'notebook' is missing; write an .ipynb file, relative to this file
-output:                      | 'output' is missing; write a folder, relative to this file
-notebook: 3                  | 'notebook' is 3; write an .ipynb file
 notebook: ../notebooks/toi.ipynb | there is no notebook 'toi.ipynb'; did you mean 'toy.ipynb'?
 profile: quik                | there is no profile 'quik'; did you mean 'quick'?
 retries: -1                  | 'retries' is -1; write a whole number, 0 or more
-retries: yes                 | 'retries' is True; write a whole number, 0 or more
 cpus_per_run: 0              | 'cpus_per_run' is 0; write a number above 0, whole above 1
 gpus_per_run: 1.5            | 'gpus_per_run' is 1.5; write a number, whole above 1
 parameters: [1]              | 'parameters' is [1]; write 'name: value' lines
-grid: {rate: 1}              | 'grid' is {'rate': 1}; write 'name: [value, value]' lines
 grid: {rate: []}             | 'grid' is {'rate': []}; write 'name: [value, value]' lines
-grid: {1: [2]}               | 'grid' is {1: [2]}; write 'name: [value, value]' lines
 seeds: 2                     | 'seeds' is 2; write [0, 1], or the parameter's name and such a list
-seeds: []                    | 'seeds' is []
 seeds: {seed: [1], steps: [2]} | 'seeds' is {'seed': [1], 'steps': [2]}
 seeds: {sead: [0]}           | seeds.sead: there is no parameter 'sead'; did you mean 'seed'?
 parameters: {step: 3}        | parameters.step: there is no parameter 'step'; did you mean 'steps'?
 grid: {steps: [1, two]}      | grid.steps: parameter 'steps' got 'two' (text); its default is 3
 grid: {rate: [1, 0.5, 1.0]}  | grid.rate: 1.0 is there twice; leave one out
-seeds: [3, 3]                | seeds.seed: 3 is there twice; leave one out
 grid: {rate: [.nan]}         | grid.rate: nan is no value of a record; write numbers, text
 grid: {seed: [1], rate: [2]}, seeds: [1] | seeds.seed: it is set by grid.seed; leave one of them out
 parameters: {records_dir: x} | parameters.records_dir: it is set by the sweep itself
@@ -150,12 +141,6 @@ def test_the_notebook_and_the_profile_are_asked_as_well(tmp_path):
     path = write_sweep(tmp_path)
     write_notebook(tmp_path / "notebooks/toy.ipynb", PARAMETERS.replace("records_dir", "place"))
     assert "there is no parameter 'records_dir'; add it and write the record there" in told(path)
-
-
-def test_exponents_are_numbers(tmp_path):
-    path = write_sweep(tmp_path)
-    path.write_text(path.read_text() + "grid: {rate: [1e-3, 2E+1, .5, 1.e2]}\n")
-    assert [run.parameters["rate"] for run in runs_of(path)] == [0.001, 20.0, 0.5, 100.0]
 
 
 def test_the_book_shows_the_committed_sweep():
@@ -207,18 +192,16 @@ def name(folder: Path, **content) -> str:
 
 
 def test_the_name_is_that_of_the_question(tmp_path):
-    plain = name(tmp_path)
-    assert plain.startswith("toy-")
+    first = name(tmp_path)
+    assert first.startswith("toy-")
     # A default spelt out, whole numbers for decimals, and what cannot change a result.
     for same in (
-        {"parameters": {"steps": 3}},
-        {"parameters": {"rate": 0.5, "profile": "full"}},
-        {"retries": 5, "cpus_per_run": 2},
-        {"output": "elsewhere"},
+        {"parameters": {"steps": 3, "rate": 0.5, "profile": "full"}},
+        {"retries": 5, "cpus_per_run": 2, "output": "elsewhere"},
     ):
-        assert name(tmp_path, **same) == plain
-    assert name(tmp_path, parameters={"rate": 1}) == name(tmp_path, grid={"rate": [1.0]}) != plain
-    assert name(tmp_path, profile="quick") == name(tmp_path, parameters={"steps": 7}) != plain
+        assert name(tmp_path, **same) == first
+    assert name(tmp_path, parameters={"rate": 1}) == name(tmp_path, grid={"rate": [1.0]}) != first
+    assert name(tmp_path, profile="quick") == name(tmp_path, parameters={"steps": 7}) != first
     # What varies always tells runs apart.
     varied = runs_of(write_sweep(tmp_path, grid={"profile": ["quick", "full"]}))
     assert len({run.name for run in varied}) == 2
@@ -238,23 +221,19 @@ def test_code_renames_and_text_does_not(tmp_path):
 
 
 def test_data_that_change_rename(tmp_path):
-    data = tmp_path / "data"
-    (data / "fitness").mkdir(parents=True)
-    (data / "fitness/a.csv").write_text("mutant,score\n")
-    content = {"parameters": {"data_dir": str(data)}}
-    first = name(tmp_path, **content)
-    (data / ".DS_Store").write_text("made by a file browser")
-    assert name(tmp_path, **content) == first
-    (data / "fitness/a.csv").write_text("mutant,score\nA1G,1\n")
-    second = name(tmp_path, **content)
-    (data / "fitness/a.csv").rename(data / "fitness/b.csv")
-    third = name(tmp_path, **content)
-    assert len({first, second, third}) == 3
-    file = tmp_path / "a.txt"
-    file.write_text("x")
-    fourth = name(tmp_path, parameters={"mood": str(file)})
-    file.write_text("y")
-    assert name(tmp_path, parameters={"mood": str(file)}) != fourth, "a file that is named counts"
+    table = tmp_path / "data/fitness/a.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("mutant,score\n")
+    names = [name(tmp_path, parameters={"data_dir": str(tmp_path / "data")})]
+    (tmp_path / "data/.DS_Store").write_text("made by a file browser")
+    assert name(tmp_path) == names[0]
+    table.write_text("mutant,score\nA1G,1\n")
+    names.append(name(tmp_path))
+    table = table.rename(table.with_name("b.csv"))
+    names += [name(tmp_path), name(tmp_path, parameters={"mood": str(table)})]
+    table.write_text("mutant,score\nA1G,2\n")
+    names.append(name(tmp_path))  # a file that is named counts as well
+    assert len({*names}) == 5
 
 
 def test_named_paths(tmp_path):
@@ -263,7 +242,6 @@ def test_named_paths(tmp_path):
     assert named_paths("data_dir", "demo", tmp_path) == [demo_dir()]
     assert named_paths("encoder", "tiny", tmp_path) == [tmp_path / "tiny"]
     assert named_paths("encoder", "facebook/esm2", tmp_path) == []
-    assert named_paths("table", "a.csv", tmp_path) == [tmp_path / "a.csv"]
     assert named_paths("tables", ["a.csv", "b.csv"], tmp_path) == [tmp_path / "a.csv"]
     for value in ("tiny", "", ".", "/", 3, None, ["tiny"], "x" * 5000, "a\0b"):
         assert named_paths("mood", value, tmp_path) == []
@@ -320,13 +298,11 @@ def test_a_record_that_does_not_read_or_answer_is_not_finished(done, tamper):
         # The title, the defaults, the sweep's parameters and x = 1 come before it.
         (["x = 1", "raise ValueError('first line\\nno luck\\n')"], "cell 4: no luck"),
         (["x = 1"], "the notebook wrote 0 records into 'records_dir'; a run of a sweep writes one"),
-        (
-            ["from pathlib import Path; rate = 0.5", RECORD],
-            "its record is of rate = 0.5, the run asks for 0.25; "
-            "hand the notebook's parameters on to the experiment",
-        ),
+        (["from pathlib import Path; rate = 0.5", RECORD],
+         "its record is of rate = 0.5, the run asks for 0.25; "
+         "hand the notebook's parameters on to the experiment"),
     ],
-)
+)  # fmt: skip
 def test_a_run_that_fails_says_why_and_leaves_nothing(tmp_path, cells, told):
     path = write_sweep(tmp_path, parameters={"rate": 0.25})
     write_notebook(tmp_path / "notebooks/toy.ipynb", PARAMETERS, *cells)
