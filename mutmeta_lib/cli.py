@@ -28,6 +28,8 @@ data = typer.Typer(no_args_is_help=True, help="List, check and fetch measurement
 app.add_typer(data, name="data")
 app.command("train", no_args_is_help=True)(train_command)
 WildType = option(str | None, "Name of the wild type in a FASTA file of several.")
+PARAMETER = "Set a parameter (may be repeated)."
+RUNS = "book/runs"
 
 
 @app.callback(invoke_without_command=True)
@@ -40,9 +42,7 @@ def main(version: option(bool, "Show version.", "--version") = False) -> None:
 
 @data.command("list")
 def data_list(
-    data_dir: option(
-        str, "A folder in the layout of the data card or of ProteinGym, or 'demo'."
-    ) = "demo",
+    data_dir: DataDir = "demo",
     property: option(list[str] | None, "Only this property (may be repeated).") = None,
 ) -> None:
     """List the assays of a data directory."""
@@ -50,13 +50,11 @@ def data_list(
     from mutmeta_lib.data.proteingym import UNFLIPPED
 
     assays = read_data_dir(demo_dir() if data_dir == "demo" else data_dir, properties=property)
-    console.print_table(
-        ["assay", "property", "protein", "residues", "variants", "units", "source"],
-        [
-            [a.id, a.property, a.protein, len(a.wild_type), len(a), a.units, a.source]
-            for a in assays
-        ],
-    )
+    headings = ["assay", "property", "protein", "residues", "variants", "units", "source"]
+    told = [
+        [a.id, a.property, a.protein, len(a.wild_type), len(a), a.units, a.source] for a in assays
+    ]
+    console.print_table(headings, told)
     unflipped = [f"{a.id} ({a.sign})" for a in assays if a.id in UNFLIPPED]
     where = f", but not in {', '.join(unflipped)}" if unflipped else " everywhere"
     measured = sum(map(len, assays))
@@ -72,11 +70,7 @@ def data_check(
     record: WildType = None,
     mutant_column: option(str, "Name of the column of mutations.") = "mutant",
     score_column: option(str, "Name of the column of scores.") = "score",
-    drop: option(
-        str,
-        "Rows to leave out and count: --drop nonsense,synonymous,indels,missing, or --drop alone "
-        "for all of these.",
-    ) = "",
+    drop: option(str, "Leave out nonsense,synonymous,indels,missing; alone: all of these.") = "",
 ) -> None:
     """Check a table of your own; every problem is listed, with its row and the mend."""
     from mutmeta_lib.data.assays import check_property, check_table
@@ -96,12 +90,10 @@ def data_check(
         console.say_warning(f"{csv.name}: {note}")
     console.refuse(rows.problems)
     left_out = ", ".join(f"{count} {word}" for word, count in rows.left_out.items())
-    low, high = rows.scores.min(), rows.scores.max()
-    print(
-        f"{csv.name}: {len(rows.variants)} variants of {len(sequence)} residues, scores from "
-        f"{low:.4g} to {high:.4g}; "
-        + (f"rows left out: {left_out}" if left_out else "nothing to mend")
-    )
+    told = f"rows left out: {left_out}" if left_out else "nothing to mend"
+    about = f"{len(rows.variants)} variants of {len(sequence)} residues"
+    spread = f"scores from {rows.scores.min():.4g} to {rows.scores.max():.4g}"
+    print(f"{csv.name}: {about}, {spread}; {told}")
 
 
 @data.command("fetch")
@@ -120,9 +112,7 @@ def data_fetch(
 @app.command("encode", no_args_is_help=True)
 def encode_command(
     sequence: Annotated[str, Argument(help="The wild type, or a FASTA file that holds it.")],
-    mutations: Annotated[
-        list[str], Argument(help="One variant each: A24G, A24G:F30L, p.Ala24Gly or WT.")
-    ],
+    mutations: Annotated[list[str], Argument(help="A24G, A24G:F30L, p.Ala24Gly or WT, each.")],
     encoding: option(str, "Name of an encoding, or 'all'.") = "all",
     encoder: Encoder = "tiny",
     max_tokens: option(int | None, "Shorten the encoder's context.") = None,
@@ -163,13 +153,9 @@ def encode_command(
 @app.command("run", cls=console.Words, no_args_is_help=True)
 def run_command(
     notebook: Annotated[Path, Argument(help="An .ipynb file.")],
-    parameter: option(
-        list[str] | None, "Set a parameter (may be repeated).", "-p", metavar="NAME VALUE"
-    ) = None,
+    parameter: option(list[str] | None, PARAMETER, "-p", metavar="NAME VALUE") = None,
     profile: option(str | None, "A file in params/ beside the notebook: quick or full.") = None,
-    output: option(
-        Path | None, "Default: book/runs/<profile>/<notebook>.", "-o", "--output"
-    ) = None,
+    output: option(Path | None, f"Default: {RUNS}/<profile>/<notebook>.", "-o", "--output") = None,
 ) -> None:
     """Execute a notebook; unknown parameters and wrong types are refused before it starts."""
     from papermill import PapermillExecutionError
@@ -182,8 +168,8 @@ def run_command(
         if not equals:
             raise typer.BadParameter(f"-p {name} needs a value")
         given[name] = parse_value(text, defaults.get(name))
-    runs = notebook.resolve().parent.parent / "book" / "runs"
-    target = output or runs / (profile or "own") / f"{notebook.stem}.ipynb"
+    kept = notebook.resolve().parent.parent / RUNS / (profile or "own") / f"{notebook.stem}.ipynb"
+    target = output or kept
     try:
         run_notebook(notebook, target, given, profile=profile)
     except PapermillExecutionError as error:
@@ -227,10 +213,7 @@ def evaluate_command(
     data_dir: DataDir = "demo",
     encoder: Encoder = "tiny",
     encoding: Encoding = "separator",
-    methods: option(
-        str,
-        "Names, separated by commas; a name that is none is answered with the list.",
-    ) = "maml,multitask,finetune,ridge",
+    methods: option(str, "Names; a wrong one lists them all.") = "maml,multitask,finetune,ridge",
     shots: option(str, "Support sizes, separated by commas.") = "0,1,5,10",
     seeds: option(int, "Repetitions with new draws.", min=1) = 2,
     folds: option(int, "Groups of proteins.", min=3) = 3,
@@ -241,9 +224,7 @@ def evaluate_command(
     device: Device = "auto",
     metric: option(str, "spearman, ndcg or relative_mse.") = "spearman",
     workers: option(int, "Processes to share the runs.", min=1) = 1,
-    checkpoint_dir: option(
-        str | None, "Keep checkpoints here; a killed run goes on from them."
-    ) = None,
+    checkpoint_dir: option(str | None, "Keep checkpoints; a killed run goes on from them.") = None,
     cache_dir: option(str | None, "Keep embeddings here.") = None,
     log_dir: option(str | None, "Folder of TensorBoard's curves.") = None,
     output: option(Path | None, "Write the record here (json).") = None,
@@ -263,29 +244,18 @@ def evaluate_command(
     from mutmeta_lib.study.study import Study, grid
 
     console.check_known([metric], ("spearman", "ndcg", "relative_mse"), "metric")
-    console.check_known(names, tuple(METHODS), "method")
+    console.check_known(names, METHODS, "method")
     console.check_device(device)
-    folders = [folder for folder in (checkpoint_dir, cache_dir, log_dir) if folder]
-    for path in ([output] if output else []) + [Path(folder, "x") for folder in folders]:
+    folders = [Path(folder, "x") for folder in (checkpoint_dir, cache_dir, log_dir) if folder]
+    for path in [*folders, *([output] if output else [])]:
         check_writable(path)
     study = Study(
-        data_dir=data_dir,
-        reads=grid(encoder=encoder, encoding=encoding, depth="all"),
-        methods=names,
-        shots=sizes,
+        data_dir=data_dir, reads=grid(encoder=encoder, encoding=encoding, depth="all"),
+        methods=names, shots=sizes, seeds=seeds, n_folds=folds, labels="measured",
         decided_at=max(sizes) if max(sizes) > 1 else 10,  # one label scales nothing
-        seeds=seeds,
-        n_folds=folds,
-        meta_steps=meta_steps,
-        tasks_per_step=4,
-        query=16,
-        inner_lr=0.01,
-        meta_lr=1e-3,
-        first_order=first_order,
-        labels="measured",
-        per_protein=per_protein,
-        max_query=max_query,
-    )
+        meta_steps=meta_steps, tasks_per_step=4, query=16, inner_lr=0.01, meta_lr=1e-3,
+        first_order=first_order, per_protein=per_protein, max_query=max_query,
+    )  # fmt: skip
     where = Where(device, workers, checkpoint_dir, cache_dir, log_dir)
     record, _ = recorded("few_shot", study, path=output, tables=by_scan, profile="own", where=where)
     summary = record.table("summary").query("metric == @metric")
@@ -299,10 +269,9 @@ def evaluate_command(
         [[name, *[cells.get((name, size), "not defined") for size in sizes]] for name in names],
         title=f"{metric}: mean over assays [95 % interval]",
     )
-    print(
-        f"{int(summary['n_assays'].max())} test assays, {seeds} seeds, encoder {encoder}, "
-        f"{encoding}; intervals resample assays, and assays of one protein are not independent"
-    )
+    told = f"{int(summary['n_assays'].max())} test assays, {seeds} seeds, encoder {encoder}"
+    caution = "intervals resample assays, and assays of one protein are not independent"
+    print(f"{told}, {encoding}; {caution}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def option(kind: Any, words: str, *names: str, **limits: Any) -> Any:
     return Annotated[kind, Option(*names, help=words, **limits)]
 
 
-DataDir = option(str, "A folder in the layout of the data card, or 'demo'.")
+DataDir = option(str, "A folder like the data card's or ProteinGym's, or 'demo'.")
 Encoder = option(str, "'tiny', a local directory or a Hugging Face name.")
 Encoding = option(str, "How variants are written.")
 Device = option(str, "auto, cpu or cuda.")

@@ -22,11 +22,10 @@ from matplotlib.patches import FancyBboxPatch, Patch
 from mutmeta_lib.app.style import (
     BLUE,
     DARK,
-    GREEN,
-    ORANGE,
     PALETTE,
-    PURPLE,
+    ROLES,
     SMALLEST,
+    TOKEN_KINDS,
     WIDTH,
     Look,
     count,
@@ -37,15 +36,6 @@ from mutmeta_lib.app.style import (
 from mutmeta_lib.errors import DataError
 
 ENDS = ["mean", "low", "high"]
-ROLES = {"train": BLUE, "validation": ORANGE, "test": GREEN}
-TOKEN_KINDS = {
-    "residue": "#F2F2F2",
-    "mutated site": ORANGE,
-    "separator": "#8CC5EA",
-    "unknown": PURPLE,
-    "special": "#C9C9C9",
-}
-"""Kind of token -> the colour of its box."""
 
 
 def curve(
