@@ -39,16 +39,9 @@ ENDS = ["mean", "low", "high"]
 
 
 def curve(
-    table: pd.DataFrame,
-    x: str,
-    by: str = "method",
-    *,
-    panels: Sequence[str] = (),
-    reference: tuple[float, str] | None = None,
-    band: bool = False,
-    log: bool = False,
-    **words,
-) -> Figure:
+    table: pd.DataFrame, x: str, by: str = "method", *, panels: Sequence[str] = (),
+    reference: tuple[float, str] | None = None, band: bool = False, log: bool = False, **words,
+) -> Figure:  # fmt: skip
     """Means with intervals against labels, steps or sizes, one line per value of ``by``.
 
     Places are spaced evenly, so that 0 and 1 stay apart, and lines are set side by side so that no
@@ -86,15 +79,9 @@ def curve(
 
 
 def forest(
-    table: pd.DataFrame,
-    rows: str,
-    by: str | None = None,
-    *,
-    panels: Sequence[str] = (),
-    reference: float | None = 0.0,
-    marks: tuple[str, Mapping] | None = None,
-    **words,
-) -> Figure:
+    table: pd.DataFrame, rows: str, by: str | None = None, *, panels: Sequence[str] = (),
+    reference: float | None = 0.0, marks: tuple[str, Mapping] | None = None, **words,
+) -> Figure:  # fmt: skip
     """Means with intervals: a line of the figure per value of ``rows``, a marker per one of ``by``.
 
     With a ``reference`` a point is hollow whose interval holds it. ``marks`` is a name and values
@@ -222,8 +209,7 @@ def split_overview(split: pd.DataFrame, **words) -> Figure:
     ``split`` has one row per fold and assay with columns fold, role (one of `ROLES`), assay and
     protein. More than 30 proteins are counted by role.
     """
-    split = _checked(split, [], ["fold", "role", "assay", "protein"])
-    _known("role", split["role"], ROLES)
+    split = _checked(split, [], ["fold", "role", "assay", "protein"], role=ROLES)
     row = "protein" if split["protein"].nunique() <= 30 else "role"
     cells = split.groupby([row, "fold"]).agg({"role": "first", "assay": "nunique"}).unstack()
     tested = split[split["role"] == "test"].groupby("protein")["fold"].first()
@@ -249,8 +235,7 @@ def tokens(table: pd.DataFrame, **words) -> Figure:
     ``table`` has one row per token, in order, with columns encoding, token and kind (one of
     `TOKEN_KINDS`).
     """
-    table = _checked(table, [], ["encoding", "token", "kind"])
-    _known("kind of token", table["kind"], TOKEN_KINDS)
+    table = _checked(table, [], ["encoding", "token", "kind"], kind=TOKEN_KINDS)
     groups = list(table.groupby("encoding", sort=False))
     height = sum(-(-len(group) // 12) + 1.1 for _, group in groups)
     edge = {"edgecolor": "#888888", "lw": 0.6}
@@ -276,18 +261,11 @@ def tokens(table: pd.DataFrame, **words) -> Figure:
 
 @contextmanager
 def _drawn(
-    table: pd.DataFrame,
-    panels: Sequence[str],
-    height: float,
-    *,
-    title: str,
-    subtitle: str | None = None,
-    xlabel: str | Mapping = "",
-    ylabel: str | Mapping = "",
-    legend: bool = True,
-    handles: Sequence[Patch] = (),
+    table: pd.DataFrame, panels: Sequence[str], height: float, *, title: str,
+    subtitle: str | None = None, xlabel: str | Mapping = "", ylabel: str | Mapping = "",
+    legend: bool = True, handles: Sequence[Patch] = (),
     shape: Mapping = {"sharex": "col", "sharey": "row"},
-) -> Iterator[tuple[Figure, list[tuple[Axes, pd.DataFrame]]]]:
+) -> Iterator[tuple[Figure, list[tuple[Axes, pd.DataFrame]]]]:  # fmt: skip
     """A figure and its axes, each with its rows; titles and a legend below once these are drawn.
 
     The height is one panel's, in inches.
@@ -330,20 +308,20 @@ def _drawn(
         figure.text(0.01, below, subtitle, size=10, color=DARK, va="top")
 
 
-def _checked(table: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
-    """The table, if it has rows, the columns that are to be drawn, and its keys only once."""
+def _checked(
+    table: pd.DataFrame, keys: Sequence[str], columns: Sequence[str], **known: Mapping
+) -> pd.DataFrame:
+    """The table, if it has rows, columns to draw, known values, and its keys only once."""
     if missing := [name for name in (*keys, *columns) if name not in table]:
         raise DataError(f"the table has no column {missing}", f"it has {list(table)}")
     if table.empty:
         raise DataError("the table to be drawn has no row", "choose rows that it has")
+    for name, values in known.items():
+        if unknown := sorted(set(table[name]) - set(values)):
+            raise DataError(f"unknown {name} {unknown}", f"use {list(values)}")
     if keys and table.duplicated([*keys]).any():
         raise DataError(f"several rows share their {[*keys]}", "choose one row of each")
     return table
-
-
-def _known(what: str, found: pd.Series, known: Mapping) -> None:
-    if unknown := sorted(set(found) - set(known)):
-        raise DataError(f"unknown {what} {unknown}", f"use {list(known)}")
 
 
 def _spread(n: int, step: float) -> np.ndarray:

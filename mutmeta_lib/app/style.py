@@ -34,52 +34,27 @@ class Look(NamedTuple):
     line: str
 
 
+# fmt: off
 METHODS = {
-    BLUE: {
-        "maml": "MAML",
-        "maml_fixed": "MAML, fixed labels",
-        "maml_steps": "MAML, all labels",
-        "maml_epochs": "MAML, epochs",
-        "maml_1": "MAML, one step",
-    },
-    ORANGE: {
-        "multitask": "Fine-tuning from multi-task start",
-        "maml_rank": "MAML, trained to rank",
-        "finetune_a": "Fine-tuning, via A",
-    },
+    BLUE: {"maml": "MAML", "maml_fixed": "MAML, fixed labels", "maml_steps": "MAML, all labels",
+           "maml_epochs": "MAML, epochs", "maml_1": "MAML, one step"},
+    ORANGE: {"multitask": "Fine-tuning from multi-task start",
+             "maml_rank": "MAML, trained to rank", "finetune_a": "Fine-tuning, via A"},
     GREEN: {"ridge": "Ridge on embeddings", "anil": "ANIL (head adapts)"},
-    VERMILLION: {
-        "finetune": "Fine-tuning",
-        "finetune_epochs": "Fine-tuning, epochs",
-        "finetune_fixed": "Fine-tuning, fixed labels",
-        "finetune_steps": "Fine-tuning, all labels",
-        "deepkernel": "Deep kernel (GP head)",
-    },
-    PURPLE: {
-        "onehot": "Ridge on one-hot",
-        "metasgd": "Meta-SGD",
-        "ridge_a": "Ridge with A's score",
-        "mlp": "MLP on embeddings",
-    },
-    SKY: {
-        "gp": "GP on embeddings",
-        "fomaml": "MAML, first order",
-        "boil": "BOIL (encoder adapts)",
-        "maml_a": "MAML, via A",
-    },
-    BLACK: {
-        "blosum": "BLOSUM62 (zero-shot)",
-        "zero_shot": "Masked marginals (zero-shot)",
-        "r2d2": "R2-D2 (ridge head)",
-        "scores_a": "Scores of A alone",
-    },
-    GREY: {
-        "mean": "Support mean",
-        "zero_shot_wt": "Wild-type marginals (zero-shot)",
-        "reptile": "Reptile",
-        "joint": "One training on all labels",
-    },
+    VERMILLION: {"finetune": "Fine-tuning", "finetune_epochs": "Fine-tuning, epochs",
+                 "finetune_fixed": "Fine-tuning, fixed labels",
+                 "finetune_steps": "Fine-tuning, all labels",
+                 "deepkernel": "Deep kernel (GP head)"},
+    PURPLE: {"onehot": "Ridge on one-hot", "metasgd": "Meta-SGD",
+             "ridge_a": "Ridge with A's score", "mlp": "MLP on embeddings"},
+    SKY: {"gp": "GP on embeddings", "fomaml": "MAML, first order",
+          "boil": "BOIL (encoder adapts)", "maml_a": "MAML, via A"},
+    BLACK: {"blosum": "BLOSUM62 (zero-shot)", "zero_shot": "Masked marginals (zero-shot)",
+            "r2d2": "R2-D2 (ridge head)", "scores_a": "Scores of A alone"},
+    GREY: {"mean": "Support mean", "zero_shot_wt": "Wild-type marginals (zero-shot)",
+           "reptile": "Reptile", "joint": "One training on all labels"},
 }
+# fmt: on
 """Colour -> its methods in every figure, told apart by marker and line; the first is solid.
 
 A new method needs one line here, or none: without one it takes what is free in its figure.
