@@ -120,7 +120,7 @@ FAULTS = [
         "learn/tuning.py",
         '{"spearman": 1, "error": -1}',
         '{"spearman": 1, "error": 1}',
-        "learn/test_tuning.py",
+        "learn/test_methods.py",
     ),
     Fault(
         "MAML that adapts away from the labels",
