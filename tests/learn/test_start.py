@@ -10,7 +10,6 @@ from toy import toy_assay, toy_encoded, toy_predictor
 from typer.testing import CliRunner
 
 from mutmeta_lib.cli import app
-from mutmeta_lib.data.folders import read_data_dir
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.algorithms import ALGORITHMS
@@ -20,48 +19,50 @@ from mutmeta_lib.models.embed import freeze
 from mutmeta_lib.models.encoder import load_encoder, tiny_encoder
 from mutmeta_lib.models.predictor import Predictor, predict
 from mutmeta_lib.records import store
-from mutmeta_lib.tasks.tasks import Examples, LabelScale, draw_task, encode_assay, task_generator
+from mutmeta_lib.tasks.tasks import Examples, LabelScale, draw_task, task_generator
 
-SETTINGS = MetaTraining(
-    steps=2, tasks_per_step=1, support=4, query=4, inner=InnerLoop(0.05, 2, scope="last-1")
-)
 PREDICTOR = replace(toy_predictor(), pooling="mean", objective="list_mle")
 
 
-def trained(predictor=PREDICTOR, algorithm="maml", encoding="separator", scope="last-1"):
-    settings = replace(SETTINGS, algorithm=algorithm, inner=InnerLoop(0.05, 2, scope=scope))
+def saved(file, predictor=PREDICTOR, algorithm="maml", scope="last-1"):
+    """A run of two meta-steps, kept in the file."""
+    inner = InnerLoop(0.05, 2, scope=scope)
+    settings = MetaTraining(algorithm, 2, 1, support=4, query=4, inner=inner)
     start = predictor.init(torch.Generator().manual_seed(0))
-    return meta_train(
-        predictor, start, toy_encoded(2, encoding, predictor=predictor), settings, seed=0
-    )
+    run = meta_train(predictor, start, toy_encoded(2, predictor=predictor), settings, seed=0)
+    save_start(file, run, predictor, "separator", {"TOY0": "abc"})
+    return run
 
 
-def ten(encoded):
-    rng = task_generator(0, encoded.assay.id)
-    return draw_task(encoded, 10, rng, pool=10, max_query=12)
+def loaded(file):
+    return load_start(file, encoder=PREDICTOR.encoder, device="cpu")
+
+
+def ten(start, assay=None):
+    encoded = start.encode(assay or toy_assay(5))
+    return draw_task(encoded, 10, task_generator(0, "ten"), pool=10, max_query=12)
+
+
+def by_hand(algorithm, predictor, params, loop, task):
+    member = ALGORITHMS[algorithm](predictor)
+    with torch.no_grad():
+        adapted = member.update(member.model.loss, params, task.support, member.loop(loop))
+    labels = predict(member.model, adapted, task.query.tokens).numpy()
+    return task.label_scale.to_scores(labels)
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_a_start_on_the_disk_predicts_what_it_predicts_in_memory(tmp_path, algorithm):
     scope = "all" if algorithm in ("anil", "boil") else "last-1"
-    run = trained(algorithm=algorithm, scope=scope)
-    save_start(tmp_path / "start.safetensors", run, PREDICTOR, "separator", {"TOY0": "abc"})
-    start = load_start(tmp_path / "start.safetensors", encoder=PREDICTOR.encoder, device="cpu")
-    assert (start.algorithm, start.inner, start.encoding) == (
-        algorithm,
-        run.settings.inner,
-        "separator",
-    )
-    assert (start.origin["seed"], start.origin["data"]) == (0, {"TOY0": "abc"})
+    run = saved(tmp_path / "start", algorithm=algorithm, scope=scope)
+    start = loaded(tmp_path / "start")
+    told = (start.algorithm, start.inner, start.encoding, start.origin["seed"])
+    assert told == (algorithm, run.settings.inner, "separator", 0)
+    assert start.origin["data"] == {"TOY0": "abc"}
     torch.testing.assert_close(start.params, run.params, rtol=0, atol=0)
-    task = ten(start.encode(toy_assay(5)))
-    found = start.adapt(task.support).predict(task.query)
-    member = ALGORITHMS[algorithm](PREDICTOR)
-    loop = member.loop(run.settings.inner)
-    with torch.no_grad():
-        adapted = member.update(member.model.loss, run.params, task.support, loop)
-    labels = predict(member.model, adapted, task.query.tokens).numpy()
-    np.testing.assert_array_equal(found, task.label_scale.to_scores(labels))
+    task = ten(start)
+    expected = by_hand(algorithm, PREDICTOR, run.params, run.settings.inner, task)
+    np.testing.assert_array_equal(start.adapt(task.support).predict(task.query), expected)
 
 
 def test_the_command_writes_what_can_be_loaded_and_adapted(tmp_path):
@@ -71,27 +72,21 @@ def test_the_command_writes_what_can_be_loaded_and_adapted(tmp_path):
     assert done.exit_code == 0, done.output
     start = load_start(file, device="cpu")
     assert start.predictor.encoder.sha256 == tiny_encoder(seed=3).sha256
-    (assay,) = read_data_dir(properties=["stability"])
-    task = ten(start.encode(assay))
-    member = ALGORITHMS["maml"](start.predictor)
-    adapted = member.update(start.predictor.loss, start.params, task.support, InnerLoop(0.01, 2))
-    labels = predict(start.predictor, adapted, task.query.tokens).numpy()
-    model = start.adapt(task.support)
-    np.testing.assert_array_equal(model.predict(task.query), task.label_scale.to_scores(labels))
-    assert start.origin["data"].keys() >= {assay.id}
+    task = ten(start)
+    expected = by_hand("maml", start.predictor, start.params, InnerLoop(0.01, 2), task)
+    np.testing.assert_array_equal(start.adapt(task.support).predict(task.query), expected)
     assert start.origin["settings"]["steps"] == 2
 
 
 @pytest.fixture
 def start(tmp_path):
-    save_start(tmp_path / "start.safetensors", trained(), PREDICTOR, "separator")
-    return load_start(tmp_path / "start.safetensors", encoder=PREDICTOR.encoder, device="cpu")
+    saved(tmp_path / "start")
+    return loaded(tmp_path / "start")
 
 
 def test_any_variants_of_the_protein_are_predicted_by_the_support_alone(start):
-    encoded = start.encode(toy_assay(5))
-    task = ten(encoded)
-    model = start.adapt(task.support)
+    task = ten(start)
+    encoded, model = task.support.assay, start.adapt(task.support)
     whole = model.predict(encoded)
     np.testing.assert_allclose(whole[task.query.rows], model.predict(task.query), rtol=1e-5)
     np.testing.assert_array_equal(model.predict(encoded.assay.variants), whole)
@@ -100,16 +95,16 @@ def test_any_variants_of_the_protein_are_predicted_by_the_support_alone(start):
     with pytest.raises(DataError, match="position 999"):
         model.predict(["A999C"])
     # Measured scores of what is predicted are not looked at, nor is a scale of other labels.
-    lying = replace(encoded.assay, scores=np.where(np.isin(np.arange(60), task.support.rows),
-                                                   encoded.assay.scores, 99.0))  # fmt: skip
+    known = np.isin(np.arange(60), task.support.rows)
+    lying = replace(encoded.assay, scores=np.where(known, encoded.assay.scores, 99.0))
     again = start.adapt(replace(task.support, assay=start.encode(lying), labels=torch.zeros(10)))
     np.testing.assert_array_equal(again.predict(encoded), whole)
     assert again.label_scale == LabelScale.fit(task.support.scores)
 
 
 def test_units_follow_the_support_and_few_labels_have_none(start):
-    encoded = start.encode(toy_assay(5))
-    task = ten(encoded)
+    task = ten(start)
+    encoded = task.support.assay
     plain = start.adapt(task.support).predict(encoded)
     stretched = start.encode(replace(encoded.assay, scores=7 * encoded.assay.scores + 40))
     other = start.adapt(replace(task.support, assay=stretched)).predict(encoded)
@@ -120,12 +115,11 @@ def test_units_follow_the_support_and_few_labels_have_none(start):
         model = start.adapt(task.support.take(np.arange(few)))
         assert not model.label_scale.identified
         assert np.isfinite(model.predict(encoded)).all()
-    none = start.adapt(task.support.take(np.array([], dtype=int)))
-    assert none.params is start.params
+        assert (model.params is start.params) == (few == 0)
 
 
 def test_steps_and_rates_may_be_told(start, tmp_path):
-    task = ten(start.encode(toy_assay(5)))
+    task = ten(start)
     usual, more, faster, told = (
         start.adapt(task.support, **how).predict(task.query)
         for how in ({}, {"steps": 4}, {"lr": 0.1}, {"steps": 2, "lr": 0.05})
@@ -136,78 +130,56 @@ def test_steps_and_rates_may_be_told(start, tmp_path):
     with pytest.raises(DataError, match=r"10 labels of assay TOY5 gave numbers .*; lower lr"):
         start.adapt(task.support, lr=1e30)
     with pytest.raises(DataError, match=r"written as 'mutant', .* start learned 'separator'"):
-        start.adapt(ten(toy_encoded(1, "mutant")[0]).support)
+        start.adapt(ten(replace(start, encoding="mutant")).support)
     for name, wrong in (("metasgd", {"lr": 0.1}), ("r2d2", {"steps": 3})):
-        run = trained(algorithm=name, scope="all")
-        save_start(tmp_path / name, run, PREDICTOR, "separator")
-        learned = load_start(tmp_path / name, encoder=PREDICTOR.encoder, device="cpu")
+        saved(tmp_path / name, algorithm=name, scope="all")
         with pytest.raises(DataError, match=f"{name} has learned how to adapt; leave"):
-            learned.adapt(task.support, **wrong)
+            loaded(tmp_path / name).adapt(task.support, **wrong)
 
 
 def test_an_encoder_of_files_is_known_by_its_hash_and_never_by_its_place(tmp_path):
-    folder = write_esm(tmp_path / "model")
+    folder, file = write_esm(tmp_path / "model"), tmp_path / "start"
     encoder = load_encoder(str(folder), max_tokens=40)
-    predictor, file = Predictor(encoder, hidden=(4,)), tmp_path / "start.safetensors"
-    run = trained(predictor)
-    save_start(file, run, predictor, "separator")
+    saved(file, Predictor(encoder, hidden=(4,)))
     assert str(tmp_path).encode() not in file.read_bytes()
-    with pytest.raises(DataError, match="from files of its own; give their directory as encoder"):
-        load_start(file)
     start = load_start(file, encoder=str(folder), device="cpu")
     assert start.predictor.encoder.max_tokens == 40
-    task = ten(start.encode(toy_assay(5)))
-    adapted = start.adapt(task.support)
-    twice = load_start(file, encoder=encoder, device="cpu").adapt(task.support)
-    np.testing.assert_array_equal(adapted.predict(task.query), twice.predict(task.query))
-    with pytest.raises(DataError, match=r"another encoder than tiny: .* with sha256"):
-        load_start(file, encoder=tiny_encoder(max_tokens=40))
-    with pytest.raises(DataError, match="with max_tokens 40, not"):
-        load_start(file, encoder=load_encoder(str(folder), max_tokens=39))
     vocabulary = replace(encoder.vocabulary, separator="<unk>")
-    with pytest.raises(DataError, match="with separator <eos>, not <unk>"):
-        load_start(file, encoder=replace(encoder, vocabulary=vocabulary))
+    for other, told in (
+        (None, "from files of its own; give their directory as encoder"),
+        (tiny_encoder(max_tokens=40), r"another encoder than tiny: .* with sha256"),
+        (load_encoder(str(folder), max_tokens=39), "with max_tokens 40, not"),
+        (replace(encoder, vocabulary=vocabulary), "with separator <eos>, not <unk>"),
+    ):
+        with pytest.raises(DataError, match=told):
+            load_start(file, encoder=other)
 
 
 def test_what_is_no_start_is_refused_in_one_sentence(tmp_path):
-    file, run = tmp_path / "start.safetensors", trained()
-    save_start(file, run, PREDICTOR, "separator")
+    file, other = tmp_path / "start", tmp_path / "other"
+    run = saved(file)
     tensors, meta = store.load(file)
-
-    def refused(told, tensors=tensors, **changed):
-        store.save(tmp_path / "other", tensors, {**meta, **changed})
-        with pytest.raises(DataError, match=told) as error:
-            load_start(tmp_path / "other", encoder=PREDICTOR.encoder, device="cpu")
-        assert str(tmp_path / "other") in str(error.value)
-
-    def without(mapping, name):
-        return {key: value for key, value in mapping.items() if key != name}
-
-    refused("head.0.weight is not that of maml on tiny", without(tensors, "head.0.weight"))
-    refused("rate.head.0.bias is not that", tensors | {"rate.head.0.bias": torch.zeros(16)})
-    refused("parameter head.[12].* is not", predictor=meta["predictor"] | {"hidden": [16, 9]})
-    refused("version of mutmeta does not know protonet", algorithm="protonet")
-    refused("version of mutmeta does not know maml or emoji", encoding="emoji")
-    for name in ("algorithm", "inner", "encoding", "encoder", "predictor"):
-        store.save(tmp_path / "other", tensors, without(meta, name))
-        with pytest.raises(DataError, match=f"no meta-trained start .*does not tell {name}"):
-            load_start(tmp_path / "other", device="cpu")
-    whole = file.read_bytes()
-    for content, told in (
-        (whole[:-9], "not a whole safetensors file"),
-        (whole[:-9] + b"different", "wrong checksum"),
-        (b"", "cannot be read"),
-        (b"start", "cannot be read"),
+    more = tensors | {"rate.head.0.bias": torch.zeros(16)}
+    less = {name: value for name, value in tensors.items() if name != "head.0.weight"}
+    narrow = meta["predictor"] | {"hidden": [16, 9]}
+    for told, held, about in (
+        ("head.0.weight is not that of maml on tiny", less, meta),
+        ("rate.head.0.bias is not that", more, meta),
+        ("parameter head.[12].* is not", tensors, meta | {"predictor": narrow}),
+        ("version of mutmeta does not know protonet", tensors, meta | {"algorithm": "protonet"}),
+        ("version of mutmeta does not know maml or emoji", tensors, meta | {"encoding": "emoji"}),
+        *(
+            (f"no meta-trained start .*does not tell {name}", tensors, {**meta, name: None})
+            for name in ("algorithm", "inner", "encoding", "encoder", "predictor")
+        ),
     ):
-        file.write_bytes(content)
-        with pytest.raises(DataError, match=told):
-            load_start(file, device="cpu")
-    with pytest.raises(DataError, match="cannot be opened"):
-        load_start(tmp_path / "nowhere", device="cpu")
-    frozen, _ = freeze(PREDICTOR, [encode_assay(toy_assay(0), "separator", *how())], None)
+        store.save(other, held, {name: value for name, value in about.items() if value is not None})
+        with pytest.raises(DataError, match=told) as error:
+            loaded(other)
+        assert str(other) in str(error.value)
+    file.write_bytes(file.read_bytes()[:-9] + b"different")
+    with pytest.raises(DataError, match="wrong checksum"):
+        loaded(file)
+    frozen, _ = freeze(PREDICTOR, toy_encoded(1), None)
     with pytest.raises(DataError, match="over a frozen encoder cannot stand alone"):
         save_start(file, run, frozen, "separator")
-
-
-def how():
-    return PREDICTOR.encoder.vocabulary, PREDICTOR.encoder.max_tokens
