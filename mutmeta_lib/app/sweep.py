@@ -69,7 +69,7 @@ class Sweep(BaseModel):
     _file: Path = PrivateAttr()
 
     def model_post_init(self, context: Path) -> None:
-        """Keep the file, to which paths are relative: it is the context of the validation."""
+        """Keep the file, which is the context of the validation."""
         self._file = context
 
     def place(self, path: str) -> Path:
@@ -78,7 +78,7 @@ class Sweep(BaseModel):
 
     @property
     def index(self) -> Path:
-        """Where the index of the runs is kept: beside them, named after the file."""
+        """The index of the runs: beside them, named after the file."""
         return self.place(self.output) / f"{self._file.stem}.index.json"
 
 
@@ -101,11 +101,13 @@ def problems(sweep: Sweep) -> Iterator[DataError]:
     if RECORDS not in default_parameters(notebook):
         mend = "add it and write the record there: every run keeps its own"
         yield DataError(f"there is no parameter '{RECORDS}'", mend, file=notebook.name)
+    try:
+        if sweep.profile is not None:
+            check_parameters(notebook, profile_parameters(notebook, sweep.profile))
+    except DataError as error:
+        yield error
     single = {name: [value] for name, value in sweep.parameters.items()}
     axes = {"parameters": single, "grid": sweep.grid, "seeds": sweep.seeds}
-    if sweep.profile is not None:
-        of_profile = profile_parameters(notebook, sweep.profile)
-        axes = {sweep.profile: {name: [value] for name, value in of_profile.items()}} | axes
     set_by = {RECORDS: "the sweep itself"}
     for key, axis in axes.items():
         for name, values in axis.items():
@@ -125,8 +127,7 @@ def problems(sweep: Sweep) -> Iterator[DataError]:
                     seen.add(canonical(value))
             except DataError as error:
                 yield DataError(f"{at}: {error.problem}", error.mend, file=sweep._file)
-            if key in ("parameters", "grid", "seeds"):
-                set_by[name] = at
+            set_by[name] = at
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,12 +243,7 @@ def planned(sweep: Sweep) -> dict[Run, Outcome]:
 
 
 def execute_run(run: Run) -> None:
-    """Do one run in this process. Of one that fails, nothing is left behind.
-
-    Raises:
-        DataError: a cell failed, the notebook was changed, or it wrote no record of the question.
-
-    """
+    """Do one run in this process; one that fails is a `DataError`, and leaves nothing behind."""
     from papermill import PapermillExecutionError
 
     if code_hash(run.notebook) != run.code:
@@ -292,12 +288,8 @@ def run_sweep(sweep: Sweep, report: Report = silent) -> dict[Run, Outcome]:
 
     A run whose cell fails or whose process dies is tried again ``retries`` times; one that keeps
     failing does not stop the others. A Ray that is initialised in this process is used as it is.
-
-    Raises:
-        DataError: Ray is missing or does not start, no machine has what a run needs, or
-            the output cannot be written.
-        KeyboardInterrupt: Ctrl-C; runs under way are cancelled, finished ones stay.
-
+    Ctrl-C cancels runs under way. A Ray that is missing, does not start or has not what a run
+    needs is a `DataError`.
     """
     results = planned(sweep)
     if any(outcome.state == "waiting" for outcome in results.values()):
@@ -363,29 +355,10 @@ def _ray_for(sweep: Sweep) -> Iterator[ModuleType]:
         return
     # Sockets live here, and their paths must be short; on some machines $TMPDIR is not.
     folder = tempfile.mkdtemp(prefix="mutmeta-", dir="/tmp" if os.path.isdir("/tmp") else None)
-    alone: dict[str, Any] = {
-        "address": "local",  # a plain init() would join a cluster that somebody started here
-        "include_dashboard": False,
-        "object_store_memory": 100 * 10**6,  # runs exchange files
-        "_temp_dir": folder,
-        "_node_ip_address": "127.0.0.1",
-        "_system_config": {"task_oom_retries": sweep.retries},  # by default there is no end
-    }
-    cluster = os.environ.get("RAY_ADDRESS")
     # Ray prints every attempt that fails, with its traceback; what fails for good we tell.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
-            try:
-                if cluster and cluster != "auto":  # Ray would wait for minutes
-                    host, _, port = cluster.removeprefix("ray://").rpartition(":")
-                    there = (host.strip("[]"), int(port))
-                    socket.create_connection(there, timeout=PATIENCE_S).close()
-                given = {"address": cluster} if cluster else alone
-                ray.init(log_to_driver=False, logging_level="ERROR", **given)
-            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-                where = f"at RAY_ADDRESS={cluster}" if cluster else "on this machine"
-                problem = f"Ray {where} cannot be used ({_last_line(str(error))})"
-                raise DataError(problem, "mend what it names") from None
+            _start(ray, sweep, folder)
             _check_resources(ray, sweep)
             yield ray
         finally:
@@ -393,10 +366,29 @@ def _ray_for(sweep: Sweep) -> Iterator[ModuleType]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _start(ray: ModuleType, sweep: Sweep, folder: str) -> None:
+    """Start a private Ray, or join a cluster; a plain init() would join what somebody started."""
+    given = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    given |= {"object_store_memory": 100 * 10**6, "_temp_dir": folder}  # runs exchange files
+    given["_system_config"] = {"task_oom_retries": sweep.retries}  # by default there is no end
+    where = "on this machine"
+    try:
+        if cluster := os.environ.get("RAY_ADDRESS"):
+            given, where = {"address": cluster}, f"at RAY_ADDRESS={cluster}"
+            if cluster != "auto":  # where nothing answers, Ray would wait for minutes
+                host, _, port = cluster.removeprefix("ray://").rpartition(":")
+                there = (host.strip("[]"), int(port))
+                socket.create_connection(there, timeout=PATIENCE_S).close()
+        ray.init(log_to_driver=False, logging_level="ERROR", **given)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        problem = f"Ray {where} cannot be used ({_last_line(str(error))})"
+        raise DataError(problem, "mend what it names") from None
+
+
 def _check_resources(ray: ModuleType, sweep: Sweep) -> None:
     """Refuse what no machine has; Ray would wait for it forever."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for key, resource in (("cpus_per_run", "CPU"), ("gpus_per_run", "GPU")):
+    for key, resource in {"cpus_per_run": "CPU", "gpus_per_run": "GPU"}.items():
         wanted, most = getattr(sweep, key), max(node.get(resource, 0) for node in nodes)
         if wanted > most:
             problem = f"{key} is {wanted:g}, but no machine has more than {most:g}"

@@ -1,6 +1,7 @@
 """Parameters are checked before anything runs, and an executed copy names no place of a machine."""
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
@@ -17,6 +18,7 @@ from mutmeta_lib.app.notebooks import (
     parse_defaults,
     parse_value,
     profile_parameters,
+    read_yaml,
     run_notebook,
     scrub,
 )
@@ -152,21 +154,29 @@ def test_profiles(notebook):
         profile_parameters(notebook, "quik")
     with pytest.raises(DataError, match="no 'name: value' lines for '07_other'; add '07_other:'"):
         profile_parameters(notebook.with_name("07_other.ipynb"), "quick")
+    (notebook.parent / "params/quick.yml").write_text("01_a: 3\n")
+    with pytest.raises(DataError, match="no 'name: value' lines for '01_a'"):
+        profile_parameters(notebook, "quick")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("content", "told"),
     [
-        ("a: [1,\nb: 2\n", "row 3: this is not valid YAML"),
-        ("- a\n", "no mapping"),
-        ("01_a: 3\n", "no 'name: value' lines for '01_a'"),
-        ("01_a: {n: 1}\n01_a: {n: 2}\n", "row 2: '01_a' is written twice"),
+        (b"a: [1,\nb: 2\n", "row 3: this is not valid YAML; mend the syntax"),
+        (b"- a\n", "this is no mapping; write 'name: value' lines"),
+        (b"a: {n: 1}\nb:\n  n: 1\n  n: 2\n", "row 4: 'n' is written twice; keep one of them"),
+        (b"a: !!python/object:os.system {}\n", "row 1: this is not valid YAML"),
+        (b"a: \xff\n", "this is not valid YAML"),
+        (None, "there is no such file; give the path of a .yml"),
     ],
 )
-def test_broken_profiles(notebook, text, told):
-    (notebook.parent / "params/quick.yml").write_text(text)
-    with pytest.raises(DataError, match=told):
-        profile_parameters(notebook, "quick")
+def test_broken_yaml(tmp_path, content, told):
+    path = tmp_path / "sweep.yml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_yaml(path)
+    assert re.match(f"{re.escape(str(path))}(, |: ){re.escape(told)}", str(caught.value))
 
 
 def test_missing_and_broken_notebooks(tmp_path, notebook):

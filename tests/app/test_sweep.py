@@ -115,25 +115,6 @@ def test_invalid(tmp_path, line):
     assert sentence in told(write_sweep(tmp_path, **yaml.safe_load(f"{{{content}}}")))
 
 
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"notebook: [", "row 1: this is not valid YAML; mend the syntax"),
-        (b"- a\n", "this is no mapping; write 'name: value' lines"),
-        (b"output: a\ngrid:\n  rate: [1]\n  rate: [2]\n", "row 4: 'rate' is written twice; keep"),
-        (b"output: !!python/object:os.system {}\n", "row 1: this is not valid YAML"),
-        (b"output: \xff\n", "this is not valid YAML"),
-        (b"", "'notebook' is missing"),
-        (None, "there is no such file; give the path of a .yml"),
-    ],
-)
-def test_not_a_mapping(tmp_path, content, sentence):
-    path = tmp_path / "sweep.yml"
-    if content is not None:
-        path.write_bytes(content)
-    assert told(path).startswith(sentence)
-
-
 def test_the_notebook_and_the_profile_are_asked_as_well(tmp_path):
     path = write_sweep(tmp_path, profile="quick")
     (tmp_path / "notebooks/params/quick.yml").write_text("toy: {stops: 7}\n")
