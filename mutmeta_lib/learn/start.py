@@ -179,7 +179,7 @@ def load_start(
         told = f"the start was trained on the encoder {wanted['name']}, from files of its own"
         raise refused(told, "give their directory as encoder")
     if not isinstance(source, Encoder):
-        how = {name: wanted[name] for name in ("seed", "separator", "max_tokens")}
+        how = {name: wanted[name] for name in ("seed", "max_tokens")}
         source = load_encoder(source, **how)
     for name, value in _identity(source).items():
         if value != wanted[name]:

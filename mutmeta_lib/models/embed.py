@@ -26,9 +26,6 @@ from mutmeta_lib.records.store import Store
 from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
 from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay, with_normal_scores
 
-PRECISIONS = ("float32", "bfloat16")
-"""How matrices are multiplied: see `embed`."""
-
 FEATURES = ("standardised", "raw")
 """``standardised``: each column has mean 0 and variance 1 over the (capped) variants of an assay,
 whose sequences are known before anything is measured. ``raw``: as pooled."""
@@ -46,7 +43,6 @@ def embed(
     *,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
-    precision: str = "float32",
     cache_dir: Folder = None,
 ) -> np.ndarray:
     """Embed variants with the encoder as it is, without gradients.
@@ -57,8 +53,6 @@ def embed(
         pooling: One of `mutmeta_lib.models.predictor.POOLINGS`.
         batch_size: Rows computed at a time, at most (`mutmeta_lib.tasks.batches`).
         device: Where to compute.
-        precision: One of `PRECISIONS`. In ``"bfloat16"``, for processors that multiply it faster,
-            factors of matrix products keep two to three digits; the result is float32.
         cache_dir: Read the result from here if it was kept, else keep it. `batch_size` and
             `device`, which change it by rounding only, do not tell results apart.
 
@@ -66,7 +60,7 @@ def embed(
         float32, shape ``(n, encoder.width)``, in the order of the rows.
 
     Raises:
-        DataError: There is no such pooling or precision, or the folder cannot be used.
+        DataError: There is no such pooling, or the folder cannot be used.
 
     >>> from mutmeta_lib.models.encoder import tiny_encoder
     >>> from mutmeta_lib.tasks.encodings import encode_variants
@@ -76,24 +70,19 @@ def embed(
     (1, 64)
 
     """
-    if precision not in PRECISIONS:
-        raise DataError(
-            f"there is no precision '{precision}'", f"use one of {', '.join(PRECISIONS)}"
-        )
 
     def compute() -> np.ndarray:
-        low = torch.autocast(torch.device(device).type, torch.bfloat16, precision == "bfloat16")
         weights = on_device(encoder.module, device)
         first, which = distinct_rows(batch, pooling)
         texts = batch.rows(first) if len(first) < len(batch) else batch
         result = np.empty((len(first), encoder.width), dtype=np.float32)
-        with torch.no_grad(), low:
+        with torch.no_grad():
             for rows, part in run_batches(texts, batch_size, siblings=encoder.siblings):
                 vectors = pooled(encoder.module, weights, inputs(part.to(device), pooling))
-                result[rows] = vectors.float().cpu().numpy()
+                result[rows] = vectors.cpu().numpy()
         return result[which]
 
-    store = _store(cache_dir, encoder, batch, pooling=pooling, precision=precision)
+    store = _store(cache_dir, encoder, batch, pooling=pooling)
     return store.tensor("embeddings", compute).numpy()
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,6 @@ from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY, Vocabulary
 
 if TYPE_CHECKING:  # importing transformers takes seconds, so it waits until a model is loaded
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-NEW_SEPARATOR = "[SEP]"
-"""The token that ``separator="new"`` adds to a vocabulary."""
 
 SHAPING_SETTINGS = (
     "model_type",
@@ -128,91 +125,45 @@ def tiny_encoder(
     )
 
 
-def load_encoder(
-    name: str,
-    *,
-    seed: int = 0,
-    local_files_only: bool = False,
-    separator: str = "auto",
-    max_tokens: int | None = None,
-) -> Encoder:
+def load_encoder(name: str, *, seed: int = 0, max_tokens: int | None = None) -> Encoder:
     """Load an encoder by name.
 
     Args:
-        name: ``"tiny"`` (`tiny_encoder`), a directory in Hugging Face's format (config.json,
-            model.safetensors, tokenizer files, and a PROVENANCE.json if one is at hand), or a name
-            on the Hugging Face hub, such as ``facebook/esm2_t6_8M_UR50D`` or ``Rostlab/prot_bert``.
-        seed: Decides the weights of ``tiny`` and of a new separator.
-        local_files_only: Never ask the network; a hub name must then be in the local cache.
-        separator: ``"auto"``: the tokenizer's own single separator token, ``[SEP]`` for ProtBERT
-            and ``<eos>`` for ESM-2, which has no ``[SEP]`` (see
-            `tasks.vocabulary.Vocabulary.from_tokenizer`); ``"new"``: add a learned token
-            ``[SEP]`` to a vocabulary without one; anything else: that token of the vocabulary.
+        name: ``"tiny"`` (`tiny_encoder`, of this ``seed``), a directory in Hugging Face's format
+            (config.json, model.safetensors, tokenizer files, and a PROVENANCE.json if one is at
+            hand), or a name on the Hugging Face hub, such as ``facebook/esm2_t6_8M_UR50D``.
+        seed: Decides the weights of ``tiny``.
         max_tokens: A shorter context than the model's own. By default all positions the model has
             (1,024 tokens for ESM-2, 256 for ``tiny``). Attention takes memory in proportion to
             the square of the length: models that allow very long texts want a limit here.
 
     Raises:
         DataError: The name cannot be loaded, its checkpoint is incomplete, its tokenizer is not
-            one token per residue, the separator is not in its vocabulary, or `max_tokens` exceeds
-            its context.
+            one token per residue, or `max_tokens` exceeds its context.
 
     """
     if name == "tiny":
-        if separator not in ("auto", TINY_VOCABULARY.separator):
-            raise DataError(
-                f"the encoder 'tiny' has its own separator {TINY_VOCABULARY.separator}, not "
-                f"'{separator}'",
-                "leave separator at 'auto'",
-            )
         return tiny_encoder(seed, **({} if max_tokens is None else {"max_tokens": max_tokens}))
     with torch.inference_mode(False):  # a caller's inference mode must not freeze the weights
-        found = read_checkpoint(name, local_files_only=local_files_only)
-        model, vocabulary = found.model, found.vocabulary
-        if separator == "new":
-            vocabulary = _add_separator(model, vocabulary, seed)
-        elif separator != "auto":
-            vocabulary = replace(vocabulary, separator=separator)
-        most = context_of(model.config)
+        found = read_checkpoint(name)
+        most = context_of(found.model.config)
         if max_tokens is not None and not 0 < max_tokens <= most:
             raise DataError(
-                f"the encoder '{vocabulary.name}' reads at most {most} tokens, not {max_tokens}",
+                f"the encoder '{found.vocabulary.name}' reads at most {most} tokens, not "
+                f"{max_tokens}",
                 f"ask for 1 to {most}",
             )
-        module = found.checked(hidden_states(model).eval())
+        module = found.checked(hidden_states(found.model).eval())
     return Encoder(
-        name=vocabulary.name,
-        vocabulary=vocabulary,
+        name=found.vocabulary.name,
+        vocabulary=found.vocabulary,
         max_tokens=max_tokens or most,
-        width=model.config.hidden_size,
+        width=found.model.config.hidden_size,
         module=module,
         sha256=fingerprint(module, found.settings),
         provenance=found.provenance,
         source=name,
     )
-
-
-def _add_separator(model: PreTrainedModel, vocabulary: Vocabulary, seed: int) -> Vocabulary:
-    """Add `NEW_SEPARATOR` to the vocabulary and a row for it to the model's token vectors.
-
-    The row is the mean of all token vectors plus a little seeded noise (a tenth of their spread):
-    a typical token that pretraining has never seen, to be learned.
-    """
-    if NEW_SEPARATOR in vocabulary.tokens:
-        raise DataError(
-            f"the vocabulary '{vocabulary.name}' already has {NEW_SEPARATOR}",
-            "ask for separator='auto'",
-        )
-    old = model.get_input_embeddings()
-    weight = old.weight.detach().double()[: len(vocabulary)]
-    generator = torch.Generator().manual_seed(seed)
-    noise = 2 * torch.rand(weight.shape[1], generator=generator, dtype=torch.float64) - 1
-    row = weight.mean(dim=0) + 0.1 * weight.std(dim=0) * noise
-    table = torch.cat([weight, row[None]]).float()
-    model.set_input_embeddings(
-        nn.Embedding.from_pretrained(table, freeze=False, padding_idx=old.padding_idx)
-    )
-    return replace(vocabulary, tokens=(*vocabulary.tokens, NEW_SEPARATOR), separator=NEW_SEPARATOR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,7 +219,7 @@ class Checkpoint:
         return module
 
 
-def read_checkpoint(name: str, *, local_files_only: bool = False, head: bool = False) -> Checkpoint:
+def read_checkpoint(name: str, *, head: bool = False) -> Checkpoint:
     """Read a model from a directory or the Hugging Face hub, with its language-model head or not.
 
     Raises:
@@ -288,7 +239,7 @@ def read_checkpoint(name: str, *, local_files_only: bool = False, head: bool = F
     try:
         # The random state is forked because weights that a checkpoint lacks are drawn from it.
         with _quiet(), torch.random.fork_rng(devices=[]):
-            model, tokenizer, report = _load(name, local_files_only or local, head)
+            model, tokenizer, report = _load(name, local, head)
     except DataError:
         raise
     except (OSError, ValueError, ImportError, SafetensorError) as error:

@@ -77,16 +77,6 @@ def test_whatever_embeddings_depend_on_is_another_file_and_is_read_again(tmp_pat
         np.testing.assert_array_equal(embed(*given, cache_dir=tmp_path), values)
 
 
-def test_a_lower_precision_is_near_and_another_file(tmp_path):
-    exact = embed(ENCODER, BATCH, "mean", cache_dir=tmp_path)
-    low = embed(ENCODER, BATCH, "mean", cache_dir=tmp_path, precision="bfloat16")
-    assert len(list(tmp_path.iterdir())) == 2
-    assert low.dtype == np.float32
-    assert 0 < np.abs(low - exact).max() < 0.05 * np.abs(exact).max()
-    with pytest.raises(DataError, match="no precision 'float16'"):
-        embed(ENCODER, BATCH, "mean", precision="float16")
-
-
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("start", [1, 2, 3, None])

@@ -157,7 +157,7 @@ def test_loading_is_silent_and_leaves_the_random_state_alone(directories, capfd,
     from transformers.utils import logging
 
     level, state = logging.get_verbosity(), torch.get_rng_state()
-    load(directories["esm"], separator="new")
+    load(directories["esm"])
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
     assert logging.get_verbosity() == level
@@ -189,28 +189,6 @@ def test_no_network_is_asked_where_there_is_a_directory(directories, monkeypatch
 def test_provenance_is_read(esm):
     (esm / "PROVENANCE.json").write_text('{"source": "made for this test"}')
     assert load(esm).provenance == {"source": "made for this test"}
-
-
-def test_a_new_separator_is_one_learned_token(directories, encoders):
-    encoder = load(directories["esm"], separator="new", seed=1)
-    vocabulary = encoder.vocabulary
-    assert vocabulary.tokens == (*ESM_TOKENS, "[SEP]")
-    assert (vocabulary.separator, vocabulary.end) == ("[SEP]", "<eos>")
-    table = encoder.module.model.get_input_embeddings().weight
-    old = encoders["esm"].module.model.get_input_embeddings().weight
-    assert torch.equal(table[:-1], old)
-    assert (table[-1] - old.mean(dim=0)).abs().max() < 0.2 * old.std(dim=0).max()
-    ids = first_ids(encoder, "separator")
-    assert vocabulary.show(ids[0])[2:7] == ["[SEP]", "K", "[SEP]", "R", "[SEP]"]
-    (gradient,) = torch.autograd.grad(encoder.module(ids, None).pow(3).sum(), [table])
-    assert gradient[-1].abs().max() > 0
-    hashes = [load(directories["esm"], separator="new", seed=s).sha256 for s in (1, 2)]
-    assert encoder.sha256 == hashes[0] != hashes[1]
-
-
-def test_another_token_as_separator(directories):
-    encoder = load(directories["esm"], separator="<null_1>")
-    assert encoder.vocabulary.separator == "<null_1>"
 
 
 def test_a_checkpoint_without_unused_weights_is_complete(encoders, esm):
@@ -289,10 +267,7 @@ def test_a_lost_bias_is_noticed_under_any_of_its_names(tmp_path):
     [
         ("./no/such/directory", {}, "cannot be loaded: Repo id must be"),
         ("two words", {}, "cannot be loaded"),
-        ("nobody/no-such-encoder", {"local_files_only": True}, "cannot be loaded: .*cached"),
-        ("tiny", {"separator": "new"}, "own separator"),
-        ("esm", {"separator": "[SEP]"}, r"no separator token '\[SEP\]'"),
-        ("protbert", {"separator": "new"}, r"already has \[SEP\]"),
+        ("nobody/no-such-encoder", {}, "cannot be loaded: .*cached"),
         ("esm", {"max_tokens": 49}, "reads at most 48 tokens, not 49"),
         ("esm", {"max_tokens": 0}, "reads at most 48 tokens, not 0"),
     ],
