@@ -64,6 +64,23 @@ def test_accelerate_launch_shares_the_tasks_of_the_same_command(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_an_assay_too_small_for_a_task_is_left_out_and_named(tmp_path):
+    wild_type = "MKTAYIAKQR"
+    manifest = "id,property,protein,target_seq,n_proteins,score_units,sign\n"
+    (tmp_path / "fitness").mkdir()
+    for name, n in (("A", 26), ("B", 25)):
+        manifest += f"{name},fitness,{name},{wild_type},1,au,higher = better\n"
+        mutants = [f"{old}{at}{new}" for at, old in enumerate(wild_type, 1) for new in "DEW"]
+        rows = [f"{mutant},{score}" for score, mutant in enumerate(mutants[:n])]
+        (tmp_path / f"fitness/{name}.csv").write_text("\n".join(["mutant,score", *rows]))
+    (tmp_path / "MANIFEST.csv").write_text(manifest)
+    few = ["--steps", "1", "--tasks-per-step", "1", "--inner-steps", "1", "--device", "cpu"]
+    done = train(tmp_path / "start.safetensors", *few, "--data-dir", tmp_path)
+    assert done.exit_code == 0, done.output
+    told = "left out, with fewer variants than support and query, 26: B (25)\n"
+    assert (done.stderr, "1 steps on 1 assays" in done.stdout) == (told, True)
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
