@@ -210,9 +210,7 @@ def by_encoding(found: Result, decided_at: int = 10) -> Tables:
     decided, first = rows[rows["shots"] == decided_at], rows["encoding"].iloc[0]
     by = ("group", "pooling", "method")
     return {
-        "summary": estimate(
-            rows, "spearman", by=("group", "encoding", "pooling", "method", "shots")
-        ),
+        "summary": estimate(rows, "spearman", by=("encoding", *by, "shots")),
         "differences": contrast(decided, "spearman", "encoding", first, by=by),
     }
 

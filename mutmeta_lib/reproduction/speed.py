@@ -130,11 +130,7 @@ class Question:
 def speed(
     study: Study, question: Question, *, where: Where | None = None, profile: str = "full"
 ) -> Record:
-    """Measure the time that a start saves, and what it cost.
-
-    The record has the tables ``draws``, ``steps``, ``clock``, ``costs``, ``rates``, ``embedding``,
-    and where asked for ``rapid``, ``sizes`` and ``size_means``; numbers as `bill` names them.
-    """
+    """Measure the time that a start saves, and what it cost: `tables`, and numbers of `bill`."""
     where = replace(where or Where(), device="cpu")
     assays, _ = read_assays(study)
     of = cluster_proteins(assays)
@@ -247,29 +243,26 @@ def by_size(run: Run, question: Question) -> list[dict]:
     assays = prepare(large, run.read, "cpu", run.where.cache_dir).vectors.assays
     predictor, rows = run.data.vectors.predictor, []
 
-    def adapted(kind: str, start: Params, rate: Rate, task: Task, first: Examples) -> Params:
+    def adapted(kind: str, start: Params, rate: Rate, support: Examples) -> Params:
         if kind == "epochs":
-            generator = torch.Generator().manual_seed(stable_seed("sizes", seed, len(task.support)))
-            batches = shuffled(task.support, study.epochs, 16, generator)
+            generator = torch.Generator().manual_seed(stable_seed("sizes", seed, len(support)))
+            batches = shuffled(support, study.epochs, 16, generator)
             return finetune(predictor.loss, start, batches, lr=EPOCH_RATE)
-        support = first if kind == "fixed" else task.support
         *_, (_, params) = descent(predictor, start, support, rate, question.horizon)
         return params
 
+    kinds = ("fixed", "steps", "epochs")
     for arm in ("maml", "finetune"):
         start = learn(run, arm)
         rate = tuned(run, start, fixed, question.horizon)
-        for (id, assay), size in (
-            (item, size) for item in assays.items() for size in question.sizes
-        ):
-            task = _task(assay, size, seed, most, study.max_query)
-            first = _task(assay, min(size, fixed), seed, most, 0).support
-            for kind in ("fixed", "steps", "epochs"):
-                params, seconds = timed(adapted, kind, start, rate, task, first)
-                predicted = predict(predictor, params, task.query.tokens).numpy()
-                row = {"assay": id, "seed": seed, "start": arm, "kind": kind, "labels": size}
-                row |= {"seconds": seconds, "spearman": spearman(predicted, task.query.scores)}
-                rows.append(row)
+        for (id, assay), size, kind in product(assays.items(), question.sizes, kinds):
+            read = min(size, fixed) if kind == "fixed" else size
+            task = _task(assay, read, seed, most, study.max_query)
+            params, seconds = timed(adapted, kind, start, rate, task.support)
+            predicted = predict(predictor, params, task.query.tokens).numpy()
+            row = {"assay": id, "seed": seed, "start": arm, "kind": kind, "labels": size}
+            row |= {"seconds": seconds, "spearman": spearman(predicted, task.query.scores)}
+            rows.append(row)
     return rows
 
 
