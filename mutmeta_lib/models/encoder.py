@@ -43,21 +43,12 @@ SHAPING_SETTINGS = (
 class Encoder:
     """A protein language model together with what must be known to use it.
 
-    Attributes:
-        name: Short name, for tables and records; never a path.
-        vocabulary: The tokens it reads.
-        max_tokens: Its context, start and end tokens included.
-        width: Length of a hidden state.
-        module: ``module(token_ids, mask)`` gives hidden states ``(n, length, width)``; in
-            evaluation mode and differentiable twice. Every named parameter takes part in the
-            result. ``tiny``, ESM-2 and BERT (ProtBERT) are `models.layers.Layered` and work under
-            ``torch.func.vmap``; other Hugging Face models look at the mask's values, which vmap
-            forbids.
-        sha256: Identity of the function: a hash over its weights and the settings that shape it.
-        provenance: Where it came from.
-        source: What `load_encoder` loads it by, a path or a name, where there is such a thing;
-            never part of a record.
-
+    ``name`` is short, for tables and records, never a path. ``max_tokens`` is the context, start
+    and end tokens included, ``width`` the length of a hidden state. ``module(token_ids, mask)``
+    gives hidden states ``(n, length, width)``, in evaluation mode, differentiable twice; every
+    named parameter takes part. Only `models.layers.Layered` ones (tiny, ESM-2, BERT) work under
+    ``torch.func.vmap``. ``sha256`` is over the weights and the settings that shape the function,
+    ``source`` what `load_encoder` loads it by, a path or a hub name, never part of a record.
     """
 
     name: str
@@ -81,10 +72,7 @@ class Encoder:
 
 
 def fingerprint(module: nn.Module, settings: dict) -> str:
-    """SHA-256 over the names, shapes and bytes of a module's weights, and over `settings`.
-
-    The settings are those that change what equal weights compute, such as the number of heads.
-    """
+    """SHA-256 over the names, shapes and bytes of a module's weights, and over `settings`."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -103,8 +91,7 @@ def tiny_encoder(
 ) -> Encoder:
     """Our own small transformer with random weights: no download, fast on one processor core.
 
-    It has seen no protein: whatever it knows, it was taught here. `seed` decides the weights;
-    torch's global random state is neither read nor changed. `width` is a multiple of
+    It has seen no protein. `seed` alone decides the weights; `width` is a multiple of
     ``2 * heads``.
 
     >>> tiny_encoder(seed=1).sha256 == tiny_encoder(seed=1).sha256 != tiny_encoder().sha256
@@ -128,14 +115,11 @@ def tiny_encoder(
 def load_encoder(name: str, *, seed: int = 0, max_tokens: int | None = None) -> Encoder:
     """Load an encoder by name.
 
-    Args:
-        name: ``"tiny"`` (`tiny_encoder`, of this ``seed``), a directory in Hugging Face's format
-            (config.json, model.safetensors, tokenizer files, and a PROVENANCE.json if one is at
-            hand), or a name on the Hugging Face hub, such as ``facebook/esm2_t6_8M_UR50D``.
-        seed: Decides the weights of ``tiny``.
-        max_tokens: A shorter context than the model's own. By default all positions the model has
-            (1,024 tokens for ESM-2, 256 for ``tiny``). Attention takes memory in proportion to
-            the square of the length: models that allow very long texts want a limit here.
+    `name` is ``"tiny"`` (`tiny_encoder`, of this `seed`), a directory in Hugging Face's format
+    (config.json, model.safetensors, tokenizer files, and a PROVENANCE.json if one is at hand), or a
+    name on the hub, such as ``facebook/esm2_t6_8M_UR50D`` or ``Rostlab/prot_bert``. `max_tokens` is
+    a shorter context than the model's own (1,024 tokens for ESM-2, 256 for ``tiny``): attention
+    takes memory in proportion to its square.
 
     Raises:
         DataError: The name cannot be loaded, its checkpoint is incomplete, its tokenizer is not
@@ -186,14 +170,10 @@ class Checkpoint:
         return {key: getattr(self.model.config, key, None) for key in SHAPING_SETTINGS}
 
     def checked(self, module: nn.Module, mend: str = "") -> nn.Module:
-        """A `module` made of the model, with the parameters that its result depends on.
+        """A `module` made of the model, its parameters those that its result depends on.
 
         Others (ESM-2's contact head) may be absent, would change the hash, and have no gradient:
-        they become buffers that are not saved.
-
-        Raises:
-            DataError: A parameter that is used is absent.
-
+        they become buffers that are not saved. A parameter that is used and absent is a DataError.
         """
         words = self.vocabulary
         ids = torch.tensor([[*words.start_ids, *words.residue_ids("MK"), *words.end_ids]])
@@ -220,11 +200,9 @@ class Checkpoint:
 
 
 def read_checkpoint(name: str, *, head: bool = False) -> Checkpoint:
-    """Read a model from a directory or the Hugging Face hub, with its language-model head or not.
+    """Read a model from a directory or the hub, with its language-model head or not.
 
-    Raises:
-        DataError: The name cannot be loaded, or its tokenizer is not one token per residue.
-
+    A name that cannot be loaded, or a tokenizer that is not one token per residue, is a DataError.
     """
     directory = Path(name)
     local = directory.is_dir()
@@ -291,9 +269,8 @@ def _load(
         "ignore_mismatched_sizes": True,  # reported with the missing weights instead
         "output_loading_info": True,
     }
-    kind = AutoModelForMaskedLM
+    kind = AutoModelForMaskedLM if head else AutoModel
     if not head:
-        kind = AutoModel
         given["attn_implementation"] = "eager"  # fused kernels have no second derivative
     model, report = kind.from_pretrained(name, **given)
     return model, tokenizer, report

@@ -1,8 +1,7 @@
-"""The property predictor: encoder + MLP head as a pure function of its parameters.
+"""The property predictor: encoder, pooling and MLP head as a pure function of its parameters.
 
-``predict = predictor(params, tokens)``: nothing is stored in the predictor, so MAML may hand it
-adapted parameters and differentiate through them (paper, pipeline figure: sequence -> encoder ->
-meta-learner -> property predictor -> task loss).
+Nothing is stored in a predictor, so MAML may hand ``predictor(params, tokens)`` adapted parameters
+and differentiate through them.
 """
 
 from dataclasses import dataclass
@@ -46,14 +45,10 @@ def pooling_weights(batch: TokenBatch, pooling: str) -> Tensor:
 class Inputs(NamedTuple):
     """A batch as tensors alone, ready for a pure function (and for ``torch.func.vmap``).
 
-    Attributes:
-        states: What is read: token ids ``(n, length)``, hidden states that enter a layer
-            ``(n, length, width)``, or vectors that are pooled already ``(n, width)``.
-        mask: True at real tokens, ``(n, length)``; None where no token is padding.
-        wanted: Positions of the tokens that are pooled, ``(n, m)``; None for all of them.
-        weights: Their shares, ``(n, m)`` or ``(n, length)``.
-        varying: The only column in which the rows differ, or None (see `TokenBatch`).
-
+    ``states`` are token ids ``(n, length)``, hidden states that enter a layer ``(n, length,
+    width)``, or pooled vectors ``(n, width)``; ``mask`` is True at real tokens, None where none is
+    padding; ``wanted`` are the positions of the tokens that are pooled, ``(n, m)``, None for all,
+    and ``weights`` their shares; ``varying`` as in `TokenBatch`.
     """
 
     states: Tensor

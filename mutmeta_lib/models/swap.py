@@ -11,17 +11,8 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import Encoder, fingerprint
 from mutmeta_lib.models.layers import at
 
-SWAPS = (
-    "same",
-    "bfloat16",
-    "int8",
-    "noise 0.01",
-    "noise 0.03",
-    "noise 0.1",
-    "noise 0.3",
-    "one layer less",
-    "shuffled",
-)
+NOISE = ("noise 0.01", "noise 0.03", "noise 0.1", "noise 0.3")
+SWAPS = ("same", "bfloat16", "int8", *NOISE, "one layer less", "shuffled")
 
 
 class Shallower(nn.Module):
@@ -40,20 +31,13 @@ class Shallower(nn.Module):
 
 
 def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
-    """An encoder of the same width in the place of the given one.
+    """An encoder of the same width in the place of the given one, which is not changed.
 
-    Args:
-        encoder: The original; it is not changed.
-        kind: ``same``; ``noise <share>``: Gaussian noise on every weight matrix, its standard
-            deviation that share of the matrix's own; ``bfloat16``: all weights rounded to that
-            format; ``int8``: weight matrices rounded to 255 levels per row, as dynamic
-            quantisation keeps them (activations stay as they are); ``one layer less``: states that
-            enter the last layer; ``shuffled``: the entries of every weight matrix in random order,
-            an encoder of the same make that knows nothing.
-        seed: Of noise and order.
-
-    Raises:
-        DataError: Unknown kind, or the encoder has no layers to stop at.
+    ``noise <share>``: Gaussian noise on every weight matrix, its standard deviation that share of
+    the matrix's own; ``bfloat16``: all weights rounded to that format; ``int8``: weight matrices
+    rounded to 255 levels per row, as dynamic quantisation keeps them; ``one layer less``: states
+    that enter the last layer; ``shuffled``: the entries of every weight matrix in random order, an
+    encoder of the same make that knows nothing.
 
     >>> from mutmeta_lib.models.encoder import tiny_encoder
     >>> swap(tiny_encoder(), "bfloat16").name

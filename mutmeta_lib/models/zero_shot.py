@@ -75,10 +75,8 @@ class LanguageModel:
 def load_language_model(name: str, *, max_tokens: int | None = None) -> LanguageModel:
     """Load an encoder together with its head, from a directory or the hub.
 
-    Raises:
-        DataError: The name cannot be loaded, or the checkpoint comes without the weights of a head:
-            Hugging Face would draw them at random and predict noise.
-
+    A checkpoint without the weights of a head, which Hugging Face would draw at random, is a
+    DataError.
     """
     with torch.inference_mode(False):
         found = read_checkpoint(name, head=True)
@@ -91,12 +89,7 @@ def load_language_model(name: str, *, max_tokens: int | None = None) -> Language
 
 
 def head_of(encoder: Encoder) -> LanguageModel:
-    """The encoder with its language-model head, loaded from where the encoder was.
-
-    Raises:
-        DataError: There is no head: ``tiny`` has none, and a checkpoint may have lost its own.
-
-    """
+    """The encoder with its language-model head, loaded from where it was, or a DataError."""
     if not encoder.source:
         raise DataError(
             f"the encoder '{encoder.name}' has no language-model head, which zero-shot scores need",
@@ -108,11 +101,7 @@ def head_of(encoder: Encoder) -> LanguageModel:
 def describe_head(methods: Sequence[str], encoder: Encoder) -> dict:
     """What a record adds about the encoder if zero-shot methods are asked for, else nothing.
 
-    Called before anything is trained, it finds out then whether there is a head.
-
-    Raises:
-        DataError: There is none.
-
+    Called before anything is trained, it finds out then whether there is a head (a DataError).
     """
     return {"head_sha256": head_of(encoder).sha256} if MASKED.keys() & set(methods) else {}
 
@@ -128,18 +117,10 @@ def log_odds(
 ) -> np.ndarray:
     """Log-odds of all 20 letters against the wild type at some sites, counted from 1.
 
-    A wild type longer than the context is read through a window around each site
-    (`encodings.window`), the same for both kinds of marginals; several sites that see the same
-    text share a pass.
-
-    Returns:
-        Natural logarithms, float32, ``(len(positions), 20)``, columns in the order of
-        `mutmeta_lib.data.variants.AMINO_ACIDS`; 0 at the wild type's own letter.
-
-    Raises:
-        DataError: A position lies outside the wild type or is X there, or a letter is not in the
-            vocabulary.
-
+    Natural logarithms, float32, ``(len(positions), 20)``, columns in the order of `AMINO_ACIDS`; 0
+    at the wild type's own letter. A wild type longer than the context is read through a window
+    around each site (`encodings.window`); sites that see the same text share a pass. A position
+    that is X or outside the wild type is a DataError.
     """
     if not len(positions):
         return np.empty((0, len(AMINO_ACIDS)), dtype=np.float32)
@@ -210,12 +191,7 @@ class ZeroShot:
 def zero_shot(
     name: str, encoder: Encoder, *, cache_dir: str | None = None, device: str = "cpu"
 ) -> ZeroShot:
-    """One of the methods `MASKED`; every protein is run once, or read from `cache_dir`.
-
-    Raises:
-        DataError: The encoder has no language-model head.
-
-    """
+    """One of the methods `MASKED`; every protein is run once, or read from `cache_dir`."""
     model, masked = head_of(encoder), MASKED[name]
 
     @cache
