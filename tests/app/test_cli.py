@@ -241,12 +241,10 @@ def test_run_tells_which_cell_failed_and_leaves_the_older_copy_alone(notebook, p
     ],
 )
 def test_an_output_that_cannot_be_written_is_told_before_the_work(arguments, notebook, monkeypatch):
-    from mutmeta_lib.data.assays import Assay
-
     def work(*_args, **_options):
         raise AssertionError("the work began")
 
-    monkeypatch.setattr(Assay, "__post_init__", work)
+    monkeypatch.setattr("mutmeta_lib.data.assays.Assay.__post_init__", work)
     monkeypatch.setattr("papermill.execute_notebook", work)
     monkeypatch.chdir(notebook.parent)
     # A file in place of a folder stops every user, root as well.
