@@ -85,7 +85,7 @@ def ratio_histogram(ratios: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"low": EDGES[:-1], "high": EDGES[1:], "share": counts / ratios.size})
 
 
-def label_histogram(labels: np.ndarray, *, width: float = 0.5) -> pd.DataFrame:
-    """How many labels lie in bins of `width`, in order; empty bins are left out."""
-    bins, counts = np.unique(np.floor(labels / width).astype(int), return_counts=True)
-    return pd.DataFrame({"low": bins * width, "high": (bins + 1) * width, "rows": counts})
+def label_histogram(labels: np.ndarray) -> pd.DataFrame:
+    """How many labels lie in bins of half a standard deviation; empty bins are left out."""
+    bins, counts = np.unique(np.floor(2 * labels).astype(int), return_counts=True)
+    return pd.DataFrame({"low": bins / 2, "high": (bins + 1) / 2, "rows": counts})

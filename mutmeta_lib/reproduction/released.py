@@ -102,11 +102,10 @@ def _read(path: Path, id: str) -> pd.DataFrame:
     for row, (sequence, *texts) in enumerate(cells, FIRST_ROW):
         with located(file=path, row=row):
             mutations.append(_mutations(sequence, zip(written, texts, strict=True)))
-    about = {"table": id, "name": name, "part": part, "sequence": columns["sequence"]}
-    about["mutations"] = mutations
-    about["label"] = parse_numbers(columns[measured], file=path, column=measured)
-    about |= {"source": columns["source"], "feature": columns["original_feature"]}
-    return pd.DataFrame(about)
+    table = {"table": id, "name": name, "part": part, "sequence": columns["sequence"]}
+    label = parse_numbers(columns[measured], file=path, column=measured)
+    table |= {"mutations": mutations, "label": label, "source": columns["source"]}
+    return pd.DataFrame(table | {"feature": columns["original_feature"]})
 
 
 def _mutations(sequence: str, cells: Iterable[tuple[str, str]]) -> tuple[Written, ...]:

@@ -27,6 +27,8 @@ from mutmeta_lib.study.study import Study
 
 Tables = dict[str, pd.DataFrame]
 
+DECIDED_AT = 10
+"""Labels at which rates are chosen and claims are judged."""
 ERRORS = ("mse", "mae", "relative_mse")
 RANKS_ONLY = ("solubility classes",)
 """Roles of assays whose labels are classes: they are ranked, errors are not taken."""
@@ -56,23 +58,23 @@ def by_hold_out(found: Result, first: str) -> Tables:
     return tables
 
 
-def transfer(found: Result, decided_at: int = 10) -> Tables:
+def transfer(found: Result) -> Tables:
     """Everything that the chapter on other proteins and properties shows."""
     rows = _ranks_only(found.rows, ERRORS)
     ranked = rows[~rows["method"].str.endswith("_mse")]
     grouped, by = with_groups(ranked), ("regime", "group", "shots")
-    decided, near = ranked[ranked["shots"] == decided_at], nearest(found)
-    failures = failure_table(ranked, found.assays, near, decided_at)
+    decided, near = ranked[ranked["shots"] == DECIDED_AT], nearest(found)
+    failures = failure_table(ranked, found.assays, near)
     metrics = ("spearman", "ndcg", "relative_mse")
     parts = [(grouped, metrics), (everywhere(ranked), "spearman")]
     summary = [estimate(part, metric, by=("method", *by)) for part, metric in parts]
     return {
         "summary": pd.concat(summary, ignore_index=True),
         "differences": contrast(grouped, "spearman", "method", "maml", by=by),
-        "gains": gains(rows[rows["shots"] == decided_at]),
+        "gains": gains(rows[rows["shots"] == DECIDED_AT]),
         "nearest": near,
         "related": related(decided),
-        "rapid": rapid(ranked[ranked["regime"] == "proteins"], decided_at),
+        "rapid": rapid(ranked[ranked["regime"] == "proteins"]),
         "failures": failures,
         "signatures": signatures(failures),
     }
@@ -121,12 +123,12 @@ def related(rows: pd.DataFrame) -> pd.DataFrame:
     return contrast(both[draws == 2], "spearman", "regime", "related", by=("method",))
 
 
-def rapid(rows: pd.DataFrame, decided_at: int) -> pd.DataFrame:
+def rapid(rows: pd.DataFrame) -> pd.DataFrame:
     """One gradient step against all of them, and against no label."""
     if not {"maml", "maml_1"} <= set(rows["method"]) or 0 not in set(rows["shots"]):
         return pd.DataFrame()
     blind = rows[(rows["shots"] == 0) & (rows["method"] == "maml")].assign(method="no label")
-    some = rows[(rows["shots"] == decided_at) & rows["method"].isin(["maml", "maml_1"])]
+    some = rows[(rows["shots"] == DECIDED_AT) & rows["method"].isin(["maml", "maml_1"])]
     parts = []
     for name in ("maml_1", "maml"):
         pair = pd.concat([some[some["method"] == name], blind])
@@ -155,15 +157,13 @@ def nearest(found: Result) -> pd.DataFrame:
     return table.groupby(["regime", "assay"], sort=False)["identity"].mean().reset_index()
 
 
-def failure_table(
-    rows: pd.DataFrame, assays: pd.DataFrame, near: pd.DataFrame, decided_at: int
-) -> pd.DataFrame:
+def failure_table(rows: pd.DataFrame, assays: pd.DataFrame, near: pd.DataFrame) -> pd.DataFrame:
     """Per assay of the regime ``proteins``: Spearman of the main methods, and who won."""
     part = rows[rows["regime"] == "proteins"]
     if "maml" not in set(part["method"]):
         return pd.DataFrame()
     means = part.groupby(["shots", "assay", "method"])["spearman"].mean()
-    table = means.loc[decided_at].unstack()
+    table = means.loc[DECIDED_AT].unstack()
     names = ["maml", "multitask", "finetune", "ridge", "gp", "onehot", "blosum"]
     table = table[[name for name in names if name in table]].copy()
     if 0 in set(part["shots"]):
@@ -175,7 +175,7 @@ def failure_table(
     return table.join(assays.set_index("assay").drop(columns="several")).reset_index()
 
 
-def signatures(failures: pd.DataFrame, n_boot: int = 1000) -> pd.DataFrame:
+def signatures(failures: pd.DataFrame) -> pd.DataFrame:
     """Rank correlation, over assays, of MAML's lead with what might explain it."""
     rows = []
     for rival in [name for name in RIVALS if name in failures]:
@@ -186,15 +186,15 @@ def signatures(failures: pd.DataFrame, n_boot: int = 1000) -> pd.DataFrame:
             if given.sum() < 4 or np.ptp(values[given]) == 0:
                 continue
             clusters = failures["cluster"].to_numpy()[given]
-            found = _correlation(lead[given], values[given], clusters, n_boot)
+            found = _correlation(lead[given], values[given], clusters)
             rows.append({"rival": rival, "sign": sign, **found})
     return pd.DataFrame(rows)
 
 
-def _correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, n_boot: int) -> dict:
+def _correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> dict:
     """Spearman correlation with its interval over clusters."""
     members = [np.flatnonzero(clusters == one) for one in np.unique(clusters)]
-    picks = np.random.default_rng(0).integers(len(members), size=(n_boot, len(members)))
+    picks = np.random.default_rng(0).integers(len(members), size=(1000, len(members)))
     drawn = []
     for rows in (np.concatenate([members[pick] for pick in one]) for one in picks):
         if np.ptp(x[rows]) and np.ptp(y[rows]):
@@ -204,10 +204,10 @@ def _correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, n_boot: int
     return {"mean": value, "low": low, "high": high, "n_assays": len(x), "n_units": len(members)}
 
 
-def by_encoding(found: Result, decided_at: int = 10) -> Tables:
+def by_encoding(found: Result) -> Tables:
     """Means per encoding, and the first minus each other one."""
     rows = with_groups(found.rows.drop(columns="role"))
-    decided, first = rows[rows["shots"] == decided_at], rows["encoding"].iloc[0]
+    decided, first = rows[rows["shots"] == DECIDED_AT], rows["encoding"].iloc[0]
     by = ("group", "pooling", "method")
     return {
         "summary": estimate(rows, "spearman", by=("encoding", *by, "shots")),
@@ -215,7 +215,7 @@ def by_encoding(found: Result, decided_at: int = 10) -> Tables:
     }
 
 
-def by_depth(found: Result, decided_at: int = 10) -> Tables:
+def by_depth(found: Result) -> Tables:
     """Means per depth, differences between methods of one and depths of a method, and gains.
 
     Controls, which do not depend on the depth, stand beside every depth of their encoder.
@@ -236,7 +236,7 @@ def by_depth(found: Result, decided_at: int = 10) -> Tables:
             made = contrast(part, "spearman", column, reference, by=(within, *by))
             names = {column: "a", "baseline": "b", within: "within"}
             parts.append(made.rename(columns=names))
-    chosen = _chosen_for_error(rows[rows["shots"] == decided_at]).dropna(subset="mse")
+    chosen = _chosen_for_error(rows[rows["shots"] == DECIDED_AT]).dropna(subset="mse")
     how = {"by": ("encoder", "depth", "group"), "kind": "gain"}
     ours = [name for name in ("fomaml", "maml") if name in set(chosen["method"])]
     saved = [contrast(chosen, "mse", "method", name, **how) for name in ours]
