@@ -26,10 +26,6 @@ from mutmeta_lib.records.store import Store
 from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
 from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay, with_normal_scores
 
-FEATURES = ("standardised", "raw")
-"""``standardised``: each column has mean 0 and variance 1 over the (capped) variants of an assay,
-whose sequences are known before anything is measured. ``raw``: as pooled."""
-
 LABELS = ("normal_scores", "measured")
 """What meta-training and meta-validation see of an assay's labels; tests see what was measured."""
 
@@ -176,59 +172,34 @@ class Vectors:
         return self.standardised[examples.assay.assay.id][torch.as_tensor(examples.rows)].numpy()
 
 
-def embed_assays(
+def read_with(
     predictor: Predictor,
     assays: Sequence[Assay],
     encoding: str,
-    features: str,
-    labels: str,
+    start: int | None = None,
     *,
+    labels: str = "normal_scores",
+    standardised: bool = True,
     cache_dir: Folder = None,
     device: torch.device | str = "cpu",
 ) -> Vectors:
-    """Encode, embed and standardise every assay once: all methods read the same vectors."""
-    if features not in FEATURES:
-        raise ValueError(f"unknown features {features!r}; choose from {FEATURES}")
-    encoded = _encoded(predictor, assays, encoding)
-    frozen, kept = freeze(predictor, encoded, None, cache_dir=cache_dir, device=device)
-    scaled = {item.assay.id: standardise(item.tokens.hidden) for item in kept}
-    if features == "standardised":
-        kept = [replace(item, tokens=of_vectors(scaled[item.assay.id])) for item in kept]
-    return _vectors(frozen, kept, labels, scaled)
+    """Encode every assay once, for a predictor that learns from encoder layer `start` on.
 
-
-def layered_assays(
-    predictor: Predictor,
-    assays: Sequence[Assay],
-    encoding: str,
-    labels: str,
-    start: int,
-    *,
-    cache_dir: Folder = None,
-    device: torch.device | str = "cpu",
-) -> Vectors:
-    """The assays for a predictor whose encoder learns from layer `start` on; 0 is all of it.
-
-    Nothing is standardised: the layers read what the trunk below them gives.
+    With `start` 0 all of the encoder learns. With None only the head does, on pooled vectors that
+    are `standardised` over the (capped) variants of their assay, whose sequences are known before
+    anything is measured, or as they are.
     """
-    kept = _encoded(predictor, assays, encoding)
-    if start:
-        predictor, kept = freeze(predictor, kept, start, cache_dir=cache_dir, device=device)
-    return _vectors(predictor, kept, labels, {})
-
-
-def _encoded(predictor: Predictor, assays: Sequence[Assay], encoding: str) -> list[EncodedAssay]:
-    encoder = predictor.encoder
-    return [encode_assay(a, encoding, encoder.vocabulary, encoder.max_tokens) for a in assays]
-
-
-def _vectors(
-    predictor: Predictor, kept: Sequence[EncodedAssay], labels: str, scaled: dict
-) -> Vectors:
     if labels not in LABELS:
         raise ValueError(f"unknown labels {labels!r}; choose from {LABELS}")
-    by_id = {item.assay.id: item for item in kept}
-    training = by_id
+    encoder, scaled = predictor.encoder, {}
+    kept = [encode_assay(a, encoding, encoder.vocabulary, encoder.max_tokens) for a in assays]
+    if start != 0:
+        predictor, kept = freeze(predictor, kept, start, cache_dir=cache_dir, device=device)
+    if start is None:
+        scaled = {item.assay.id: standardise(item.tokens.hidden) for item in kept}
+        if standardised:
+            kept = [replace(item, tokens=of_vectors(scaled[item.assay.id])) for item in kept]
+    training = by_id = {item.assay.id: item for item in kept}
     if labels == "normal_scores":
         training = {id: replace(a, assay=with_normal_scores(a.assay)) for id, a in by_id.items()}
     return Vectors(predictor, by_id, training, scaled)

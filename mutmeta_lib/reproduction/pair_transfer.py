@@ -21,7 +21,7 @@ from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.learn.baselines import RIDGE_PENALTIES, Ridge
 from mutmeta_lib.learn.inner import finetune
 from mutmeta_lib.learn.methods import GradientMethod, Method, Rate, divergences
-from mutmeta_lib.models.embed import Vectors, embed_assays
+from mutmeta_lib.models.embed import Vectors, read_with
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.records.progress import silent
 from mutmeta_lib.records.record import Record, number
@@ -77,11 +77,9 @@ def pair_transfer(
     clusters = cluster_proteins([*assays, *paired.values()])
     read = study.reads[0]
     predictor = prepare(study, read, "cpu", where.cache_dir).vectors.predictor
-    how = (read.encoding, "standardised", study.labels)
     original = Predictor(predictor.encoder, read.pooling)
-    vectors = [
-        embed_assays(original, [pair.a, pair.b], *how, cache_dir=where.cache_dir) for pair in pairs
-    ]
+    how = {"labels": study.labels, "cache_dir": where.cache_dir}
+    vectors = [read_with(original, [pair.a, pair.b], read.encoding, **how) for pair in pairs]
     asked = {"study": study.parameters(), "source_steps": source_steps, "version": __version__}
     asked |= {"data": sorted([a.sha256 for a in assays] + list(paired))}
     asked |= {"encoder": predictor.encoder.sha256}

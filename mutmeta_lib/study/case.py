@@ -19,7 +19,7 @@ from mutmeta_lib.learn.baselines import Features, embedding_features
 from mutmeta_lib.learn.methods import METHODS, STARTS, Given, Method, build_methods, divergences
 from mutmeta_lib.learn.train import MetaTraining, Trained, meta_train, pick_device
 from mutmeta_lib.learn.tuning import best_rate, grid_scores
-from mutmeta_lib.models.embed import Vectors, embed_assays, layered_assays
+from mutmeta_lib.models.embed import Vectors, read_with
 from mutmeta_lib.models.encoder import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.models.swap import swap
@@ -111,27 +111,22 @@ def prepare(study: Study, read: Read, device: str, cache_dir: str | None) -> Pre
         assays = [a for a in assays if not study.test_ids or a.id in study.test_ids]
     encoder = _on_device(encoder, device)
     predictor, where = Predictor(encoder, read.pooling), str(pick_device(device))
-    how = {"cache_dir": cache_dir, "device": where}
-    if read.depth in ("head", "raw head"):
-        kind = "standardised" if read.depth == "head" else "raw"
-        vectors = embed_assays(predictor, assays, read.encoding, kind, study.labels, **how)
-        features = vectors.features
-    else:
-        start = first_layer(read.depth, encoder)
-        vectors = layered_assays(predictor, assays, read.encoding, study.labels, start, **how)
+    how, start = {"cache_dir": cache_dir, "device": where}, first_layer(read.depth, encoder)
+    fixed = {"labels": study.labels, "standardised": read.depth != "raw head"}
+    vectors = read_with(predictor, assays, read.encoding, start, **fixed, **how)
+    features = vectors.features
+    if start is not None:
         features = embedding_features(encoder, read.encoding, read.pooling, **how)
     return Prepared(vectors, features, cache(partial(zero_shot, encoder=encoder, **how)))
 
 
-def first_layer(depth: str, encoder: Encoder) -> int:
-    """The layer that learning begins at; 0 for ``all``."""
-    layers = getattr(encoder.module, "layers", 0)
-    found = {"all": 0} | {f"last-{k}": layers - k for k in range(1, layers)}
+def first_layer(depth: str, encoder: Encoder) -> int | None:
+    """The layer that learning begins at; 0 for ``all``, None for the head."""
+    found = {"head": None, "raw head": None, "all": 0}
+    found |= {f"last-{k}": encoder.layers - k for k in range(1, encoder.layers)}
     if depth not in found:
-        raise DataError(
-            f"'{depth}' is no depth of {encoder.name} ({layers} layers)",
-            f"choose from head, raw head, {', '.join(found)}",
-        )
+        told = f"'{depth}' is no depth of {encoder.name} ({encoder.layers} layers)"
+        raise DataError(told, f"choose from {', '.join(found)}")
     return found[depth]
 
 

@@ -12,7 +12,7 @@ from toy import toy_assay
 
 from mutmeta_lib.data.folders import demo_dir, read_data_dir
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.embed import embed_assays
+from mutmeta_lib.models.embed import read_with
 from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.reproduction import pair_transfer, pairs
@@ -116,7 +116,7 @@ def test_a_s_word_is_what_it_measured_else_what_ridge_says():
     )  # fmt: skip
     pair = make_pair("halves", a, b, 40)
     predictor = Predictor(load_encoder("tiny"), "sites")
-    frozen = embed_assays(predictor, [a, b], "separator", "standardised", "measured")
+    frozen = read_with(predictor, [a, b], "separator", labels="measured")
     methods = pair_methods(pair, frozen, frozen.predictor, {}, 1, 1)
     query = make_task(frozen.assays["B"], np.arange(0), np.arange(40)).query
     said = methods["scores_a"].predict(None, query)
