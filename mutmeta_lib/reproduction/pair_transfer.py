@@ -32,14 +32,7 @@ from mutmeta_lib.study.case import Run, Where, initial_params, prepare
 from mutmeta_lib.study.estimates import contrast, estimate, named
 from mutmeta_lib.study.evaluate import MIN_QUERY, evaluate
 from mutmeta_lib.study.run import make_record
-from mutmeta_lib.study.study import (
-    DEMO,
-    Case,
-    Study,
-    describe_encoder,
-    read_assays,
-    split_around,
-)
+from mutmeta_lib.study.study import DEMO, Case, Study, describe_encoder, read_assays, split_around
 from mutmeta_lib.tasks.metrics import spearman
 from mutmeta_lib.tasks.tasks import Examples, make_task
 

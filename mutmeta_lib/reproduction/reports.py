@@ -15,12 +15,7 @@ from mutmeta_lib.data.proteins import identity
 from mutmeta_lib.data.variants import mutation_types
 from mutmeta_lib.learn.baselines import Ridge
 from mutmeta_lib.study.case import Where, prepare
-from mutmeta_lib.study.estimates import (
-    bootstrap_ratio,
-    contrast,
-    estimate,
-    with_groups,
-)
+from mutmeta_lib.study.estimates import bootstrap_ratio, contrast, estimate, with_groups
 from mutmeta_lib.study.evaluate import hold_out_task
 from mutmeta_lib.study.run import Result
 from mutmeta_lib.study.study import Study

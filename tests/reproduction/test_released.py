@@ -23,10 +23,7 @@ from mutmeta_lib.reproduction.released import (
 from mutmeta_lib.tasks.encodings import encode
 from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
 
-ROWS = [
-    (WILD, ["K2R"], 0.5, "fireprot", "dTm"),
-    (WILD, ["T3G", "R10S"], -1.25, "fireprot", "dTm"),
-]
+ROWS = [(WILD, ["K2R"], 0.5, "fireprot", "dTm"), (WILD, ["T3G", "R10S"], -1.25, "fireprot", "dTm")]
 
 
 def words(*texts):
