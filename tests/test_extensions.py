@@ -1,4 +1,4 @@
-"""The book's own Sphinx extensions: numbers come from records or the build fails; code folds."""
+"""The book's extensions: numbers and claims come from records or the build fails; code folds."""
 
 import json
 import re
@@ -8,16 +8,44 @@ from pathlib import Path
 import mutmeta_book as book
 import mutmeta_claims
 import mutmeta_folded as folded
+import pandas as pd
 import pytest
 from docutils import nodes
 from hypothesis import given
 from hypothesis import strategies as st
+from mutmeta_claims import claims, faults
 from sphinx.testing.util import SphinxTestApp
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import Record, number, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
+TOY = "book/records/full/few_shot.json"
+NEAR = {"a": number(0.2, 0.1, 0.3, 24), "b": number(0.1, -0.1, 0.4), "noise 0.3": number(3)}
+RECORD = Record(
+    experiment="few_shot",
+    profile="full",
+    parameters={"seeds": 2, "shots": [0, 5]},
+    data={"a": "0" * 64, "b": "1" * 64},
+    encoder={"name": "tiny", "sha256": "abcdef0123456789", "provenance": {"seed": 0}},
+    environment={
+        "python": "3.11.7",
+        "device": "CPU, some kind",
+        "threads": 1,
+        "packages": {"torch": "2.13.0"},
+        "commit": "0123abc",
+    },
+    seconds={"meta_training": 12.345},
+    peak_memory_mb=321.0,
+    created="2026-11-23T10:00:00+00:00",
+    numbers={
+        "maml_10": number(0.4321, 0.31, 0.55, 24),
+        "share": number(0.382, -0.13, 0.75, 24, "of the time"),
+        "never": number(float("nan")),
+        **NEAR,
+    },
+    tables={"rows": pd.DataFrame({"x": [1, 2, 2], "y": [4.0, 3.0, 1.0], "kind": list("ppq")})},
+)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +54,6 @@ ROOT = Path(__file__).resolve().parents[1]
         (number(0.43219, 0.312, 0.5541), "0.43 [0.31, 0.55]"),
         (number(0.43219, 0.4312, 0.4331), "0.43219 [0.43120, 0.43310]"),
         (number(-0.0021, -0.31, 0.29), "0.00 [\u22120.31, 0.29]"),
-        (number(-1.5, -2.5, -0.5), "\u22121.5 [\u22122.5, \u22120.5]"),
         (number(1234.5, 1100.0, 1400.0, 5, "s"), "1234 [1100, 1400]\u00a0s"),
         (number(0.5, 0.5, 0.5), "0.500 [0.500, 0.500]"),
         (number(24), "24"),
@@ -47,82 +74,129 @@ def test_rounding_error_is_small_against_the_interval(value, half):
     assert abs(printed - value) <= max(0.051 * half, 0.5 * (half > 10)) + 1e-9
 
 
-def make_record(**changes) -> Record:
-    fields = {
-        "experiment": "few_shot",
-        "profile": "full",
-        "parameters": {"seeds": 2, "shots": [0, 5]},
-        "data": {"a": "0" * 64, "b": "1" * 64},
-        "encoder": {"name": "tiny", "sha256": "abcdef0123456789", "provenance": {"seed": 0}},
-        "environment": {
-            "python": "3.11.7",
-            "device": "CPU, some kind",
-            "threads": 1,
-            "packages": {"torch": "2.13.0"},
-            "commit": "0123abc",
-        },
-        "seconds": {"meta_training": 12.345},
-        "peak_memory_mb": 321.0,
-        "created": "2026-11-23T10:00:00+00:00",
-        "numbers": {
-            "maml_10_spearman": number(0.4321, 0.31, 0.55, 24),
-            "share": number(0.382, -0.13, 0.75, 24, "of the time"),
-        },
-        "tables": {},
-    }
-    return Record(**(fields | changes))
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with the small record."""
+    folder = tmp_path_factory.mktemp("book")
+    write_record(RECORD, folder / TOY)
+    return folder
 
 
-def build(tmp_path: Path, page: str, record: Record | None) -> tuple[str, str]:
+def build(source: Path, page: str) -> tuple[str, str]:
     """Build one page; returns its html and the warnings, any of which fails the book under -W."""
-    source = tmp_path / "source"
-    source.mkdir()
     extensions = ["myst_parser", "mutmeta_book", "mutmeta_claims"]
     (source / "conf.py").write_text(f"extensions = {extensions}\n")
     (source / "index.md").write_text(f"# Title\n\n{page}\n")
-    if record is not None:
-        write_record(record, source / "book/records/full/few_shot.json")
     app = SphinxTestApp("html", srcdir=source, freshenv=True)
     try:
         app.build()
-        html = unescape((app.outdir / "index.html").read_text())
-        return html, app.warning.getvalue()
+        return unescape((app.outdir / "index.html").read_text()), app.warning.getvalue()
     finally:
         app.cleanup()
 
 
-def test_roles_print_number_interval_and_origin_and_claims_do_not_show(tmp_path):
+def test_roles_and_cards_print_numbers_and_where_they_come_from_and_claims_do_not_show(root):
     page = (
-        "It is {record}`few_shot@full maml_10_spearman`.\n"
-        "<!-- holds: few_shot.maml_10_spearman.low > 0 -->\n\n"
-        "{record-plain}`few_shot@full share` or {record-percent}`few_shot@full share`."
+        "It is {record}`few_shot@full maml_10`.\n<!-- holds: few_shot.maml_10.low > 0 -->\n\n"
+        "{record-plain}`few_shot@full share` or {record-percent}`few_shot@full share`.\n\n"
+        "```{record-card} few_shot@full\n```"
     )
-    record = make_record()
-    html, warnings = build(tmp_path, page, record)
+    html, warnings = build(root, page)
     assert not warnings
-    assert "0.43 [0.31,\u00a00.55]</abbr>." in html
-    assert f"maml_10_spearman, n = 24; record few_shot@full {record.digest}" in html
-    assert "0.38 [\u22120.13,\u00a00.75]</abbr>" in html
-    assert "38 [\u221213,\u00a075]\u00a0%</abbr>." in html
+    for told in [
+        "0.43 [0.31,\u00a00.55]</abbr>.",
+        f"maml_10, n = 24; record few_shot@full {RECORD.digest}",
+        "0.38 [\u22120.13,\u00a00.75]</abbr>",
+        "38 [\u221213,\u00a075]\u00a0%</abbr>.",
+        f"Record few_shot@full {RECORD.digest}",
+        TOY,
+        "seeds = 2, shots = [0, 5]",
+        "2 assays",
+        "tiny, sha256 abcdef012345, seed 0",
+        "Python 3.11.7, torch 2.13.0",
+        "0123abc",
+        "CPU, some kind, 1 threads",
+        RECORD.created,
+        "meta_training 12.3",
+    ]:
+        assert told in html, told
     assert html.count("share, n = 24; record few_shot@full") == 2
     assert "holds" not in html
 
 
+def test_what_no_record_holds_fails_the_build(root):
+    wanting = {
+        "{record}`few_shot@full maml_11`": "it has maml_10",
+        "{record}`few_shot@quick maml_10`": "there is no such record",
+        "{record}`few_shot maml_10`": "write experiment@profile",
+        "```{record-card} few_shot@quick\n```": "there is no such record",
+        "<!-- holds: few_shot.maml_10.low > 1 -->": "does not hold",
+        "<!-- holds: few_shot.maml_11 > 0 -->": "cannot be asked",
+    }
+    _, warnings = build(root, "\n\n".join(wanting))
+    assert warnings.count("ERROR") == len(wanting)
+    for told in set(wanting.values()):
+        assert warnings.count(told) == list(wanting.values()).count(told)
+
+
+def test_an_edited_record_fails_the_build(tmp_path):
+    write_record(RECORD, tmp_path / TOY)
+    (tmp_path / TOY).write_text((tmp_path / TOY).read_text().replace("0.4321", "0.9321"))
+    with pytest.raises(DataError, match="changed"):
+        book.find_record(tmp_path, "few_shot@full")
+
+
 @pytest.mark.parametrize(
-    ("page", "told"),
+    "claim",
     [
-        ("{record}`few_shot@full maml_11_spearman`", "it has maml_10_spearman"),
-        ("{record}`few_shot@quick maml_10_spearman`", "there is no such record"),
-        ("{record}`few_shot maml_10_spearman`", "write experiment@profile"),
-        ("```{record-card} few_shot@quick\n```", "there is no such record"),
-        ("<!-- holds: few_shot.maml_10_spearman.low > 1 -->", "does not hold"),
-        ("<!-- holds: few_shot.maml_11_spearman > 0 -->", "cannot be asked"),
+        "0.05 < few_shot.a.low < few_shot.a < few_shot.a.high < 0.4 and few_shot.a.n == 24",
+        "0 in few_shot.b and few_shot.a in few_shot.b",
+        "few_shot.parameters.seeds == 2 and not few_shot.parameters.seeds == 4",
+        "few_shot.parameters.seeds == 4 or few_shot.seconds['meta_training'] > 12",
+        "few_shot['noise 0.3'] == 3 and few_shot.never is None",
+        "abs(-2) + max(few_shot.rows.x) / 2 - 1 * 2 == 1",
+        "distinct(few_shot.rows.kind) == 2 and size(few_shot.rows.kind) == 3",
+        "few_shot.rows[x == 2 and not kind == 'p'].y == 1",
+        "few_shot.rows[x > 1](y <= 3 and x == 2)",
+        "few_shot.{a,b} == few_shot.{a,b}",
     ],
 )
-def test_what_no_record_holds_fails_the_build(tmp_path, page, told):
-    _, warnings = build(tmp_path, page, make_record())
-    assert "ERROR" in warnings
-    assert told in warnings
+def test_a_true_claim_holds(claim, root):
+    assert faults(f"So.\n<!-- holds: {claim} -->\n", root) == []
+
+
+@pytest.mark.parametrize(
+    ("claim", "told"),
+    [
+        ("few_shot.a > 1", "does not hold"),
+        ("0 in few_shot.a", "does not hold"),
+        ("few_shot.{b,a} > 0.15", "does not hold: few_shot.b"),
+        ("few_shot.{a,b} == few_shot.{b,a}", "does not hold"),
+        ("few_shot.rows[kind == 'p'].y > 3", "does not hold"),
+        ("few_shot.rows(y > x)", "does not hold"),
+        ("few_shot.a", "does not hold"),  # a number is no claim
+        ("few_shot.c > 0", "no table 'c'"),
+        ("few_shots.a > 0", "no such record"),
+        ("few_shot.rows[x == 3].y > 0", "no such row"),
+        ("few_shot.rows[z == 10].y > 0", "'z'"),
+        ("few_shot.a.mean > 0", "'mean'"),
+        ("few_shot.a >", "invalid syntax"),
+        ("few_shot.never > 0", "NoneType"),
+        ("__import__('os').getcwd() == ''", "__import__"),
+        ("few_shot.__class__ == 0", "__class__"),
+        ("(lambda: 1)() == 1", "no part of a claim"),
+        ("[1 for one in (1, 2)] == 1", "no part of a claim"),
+    ],
+)
+def test_a_false_or_unfounded_claim_is_found(claim, told, root):
+    assert told in "".join(faults(f"So.\n<!-- holds: {claim} -->\n", root))
+
+
+def test_claims_stand_in_comments_of_one_line_or_many():
+    text = (
+        "A.\n<!-- holds: a.{b, c} > 1 -->\n\n- B.\n  <!-- holds:\n  d.e\n  f.g\n  -->\n<!-- h -->"
+    )
+    assert list(claims(text)) == ["a.b > 1", "a. c > 1", "d.e", "f.g"]
 
 
 def test_claims_are_taken_out_of_notebooks_too():
@@ -131,49 +205,24 @@ def test_claims_are_taken_out_of_notebooks_too():
         {"cell_type": "code", "source": ["x = 1"]},
     ]
     source = [json.dumps({"cells": cells, "metadata": {}})]
-    app = type("App", (), {"srcdir": str(ROOT)})
-    mutmeta_claims.check(app, "page", source)
+    mutmeta_claims.check(type("App", (), {"srcdir": str(ROOT)}), "page", source)
     left = ["".join(cell["source"]) for cell in json.loads(source[0])["cells"]]
     assert left == ["A.\n\nB.", "x = 1"]
 
 
-def test_an_edited_record_fails_the_build(tmp_path):
-    path = tmp_path / "book/records/full/few_shot.json"
-    write_record(make_record(), path)
-    path.write_text(path.read_text().replace("0.4321", "0.9321"))
-    with pytest.raises(DataError, match="changed"):
-        book.find_record(tmp_path, "few_shot@full")
-
-
-def test_the_card_tells_where_a_record_comes_from(tmp_path):
-    html, warnings = build(tmp_path, "```{record-card} few_shot@full\n```", make_record())
-    assert not warnings
-    for told in [
-        f"Record few_shot@full {make_record().digest}",
-        "book/records/full/few_shot.json",
-        "seeds = 2, shots = [0, 5]",
-        "2 assays",
-        "tiny, sha256 abcdef012345, seed 0",
-        "Python 3.11.7, torch 2.13.0",
-        "0123abc",
-        "CPU, some kind, 1 threads",
-        "2026-11-23T10:00:00+00:00",
-        "meta_training 12.3",
-    ]:
-        assert told in html, told
-
-
 def test_launch_addresses_open_the_committed_notebook():
-    buttons = [
-        {"type": "link", "url": "https://a.org/blob/main/book/runs/shown/01_data.ipynb"},
-        {"buttons": [{"url": "https://b.org/main?urlpath=tree%2Fbook%2Fruns%2Fshown%2F01.ipynb"}]},
-        {"url": "../../_sources/book/runs/shown/01_data.ipynb"},
+    copies = [
+        "https://a.org/blob/main/book/runs/shown/01_data.ipynb",
+        "https://b.org/main?urlpath=tree%2Fbook%2Fruns%2Fshown%2F01.ipynb",
+        "../../_sources/book/runs/shown/01_data.ipynb",
     ]
+    buttons = [{"type": "link", "url": copies[0]}, {"buttons": [{"url": copies[1]}]}]
+    buttons.append({"url": copies[2]})
     book.rewrite_urls(buttons)
     assert buttons == [
         {"type": "link", "url": "https://a.org/blob/main/notebooks/01_data.ipynb"},
         {"buttons": [{"url": "https://b.org/main?urlpath=tree%2Fnotebooks%2F01.ipynb"}]},
-        {"url": "../../_sources/book/runs/shown/01_data.ipynb"},
+        {"url": copies[2]},
     ]
 
 
@@ -189,25 +238,26 @@ def test_the_api_page_lists_every_module():
 
 
 @pytest.mark.parametrize(
-    ("attributes", "prompt"),
+    ("attributes", "source", "prompt"),
     [
-        ({}, "Show the code"),
-        ({"classes": ["tag_parameters"]}, "Show the parameters"),
-        ({"classes": ["tag_injected-parameters"]}, "Show this run’s parameters"),
-        ({"classes": ["tag_nbval-check-output"]}, None),
-        ({"classes": ["tag_show-input"]}, None),
-        ({"nb_element": "cell_code_source"}, None),
-        ({"hide_mode": "all", "prompt_show": "own"}, "own"),
+        ({}, "figures.curve(record.table('history'))", "Show the code"),
+        ({"classes": ["tag_parameters"]}, "shots = 10", "Show the parameters"),
+        ({"classes": ["tag_injected-parameters"]}, "shots = 5", "Show this run’s parameters"),
+        ({"classes": ["tag_nbval-check-output"]}, "print(1)", None),
+        ({"classes": ["tag_show-input"]}, "print(1)", None),
+        ({}, "study = Study(shots=shots)", None),
+        ({}, "from mutmeta_lib.study.study import Study", "Show the code"),
+        ({"nb_element": "cell_code_source"}, "print(1)", None),
+        ({"hide_mode": "all", "prompt_show": "own"}, "print(1)", "own"),
     ],
 )
-def test_code_folds_under_a_name_and_a_demonstration_stays_open(attributes, prompt):
-    doctree = nodes.section()
+def test_code_folds_under_a_name_and_what_is_asked_stays_open(attributes, source, prompt):
     cell = nodes.container(**{"nb_element": "cell_code", "classes": []} | attributes)
-    doctree += cell
-    folded.fold(None, doctree)
+    cell += nodes.literal_block("", source)
+    folded.fold(None, nodes.section("", cell))
     assert cell.get("prompt_show") == prompt
-    assert cell.get("hide_mode") == ("input" if prompt and "Show" in prompt else
-                                     attributes.get("hide_mode"))  # fmt: skip
+    hidden = "input" if (prompt or "").startswith("Show") else attributes.get("hide_mode")
+    assert cell.get("hide_mode") == hidden
 
 
 def test_a_figure_is_named_after_its_section_and_the_paragraph_that_follows():

@@ -1,34 +1,33 @@
-"""The committed notebooks: pairs in step, run in order, without errors, naming no machine."""
+"""The committed notebooks and their executed copies: pairs in step, run in order, of these records.
 
-import json
+When a test of a copy fails after a change to a notebook, to its parameters or to a record, run
+``make full-runs`` and commit ``book/runs/full``.
+"""
+
 import re
-from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
 import pytest
-import yaml
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+from test_committed import CHAPTERS, FULL, NAMES, ROOT
 
 from mutmeta_lib.app.notebooks import (
     check_parameters,
     default_parameters,
+    parse_defaults,
     profile_parameters,
     read_yaml,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "notebooks"
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-CHAPTERS = [
-    Path(chapter["file"]).name
-    for part in TOC["parts"]
-    for chapter in part["chapters"]
-    if chapter["file"].startswith("book/runs/")
-]
-WRITTEN = sorted({path.stem for kind in ("md", "ipynb") for path in FOLDER.glob(f"[0-9]*.{kind}")})
-EXECUTED = sorted((ROOT / "book/runs/quick").glob("*.ipynb"))
+FOLDER, COPIES = ROOT / "notebooks", ROOT / "book/runs/full"
+QUICK = sorted((ROOT / "book/runs/quick").glob("*.ipynb"))  # those of `make book`, if it was run
+RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
+VARIANT = re.compile(rf"\b[{RESIDUES}]\d+[{RESIDUES}]\b")
+SEQUENCE = re.compile(rf"[{RESIDUES}]{{25,}}")
+MOST_VARIANTS, LONGEST_OUTPUT, MOST_MEGABYTES = 12, 20_000, 7
 PLACE = re.compile(
     r"(?<![\w.:/~<>)\]-])/(?:home|root|work|tmp|Users|usr|opt|mnt|private|var|srv|content)/|"
     r"\b[A-Z]:\\\\?Users|file://"
@@ -44,59 +43,95 @@ def texts(value: Any, key: str = "") -> list[str]:
     return [text for item in value for text in texts(item)] if isinstance(value, list) else []
 
 
-def faults(notebook: nbformat.NotebookNode) -> list[str]:
+def tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def outputs(notebook: NotebookNode) -> list[NotebookNode]:
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def unsound(notebook: NotebookNode) -> list[str]:
     """What is wrong with an executed notebook, in words."""
-    found = []
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    counts = [cell.execution_count for cell in code]
-    if counts != list(range(1, len(code) + 1)):
-        found.append(f"execution counts are {counts}")
-    outputs = [output for cell in code for output in cell.outputs]
-    if any(output.output_type == "error" for output in outputs):
-        found.append("a cell ended in an error")
-    if any(output.get("name") == "stderr" for output in outputs):
-        found.append("a cell wrote to standard error")
-    if sum("parameters" in cell.metadata.get("tags", []) for cell in code) != 1:
-        found.append("there is not one cell tagged parameters")
-    first = notebook.cells[0] if notebook.cells else None
-    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
-        found.append("it does not begin with a title")
-    places = [match[0] for text in texts(notebook) for match in PLACE.finditer(text)]
-    if places:
-        found.append(f"it names a place of a machine: {places[0]}")
-    return found
+    shown = outputs(notebook)
+    places = [text[:80] for text in texts(notebook) if PLACE.search(text)]
+    found = {
+        "a cell was not run in order": [cell.execution_count for cell in code]
+        != list(range(1, len(code) + 1)),
+        "a cell ended in an error": any(one.output_type == "error" for one in shown),
+        "a cell wrote to standard error": any(one.get("name") == "stderr" for one in shown),
+        "there is not one cell of parameters": sum("parameters" in tags(c) for c in code) != 1,
+        "it does not begin with a title": not notebook.cells[0].source.startswith("# "),
+        f"it names a place of a machine: {places}": places,
+    }
+    return [words for words, wrong in found.items() if wrong]
 
 
-def step(notebook: nbformat.NotebookNode) -> list[tuple[str, str, list[str]]]:
-    """What must be the same in both halves of a pair."""
-    return [
-        (cell.cell_type, cell.source, sorted(cell.metadata.get("tags", [])))
-        for cell in notebook.cells
+def stale(executed: NotebookNode, name: str, names: dict[str, str]) -> list[str]:
+    """What keeps an executed copy from being one of this notebook and these records, in words.
+
+    ``names`` are the committed records as pages print them, ``experiment@profile digest``.
+    """
+    notebook = FOLDER / f"{name}.ipynb"
+    source = nbformat.read(notebook, as_version=4)
+    wanted = check_parameters(notebook, profile_parameters(notebook, "full"))
+    rest = [cell for cell in executed.cells if "injected-parameters" not in tags(cell)]
+    given = [parse_defaults(cell.source) for cell in executed.cells if cell not in rest]
+    printed = [
+        one.get("text") or data.get("text/html") or data.get("text/plain") or ""
+        for one in outputs(executed)
+        for data in [one.get("data", {})]
     ]
+    told = set(re.findall(r"Record (\w+@\w+ [0-9a-f]{12}):", "\n".join(printed)))
+    code = "\n".join(cell.source for cell in source.cells if cell.cell_type == "code")
+    code = re.sub(r"\.table\([\"']\w+[\"']\)", "", code)  # a record's table, not a record
+    asked = {name for name in names if re.search(rf"[\"'/]{name}(\.json)?[\"']", code)}
+    found = {
+        "its cells are not those of the notebook": [(c.cell_type, c.source) for c in rest]
+        != [(c.cell_type, c.source) for c in source.cells],
+        "its parameters are not those of the profile full": given != ([wanted] if wanted else []),
+        "it shows a record that is not the committed one": told - set(names.values()),
+        "it does not say which record it shows": {names[name] for name in asked} - told,
+        "an output may hold measured data": any(
+            len(VARIANT.findall(text)) > MOST_VARIANTS
+            or len(SEQUENCE.findall(text)) > 2
+            or len(text) > LONGEST_OUTPUT
+            for text in printed
+        ),
+    }
+    return [words for words, wrong in found.items() if wrong]
 
 
-def test_every_chapter_is_a_pair_and_every_pair_a_chapter():
-    assert WRITTEN == CHAPTERS
-    for name in CHAPTERS:
-        assert (FOLDER / f"{name}.md").is_file()
-        assert (FOLDER / f"{name}.ipynb").is_file()
+def step(notebook: NotebookNode) -> list[tuple[str, str, list[str]]]:
+    """What must be the same in both halves of a pair."""
+    return [(cell.cell_type, cell.source, sorted(tags(cell))) for cell in notebook.cells]
 
 
-@pytest.mark.parametrize("folder", ["notebooks", "book/runs/full"])
-@pytest.mark.parametrize("name", WRITTEN)
-def test_committed_notebook_is_sound_and_in_step_with_its_text(name, folder):
-    notebook = nbformat.read(ROOT / folder / f"{name}.ipynb", as_version=4)
-    nbformat.validate(notebook)
-    assert faults(notebook) == []
-    if folder == "notebooks":
-        assert step(notebook) == step(jupytext.read(FOLDER / f"{name}.md")), "run `make notebooks`"
+def test_every_chapter_is_a_pair_with_a_copy_and_every_record_is_shown_by_one():
+    assert len(CHAPTERS) > 5
+    for folder, ending in ((FOLDER, "md"), (FOLDER, "ipynb"), (COPIES, "ipynb")):
+        assert sorted(path.stem for path in folder.glob(f"*.{ending}")) == CHAPTERS
+    assert sum(path.stat().st_size for path in COPIES.iterdir()) < MOST_MEGABYTES * 1e6
+    words = "\n".join(path.read_text(encoding="utf-8") for path in COPIES.iterdir())
+    assert [name for name in FULL if f"Record {NAMES[name]}:" not in words] == []
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_notebook_and_copy_are_sound_and_in_step(name):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    executed = nbformat.read(COPIES / f"{name}.ipynb", as_version=4)
+    for one in (notebook, executed):
+        nbformat.validate(one)
+        assert unsound(one) == []
+    assert step(notebook) == step(jupytext.read(FOLDER / f"{name}.md")), "run `make notebooks`"
+    assert stale(executed, name, NAMES) == [], "run `make full-runs`"
 
 
 @pytest.mark.parametrize("profile", ["quick", "full"])
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", CHAPTERS)
 def test_profiles_fit_the_parameters_of_every_notebook(profile, name):
-    entries = read_yaml(FOLDER / "params" / f"{profile}.yml")
-    assert set(entries) == set(CHAPTERS)
+    assert sorted(read_yaml(FOLDER / "params" / f"{profile}.yml")) == CHAPTERS
     notebook = FOLDER / f"{name}.ipynb"
     checked = check_parameters(notebook, profile_parameters(notebook, profile))
     if profile == "quick":
@@ -104,46 +139,80 @@ def test_profiles_fit_the_parameters_of_every_notebook(profile, name):
         assert checked.items() <= default_parameters(notebook).items()
 
 
-@pytest.mark.parametrize("path", EXECUTED, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_executed_copy_names_no_place_of_a_machine(path):
-    found = [text for text in texts(json.loads(path.read_text())) if PLACE.search(text)]
-    assert found == []
+@pytest.mark.parametrize("path", QUICK, ids=lambda path: path.stem)
+def test_a_copy_of_this_machine_does_not_name_it(path):
+    found = texts(nbformat.read(path, as_version=4))
+    assert [text for text in found if PLACE.search(text)] == []
 
 
-def sound() -> nbformat.NotebookNode:
-    cells = [
-        new_markdown_cell("# Title"),
-        new_code_cell("n = 1", execution_count=1, metadata={"tags": ["parameters"]}),
-        new_code_cell("n", execution_count=2, outputs=[new_output("stream", text="1")]),
-    ]
-    return new_notebook(cells=cells)
+@pytest.mark.parametrize("text", ["https://a.org/home/x", "and/or", "a </root> b", "src/var/x"])
+def test_addresses_are_no_places(text):
+    assert not PLACE.search(text)
 
 
-def test_a_sound_notebook_has_no_faults_and_addresses_are_no_places():
-    assert faults(sound()) == []
-    for text in ("https://a.org/home/x", "and/or", "a </root> b", "src/var/x"):
-        assert not PLACE.search(text)
+def show(output: NotebookNode):
+    """The damage that the last cell also shows this."""
+    return lambda notebook: notebook.cells[-2].outputs.append(output)
+
+
+def stream(text: str, **more: str):
+    return show(new_output("stream", text=text, **more))
+
+
+def write(place: int, old: str, new: str):
+    """The damage that a cell says something else."""
+
+    def damage(notebook: NotebookNode) -> None:
+        assert old in notebook.cells[place].source
+        notebook.cells[place].source = notebook.cells[place].source.replace(old, new)
+
+    return damage
+
+
+def each(change):
+    """The damage that every cell is changed."""
+    return lambda notebook: [change(cell) for cell in notebook.cells]
+
+
+def change_a_digest(cell: NotebookNode) -> None:
+    for output in cell.get("outputs", []):
+        if "text" in output:
+            output.text = output.text.replace(NAMES["few_shot"], "few_shot@full 0123456789ab")
+
+
+def injected(notebook: NotebookNode) -> int:
+    return next(n for n, c in enumerate(notebook.cells) if "injected-parameters" in tags(c))
 
 
 @pytest.mark.parametrize(
-    ("output", "told"),
+    ("damage", "told"),
     [
-        (new_output("error", ename="E", evalue="", traceback=[]), "error"),
-        (new_output("stream", name="stderr", text="Warning"), "standard error"),
-        (new_output("stream", text="saved /home/ada/x.csv"), "/home/"),
-        (new_output("display_data", {"text/html": "<a title='/tmp/x'>"}), "/tmp/"),
+        (write(0, "# ", ""), "title"),
+        (write(0, "label", "MAML wins"), "cells are not"),
+        (write(-2, "full", "quick"), "cells are not"),
+        (lambda notebook: notebook.cells.pop(), "cells are not"),
+        (lambda n: write(injected(n), "seeds = 5", "seeds = 4")(n), "profile full"),
+        (lambda n: n.cells.pop(injected(n)), "profile full"),
+        (each(lambda cell: cell.metadata.update(tags=[])), "one cell of parameters"),
+        (each(lambda cell: cell.update(execution_count=3)), "in order"),
+        (each(change_a_digest), "not the committed one"),
+        (each(lambda cell: "outputs" in cell and cell.outputs.clear()), "which record"),
+        (show(new_output("error", ename="E", evalue="", traceback=[])), "error"),
+        (stream("Warning", name="stderr"), "standard error"),
+        (stream("saved /home/ada/x.csv"), "/home/"),
+        (show(new_output("display_data", {"text/html": "<a title='/tmp/x'>"})), "/tmp/"),
+        (stream("".join(f"A{n}G 0.{n}\n" for n in range(40))), "measured data"),
+        (stream(f"{RESIDUES * 2} 0.5\n" * 3), "measured data"),
+        (stream("0.5 " * 6000), "measured data"),
     ],
 )
-def test_a_bad_output_is_a_fault(output, told):
-    notebook = sound()
-    notebook.cells[2].outputs = [output]
-    (found,) = faults(notebook)
-    assert told in found
+def test_a_damaged_copy_is_found(damage, told):
+    damaged = nbformat.read(COPIES / "05_few_shot.ipynb", as_version=4)
+    damage(damaged)
+    assert told in "; ".join(unsound(damaged) + stale(damaged, "05_few_shot", NAMES))
 
 
-def test_order_title_and_parameters_are_checked():
-    notebook = sound()
-    notebook.cells[2].execution_count = 3
-    notebook.cells[1].metadata.tags = []
-    notebook.cells[0].source = "Title"
-    assert len(faults(notebook)) == 3
+def test_a_changed_record_makes_its_copies_stale():
+    executed = nbformat.read(COPIES / "05_few_shot.ipynb", as_version=4)
+    other = NAMES | {"few_shot": "few_shot@full 0123456789ab"}
+    assert len(stale(executed, "05_few_shot", other)) == 2

@@ -1,14 +1,17 @@
 """Code folds away: a reader sees text, figures and tables, and unfolds the code that made them.
 
-Cells whose output is held by a test (tag ``nbval-check-output``) are demonstrations of the library
-and stay open, as do cells tagged ``show-input``. A figure without words of its own is named, for
-readers who do not see it, after its section and the paragraph that explains it.
+What is asked stays open: cells that set a study or call the engine, those whose output is held by
+a test (tag ``nbval-check-output``), and those tagged ``show-input``. A figure without words of its
+own is named, for readers who do not see it, after its section and the paragraph that explains it.
 """
+
+import re
 
 from docutils import nodes
 from sphinx.application import Sphinx
 
 OPEN = {"tag_nbval-check-output", "tag_show-input"}
+ENGINE = re.compile(r"\b(Study|MetaTraining|InnerLoop|meta_train|inner_update|draw_task)\(")
 PROMPTS = {
     "tag_parameters": "the parameters",
     "tag_injected-parameters": "this run’s parameters",
@@ -23,6 +26,8 @@ def fold(app: Sphinx, doctree: nodes.document) -> None:
     for cell in doctree.findall(nodes.container):
         classes = set(cell["classes"])
         if cell.get("nb_element") != "cell_code" or cell.get("hide_mode") or classes & OPEN:
+            continue
+        if ENGINE.search(cell.astext()):
             continue
         what = next((PROMPTS[name] for name in PROMPTS if name in classes), "the code")
         cell["hide_mode"] = "input"
