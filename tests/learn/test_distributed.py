@@ -90,48 +90,33 @@ def test_two_processes_train_the_start_that_one_trains(one, two, name):
             assert row == pytest.approx(expected, rel=1e-6)
     first, second = read(two, name, 0)[0], read(two, name, 1)[0]
     torch.testing.assert_close(first, second, rtol=0, atol=0)
+    # The runs differ from each other; else this would say nothing.
+    starts = [read(one, other)[0]["head.0.weight"] for other in RUNS if other != name]
+    mine = params["head.0.weight"]
+    assert name == "resumed" or min(float((mine - one).abs().max()) for one in starts) > 1e-5
 
 
-def test_the_runs_differ_from_each_other(one):
-    """Else the comparison above would say nothing."""
-    starts = [read(one, name)[0]["head.0.weight"] for name in RUNS]
-    for place, start in enumerate(starts):
-        for other in starts[:place]:
-            assert (start - other).abs().max() > 1e-5
-
-
-def test_a_task_that_is_not_finite_is_skipped_by_all_and_told_once(one, two):
+def test_what_is_not_finite_or_not_the_same_is_told_by_all_and_warned_of_by_the_first(one, two):
     told = read(one, "skip")[1]["warnings"]
     assert told
     assert all("tasks skipped" in sentence for sentence in told)
-    assert read(two, "skip", 0)[1]["warnings"] == told
-    assert read(two, "skip", 1)[1]["warnings"] == []
-
-
-def test_a_task_that_is_not_finite_stops_all_with_the_same_sentence(one, two):
+    assert [read(two, "skip", rank)[1]["warnings"] for rank in (0, 1)] == [told, []]
     expected = read(one, "stop")[1]
-    assert expected["error"] == "DataError"
+    assert "DataError" in expected["error"]
     assert "(assays TOY1)" in expected["told"]
-    assert read(two, "stop", 0)[1] == read(two, "stop", 1)[1] == expected
+    for rank in (0, 1):
+        assert read(two, "stop", rank)[1] == expected
+        assert "differ in their settings, data or start" in read(two, "other seed", rank)[1]["told"]
 
 
-def test_ctrl_c_in_one_process_stops_all_and_the_first_saves(one, two):
+def test_ctrl_c_in_one_process_stops_all_and_the_first_saves_and_logs(one, two):
     for folder, rank in ((one, 0), (two, 0), (two, 1)):
         told = read(folder, "resumed", rank)[1]
         assert told["first"].startswith("stopped after meta-step 2 of 4; start again")
     assert read(two, "resumed")[1]["best_step"] == read(two, "even")[1]["best_step"]
     params, straight = read(two, "resumed")[0], read(two, "even")[0]
     torch.testing.assert_close(params, straight, rtol=0, atol=0)
-
-
-def test_only_the_first_process_logs(two):
     assert len(list((two / "logs").iterdir())) == 1
-
-
-def test_processes_with_other_arguments_are_refused(two):
-    for rank in (0, 1):
-        told = read(two, "other seed", rank)[1]
-        assert "the processes of this run differ in their settings, data or start" in told["told"]
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
@@ -156,34 +141,26 @@ def test_the_others_do_not_wait_for_one_that_is_gone(end, tmp_path):
 
 
 @given(n=st.integers(0, 20), size=st.integers(1, 8))
-def test_every_item_is_in_one_share_and_shares_are_even(n, size):
+def test_items_are_shared_evenly_and_their_numbers_come_back_in_order(n, size):
     shares = [Ranks(rank, size).share(range(n)) for rank in range(size)]
     assert sorted(item for share in shares for item in share) == list(range(n))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
-
-@given(n=st.integers(0, 20), size=st.integers(1, 8))
-def test_numbers_of_the_shares_come_back_in_the_order_of_the_items(n, size):
     class Heard(Ranks):
         def all(self, own):
-            return [Ranks(rank, size).share(list(range(n))) for rank in range(size)]
+            return shares
 
     assert Heard(0, size).gather([], n) == list(range(n))
 
 
-def test_alone_nothing_is_changed_or_sent():
+def test_alone_nothing_is_changed_or_sent(monkeypatch):
     tensors = {"w": torch.arange(3.0)}
     assert ALONE.sum(tensors) is tensors
     assert ALONE.gather([1.0, 2.0], 2) == [1.0, 2.0]
-    assert ALONE.all(True) == [True]
-    ALONE.check_same({"a": 1}, "settings")
     assert ALONE.from_first(None) is None
+    ALONE.check_same({"a": 1}, "settings")
     with launched("cpu") as ranks:
-        assert ranks.first
-        assert (ranks.size, ranks.device) == (1, "cpu")
-
-
-def test_without_accelerate_one_sentence_says_what_to_install(monkeypatch):
+        assert ranks == Ranks(device="cpu")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(DataError, match=r"needs accelerate.*mutmeta\[distributed\]"), launched():
