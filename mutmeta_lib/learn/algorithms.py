@@ -61,16 +61,12 @@ class Algorithm:
         return "lowrank" if "lowrank" in self.backends(loop) else "autograd"
 
 
-def _in_scope(scope: str) -> Callable[[InnerLoop], InnerLoop]:
+def _narrow(scope: str, loop: InnerLoop) -> InnerLoop:
     """An algorithm that *is* a scope takes no other."""
-
-    def narrow(loop: InnerLoop) -> InnerLoop:
-        if loop.scope not in ("all", scope):
-            told = f"this algorithm adapts {scope!r}, its inner loop asks for {loop.scope!r}"
-            raise DataError(told, "leave the scope at 'all', or choose the algorithm 'maml'")
-        return replace(loop, scope=scope)
-
-    return narrow
+    if loop.scope not in ("all", scope):
+        told = f"this algorithm adapts {scope!r}, its inner loop asks for {loop.scope!r}"
+        raise DataError(told, "leave the scope at 'all', or choose the algorithm 'maml'")
+    return replace(loop, scope=scope)
 
 
 def reptile_task_gradient(loss, params, support, query, loop) -> tuple[Tensor, Params]:
@@ -100,8 +96,8 @@ ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
         training_loop=lambda loop: replace(loop, steps=0),
         batches=lambda task: (task.support, everything(task)),
     ),
-    "anil": partial(Algorithm, loop=_in_scope("head")),
-    "boil": partial(Algorithm, loop=_in_scope("encoder")),
+    "anil": partial(Algorithm, loop=partial(_narrow, "head")),
+    "boil": partial(Algorithm, loop=partial(_narrow, "encoder")),
     "metasgd": partial(
         Algorithm,
         gradients={"autograd": ways.task_gradient},

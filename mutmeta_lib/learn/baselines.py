@@ -1,8 +1,4 @@
-"""Controls that need no gradient step: ridge and Gaussian process, one-hot, BLOSUM62, the mean.
-
-Each is a ``Method`` (see ``methods``): ``adapt(support) -> state``, ``predict(state, query)``.
-Features come as a function of rows, so the same ridge serves embeddings and one-hot vectors.
-"""
+"""Methods without a gradient step: ridge and Gaussian process, one-hot, BLOSUM62, the mean."""
 
 import warnings
 from collections.abc import Callable
@@ -31,9 +27,8 @@ RIDGE_PENALTIES = np.logspace(-2, 4, 13)
 def embedding_features(encoder: Encoder, encoding: str, pooling: str, **how: Any) -> Features:
     """Embed whole assays when they are first asked for, once each, and look rows up.
 
-    Features are standardised with the mean and standard deviation over all variants of the assay:
-    their sequences are known before anything is measured, labels are not touched. More arguments
-    are those of `embed`.
+    Features are standardised over all variants of the assay: their sequences are known before
+    anything is measured, labels are not touched. More arguments are those of `embed`.
     """
     tables: dict[str, np.ndarray] = {}
 
@@ -66,15 +61,15 @@ def onehot_features(examples: Examples) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class _Fitted:
-    """A regressor of scikit-learn on features; fewer than three labels: the support mean."""
+class Ridge:
+    """Ridge regression, penalty by leave-one-out; under three labels, the support mean."""
 
     name: str
     features: Features
 
     def model(self, width: int) -> Any:
-        """The regressor before it is fitted, for features ``(n, width)``."""
-        raise NotImplementedError
+        """The regressor of scikit-learn, for features ``(n, width)``."""
+        return RidgeCV(alphas=RIDGE_PENALTIES)
 
     def adapt(self, support: Examples, generator: torch.Generator) -> Any:
         """Fit on the support set."""
@@ -91,16 +86,8 @@ class _Fitted:
         return nothing(query) if state is None else state.predict(self.features(query))
 
 
-class Ridge(_Fitted):
-    """Ridge regression; the penalty is chosen by leave-one-out error on the support set."""
-
-    def model(self, width: int) -> Any:
-        """Ridge regression."""
-        return RidgeCV(alphas=RIDGE_PENALTIES)
-
-
-class GaussianProcess(_Fitted):
-    """Gaussian process with one RBF length scale and noise, fitted by marginal likelihood."""
+class GaussianProcess(Ridge):
+    """In the place of ridge a Gaussian process with one RBF length scale and noise."""
 
     def model(self, width: int) -> Any:
         """The length scale starts at the typical distance of standardised features."""

@@ -7,8 +7,8 @@ d, H that of the k support examples, one a row, and y their labels:
 
 .. math:: w = H^\top (H H^\top + \lambda I)^{-1} y, \qquad \hat y = a \, w^\top h + b
 
-which is ridge regression in its dual (Woodbury) form: one small k x k system instead of d x d.
-:math:`\log\lambda`, a and b are learned. The penalty falls on the column of ones as well.
+which is ridge regression, the ones penalised too, by one small k x k system instead of d x d.
+:math:`\log\lambda`, a and b are learned.
 
 **Deep kernel transfer** (Patacchiola et al. 2020, arXiv 1910.05199). The labels of a task are a
 Gaussian process with mean :math:`\mu` and kernel
@@ -17,9 +17,8 @@ Gaussian process with mean :math:`\mu` and kernel
    + a_2 \exp\Bigl(-\frac{\lVert h - h' \rVert^2}{2 \ell^2 d}\Bigr), \qquad
    \hat y = \mu + k(h, H) (K + \sigma^2 I)^{-1} (y - \mu)
 
-The linear part alone is R2-D2's head; the second (RBF) lets the response bend. The outer loop
-maximises the *marginal likelihood* of all labels of a task, not the query error of the posterior
-mean: that depends on :math:`a_1, a_2, \sigma^2` through their ratios only, and would leave the
+The linear part alone is R2-D2's head; the RBF lets the response bend. The outer loop maximises the
+*marginal likelihood* of all labels of a task: the query error of the posterior mean would leave the
 posterior *variance* without a scale.
 """
 
@@ -34,6 +33,8 @@ from mutmeta_lib.learn.inner import InnerLoop, Loss
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.tasks.batches import TokenBatch
 from mutmeta_lib.tasks.tasks import Examples
+
+KERNEL = ("kernel.mean", "kernel.log_linear", "kernel.log_rbf", "kernel.log_length")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +56,8 @@ class SolvedPredictor(Predictor):
         return start | {name: like.new_full((), v) for name, v in self.numbers.items()}
 
     def update(self, loss: Loss, params: Params, support: Examples, loop: InnerLoop) -> Params:
-        """What was learned stays, and the solution joins it; it needs neither loss nor loop."""
+        """What was learned stays, and what ``solve`` makes of the labels joins it."""
         return {**params, **self.solve(params, *self.data(params, support))} if support else params
-
-    def solve(self, params: Params, inputs: Tensor, labels: Tensor) -> Params:
-        """What the head needs to predict after the labels ``(k,)`` of ``inputs`` ``(k, d)``."""
-        raise NotImplementedError
 
     def data(self, params: Params, examples: Examples) -> tuple[Tensor, Tensor]:
         """Pooled encoder outputs ``(k, d)`` and labels ``(k,)``."""
@@ -82,11 +79,7 @@ def ridge_weights(features: Tensor, labels: Tensor, penalty: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class RidgePredictor(SolvedPredictor):
-    """R2-D2: ``scale * (features @ weight) + offset``.
-
-    Every task replaces ``ridge.weight``; the start holds zeros, so that without any label the
-    offset is predicted.
-    """
+    """R2-D2: every task replaces ``ridge.weight``; the start's zeros predict the offset."""
 
     numbers = {"ridge.log_penalty": 0.0, "ridge.scale": 1.0, "ridge.offset": 0.0}  # noqa: RUF012
 
@@ -141,10 +134,7 @@ class DeepKernelPredictor(SolvedPredictor):
     labels of unit variance, its noise exp(-1.2) = 0.3 that of `baselines.GaussianProcess`.
     """
 
-    numbers = {  # noqa: RUF012
-        **dict.fromkeys(("kernel.mean", "kernel.log_linear", "kernel.log_rbf"), 0.0),
-        **{"kernel.log_length": 0.0, "kernel.log_noise": -1.2},
-    }
+    numbers = dict.fromkeys(KERNEL, 0.0) | {"kernel.log_noise": -1.2}
 
     def head(self, params: Params, pooled: Tensor, generator=None) -> Tensor:
         """Posterior mean of the labels ``(n,)`` from pooled embeddings ``(n, width)``."""
@@ -158,10 +148,9 @@ class DeepKernelPredictor(SolvedPredictor):
 
         Add ``params["kernel.log_noise"].exp()`` for that of new measurements.
         """
-        device = next(iter(params.values())).device
-        pooled = self.pooled(params, tokens.to(device))
-        linear, bend = params["kernel.log_linear"].exp(), params["kernel.log_rbf"].exp()
-        prior = linear * (pooled**2).mean(dim=1) + bend
+        pooled = self.pooled(params, tokens.to(params["kernel.mean"].device))
+        prior = params["kernel.log_linear"].exp() * (pooled**2).mean(dim=1)
+        prior = prior + params["kernel.log_rbf"].exp()
         if "kernel.inputs" not in params:
             return prior
         cross = kernel(params, params["kernel.inputs"], pooled)

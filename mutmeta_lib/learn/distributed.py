@@ -1,9 +1,8 @@
 """Several processes that meta-train one start: each takes its share of a meta-step's tasks.
 
 All draw the same tasks, work on every ``size``-th of them and add up their gradients: the step is
-that of one process but for the order in which numbers are added. ``accelerate launch`` starts them,
-on one machine or many. They talk by accelerate's functions, which pickle what is no tensor: only
-among themselves, never a file.
+that of one process up to rounding. ``accelerate launch`` starts them. They talk by accelerate's
+functions, which pickle what is no tensor: only among themselves, never a file.
 """
 
 import json
@@ -25,8 +24,6 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Ranks:
     """This process's place among those of a run, and the device it computes on.
-
-    Its methods raise a `DataError` where another process ended or does not answer.
 
     >>> Ranks().share(["a", "b"]), Ranks(rank=1, size=2).share(["a", "b", "c"])
     (['a', 'b'], ['b'])
@@ -88,11 +85,7 @@ ALONE = Ranks()
 
 @contextmanager
 def launched(device: str = "auto", *, timeout: float = 600.0) -> Iterator[Ranks]:
-    """This process's place in a run that ``accelerate launch`` started; alone without it.
-
-    Processes talk by NCCL where they compute on GPUs, one each, and by gloo on CPUs (``device`` is
-    ``cpu``, or there is no GPU). After ``timeout`` seconds of waiting for another one gives up.
-    """
+    """This process's place in a run of ``accelerate launch``: by NCCL on GPUs, by gloo on CPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks(device=device)
         return
@@ -107,8 +100,8 @@ def launched(device: str = "auto", *, timeout: float = 600.0) -> Iterator[Ranks]
     except RuntimeError as error:
         mend = "look at the addresses and numbers given to accelerate launch"
         raise DataError("the processes of this run do not find each other", mend) from error
+    where = "cpu" if on_cpu else str(state.device)
     try:
-        where = "cpu" if on_cpu else str(state.device)
         yield Ranks(state.process_index, state.num_processes, where)
     finally:
         state.destroy_process_group()

@@ -176,10 +176,9 @@ def meta_gradient(
     """Mean query loss over ``(support, query)`` tasks after adaptation, and its gradient.
 
     Without inner steps this is joint (multi-task) training on the query sets. Returns ``(mean loss,
-    gradient, losses)``: gradient is a dictionary like ``params``, losses ``(n_tasks,)`` are NaN
-    where a task's loss or gradient is not finite. ``skip_nonfinite`` leaves such tasks out of both
-    means; with all left out, the mean is NaN and the gradient zero. A back end that takes tasks
-    together gives way to ``autograd`` there, to see which task it is.
+    gradient, losses)``: losses ``(n_tasks,)`` are NaN where a task's loss or gradient is not
+    finite. ``skip_nonfinite`` leaves such tasks out of both means; with all left out, the mean is
+    NaN and the gradient zero. ``autograd`` takes over from those that take tasks together there.
     """
     if not tasks:
         raise ValueError("meta_gradient needs at least one task")

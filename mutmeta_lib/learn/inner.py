@@ -12,9 +12,8 @@ scope       adapted                                      known as
 ``all``     every parameter                              MAML (arXiv 1703.03400)
 ``head``    ``head.*``                                   ANIL (Raghu et al. 2020, arXiv 1909.09157)
 ``encoder`` ``encoder.*``                                BOIL (Oh et al. 2021, arXiv 2008.08882)
-``last-k``  the last k layers of the encoder and the     between ``head`` and ``all``
-            head; embeddings and a norm after the last
-            layer stay
+``last-k``  the encoder's last k layers and the head;    between ``head`` and ``all``
+            a norm after the last layer stays
 ``lora``    low-rank adapters (`lora`) and the head      as FSFP (doi:10.1038/s41467-024-49798-6)
 =========== ============================================ ==========================================
 
@@ -42,20 +41,16 @@ Loss = Callable[[Params, Batch], Tensor]
 Update = Callable[..., Params]
 """An inner loop: ``(loss, params, support, loop)`` to adapted parameters."""
 
-SCOPES = ("all", "head", "encoder", "lora", "last-<k>")
-"""The known scopes; k is a number from 1 to the number of layers."""
-RATE = "rate."
-"""What the name of a learned rate begins with; the name of its parameter follows."""
-UNUSED = {"allow_unused": True, "materialize_grads": True}
-"""For `torch.autograd.grad`: a parameter that the loss does not touch has gradient zero."""
+RATE = "rate."  # the name of a parameter follows
+UNUSED = {"allow_unused": True, "materialize_grads": True}  # what a loss does not touch has slope 0
 
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """Adaptation by gradient descent: ``steps`` steps of size ``lr`` on what is in ``scope``.
+    """Adaptation by ``steps`` gradient steps of size ``lr`` on what is in ``scope``.
 
-    ``first_order`` takes the inner gradients as constants, so the meta-gradient is the query
-    gradient at the adapted parameters (FOMAML); otherwise it is differentiated through.
+    ``first_order`` takes the inner gradients as constants: the meta-gradient is the query gradient
+    at the adapted parameters (FOMAML).
     """
 
     lr: float = 0.01
@@ -81,15 +76,12 @@ def inner_update(loss: Loss, params: Params, support: Batch, loop: InnerLoop) ->
     params = {name: value for name, value in params.items() if not name.startswith(RATE)}
     adapted = {name: params[name] for name in rates}
     for _ in range(loop.steps):
-        leaves = {
-            name: value if through and value.requires_grad else value.detach().requires_grad_()
-            for name, value in adapted.items()
-        }
+        kept = {name: through and value.requires_grad for name, value in adapted.items()}
+        leaves = {n: v if kept[n] else v.detach().requires_grad_() for n, v in adapted.items()}
         with torch.enable_grad():
             value = loss({**params, **leaves}, support)
-        slopes = torch.autograd.grad(
-            value, list(leaves.values()), create_graph=through and not loop.first_order, **UNUSED
-        )
+        graph = through and not loop.first_order
+        slopes = torch.autograd.grad(value, [*leaves.values()], create_graph=graph, **UNUSED)
         with torch.set_grad_enabled(through):
             moved = zip(leaves.items(), slopes, strict=True)
             adapted = {name: value - rates[name] * slope for (name, value), slope in moved}
@@ -99,8 +91,7 @@ def inner_update(loss: Loss, params: Params, support: Batch, loop: InnerLoop) ->
 def finetune(loss: Loss, params: Params, batches: Iterable[Batch], *, lr: float) -> Params:
     """One step of Adam on each batch in turn, on a copy of ``params``: what MAML is compared with.
 
-    The paper's fine-tuning takes shuffled mini-batches for whole epochs (`shuffled`; the
-    public code's learning-rate schedule is left out); full-batch steps are ``[support] * steps``.
+    The paper takes mini-batches for whole epochs (`shuffled`; the public code has a schedule too).
     """
     tuned = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
     optimiser = torch.optim.Adam(tuned.values(), lr=lr)
@@ -128,11 +119,7 @@ def rates_of(params: Params, loop: InnerLoop) -> dict[str, float | Tensor]:
 
 
 def with_rates(params: Params, loop: InnerLoop) -> Params:
-    """Parameters and, for those in the scope, rates to be learned that all begin at ``loop.lr``.
-
-    >>> with_rates({"w": torch.ones(2)}, InnerLoop(lr=0.5))
-    {'w': tensor([1., 1.]), 'rate.w': tensor([0.5000, 0.5000])}
-    """
+    """Parameters and, for those in the scope, rates to be learned that all begin at ``loop.lr``."""
     names = adapted_names(params, loop.scope)
     return params | {RATE + name: torch.full_like(params[name], loop.lr) for name in names}
 
@@ -140,9 +127,8 @@ def with_rates(params: Params, loop: InnerLoop) -> Params:
 def adapted_names(names: Iterable[str], scope: str) -> tuple[str, ...]:
     """The names in ``scope``, in the order given; a DataError where it does not fit them.
 
-    >>> names = ["encoder.blocks.0.w", "encoder.blocks.1.w", "encoder.norm.w", "head.0.w"]
-    >>> adapted_names(names, "last-1")
-    ('encoder.blocks.1.w', 'head.0.w')
+    >>> adapted_names(["encoder.layer.0.w", "encoder.layer.1.w", "head.0.w"], "last-1")
+    ('encoder.layer.1.w', 'head.0.w')
     """
     names = tuple(names)
     mend = f"use a model whose parameters are named {scope}.*, or the scope 'all'"
@@ -162,7 +148,7 @@ def adapted_names(names: Iterable[str], scope: str) -> tuple[str, ...]:
             asked = f"ask for last-1 to last-{len(layers)}, or for 'all'"
             raise DataError(told, asked if layers else "use 'all', 'head' or 'encoder'")
     else:
-        known = f"choose from {', '.join(SCOPES)} with k >= 1"
+        known = "choose from all, head, encoder, lora, last-<k> with k >= 1"
         raise DataError(f"unknown inner-loop scope {scope!r}", known)
     if not chosen:
         raise DataError(f"the inner-loop scope {scope!r} holds no parameter", mend)

@@ -1,11 +1,8 @@
 """The meta-gradient by the learn2learn package (Arnold et al. 2020, arXiv 2008.12284).
 
-learn2learn adapts clones of a ``torch.nn.Module``. A small one holds our parameters and calls our
-loss. It has no child: learn2learn's own walk over a model's children stops at one that is ``None``,
-such as a pooler that was taken off an ESM model.
-
-Importing ``learn2learn`` itself pulls in torchvision and gym, which nothing here needs; bare
-package modules stand in for its two ``__init__`` files, so that only what is asked for is executed.
+learn2learn adapts clones of a ``torch.nn.Module``: a small one with our parameters and our loss. It
+has no child, as learn2learn stops at one that is ``None``, such as a pooler taken off an ESM model.
+Bare packages stand in for learn2learn's two ``__init__`` files, which import torchvision and gym.
 """
 
 import importlib
@@ -30,10 +27,7 @@ def has_learn2learn() -> bool:
 
 
 def load_algorithm(module: str = "maml") -> types.ModuleType:
-    """A module of ``learn2learn.algorithms``, such as ``maml`` or ``meta_sgd``.
-
-    A DataError says how to install the package where it is missing or broken.
-    """
+    """A module of ``learn2learn.algorithms``, such as ``meta_sgd``, or how to install it."""
     if not has_learn2learn():
         mend = f"install it with {INSTALL} (pip >= 23.1 and a C compiler); only comparisons with "
         raise DataError("learn2learn 0.2.0 is not installed", f"{mend}learn2learn need it")
@@ -59,9 +53,7 @@ class LossModule(nn.Module):
     def __init__(self, loss: Loss, params: Params, adapted: Sequence[str]):
         super().__init__()
         self.loss, self.adapted = loss, adapted
-        self.given = {
-            name: value.detach().clone().requires_grad_() for name, value in params.items()
-        }
+        self.given = {n: value.detach().clone().requires_grad_() for n, value in params.items()}
         for place, name in enumerate(adapted):  # a module's own names may have no dots
             self.register_parameter(f"p{place}", nn.Parameter(self.given[name].detach()))
 

@@ -3,10 +3,8 @@ r"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) in an encoder, by
 .. math:: W x \;\to\; W x + \frac{\alpha}{r} B A x, \qquad
    A \in \mathbb{R}^{r \times d_\text{in}}, \; B \in \mathbb{R}^{d_\text{out} \times r}
 
-in every linear layer that is asked for. B starts at zero, so that the encoder computes what it did;
-A is drawn as torch draws linear layers. With the scope ``"lora"`` the inner loop adapts A, B and
-the head; the outer loop learns all parameters, as in every scope: peft's mark of W as frozen is
-unknown to parameters in a dictionary.
+in every linear layer that is asked for. B starts at zero, so that the encoder computes what it did.
+With the scope ``"lora"`` the inner loop adapts A, B and the head; the outer loop learns all.
 """
 
 import re

@@ -7,12 +7,11 @@ examples its weight is
    h W_s^\top = h W_0^\top - \alpha \sum_{r<s} (h H_r^\top) D_r
 
 with the layer's inputs :math:`H_r` (k, in) and the loss's derivative by its outputs :math:`D_r`
-(k, out) at step r. Keeping these instead of :math:`W_s` takes k (in + out) numbers a step in the
-place of in x out, and the product with the shared start :math:`W_0` is one over the examples of all
-tasks. The first layer's inputs never change, so there the sum over steps is kept and the
-similarities of examples are computed once; biases are the similarity 1; the last layer has one
-output and is adapted directly. The backward pass of the inner loop is written out, so the
-meta-gradient is a plain first derivative of what is computed here. Nothing is approximated.
+(k, out) at step r: k (in + out) numbers a step in the place of in x out, and one product with the
+shared start :math:`W_0` over the examples of all tasks. The first layer's inputs never change, so
+there the sum over steps is kept; biases are the similarity 1; the last layer has one output and is
+adapted directly. The inner loop's backward pass is written out, so the meta-gradient is a first
+derivative of what is computed here. Nothing is approximated.
 """
 
 import torch
@@ -34,9 +33,8 @@ def lowrank_losses(
     loop: InnerLoop,
     objective: str = "mse",
 ) -> Tensor:
-    """Query losses ``(n_tasks,)`` after adapting the head to each support set, differentiable.
+    """Query losses ``(n_tasks,)`` after adapting a ReLU MLP to each support set, differentiable.
 
-    ``params`` are ``head.0.weight``, ``head.0.bias``, ... of an MLP with ReLU and one output;
     ``support`` and ``query`` are features ``(n_tasks, k, width)`` and labels ``(n_tasks, k)``.
     """
     layers = len(params) // 2

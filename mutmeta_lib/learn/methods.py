@@ -27,10 +27,7 @@ Rate = tuple[str, float]
 
 
 class Method(Protocol):
-    """Learn from a support set, then predict a query set of the same assay.
-
-    A method whose predictions have an order but no scale says so by an attribute ``ranks_only``.
-    """
+    """Predictions that have an order but no scale are told by an attribute ``ranks_only``."""
 
     name: str
 
@@ -61,10 +58,9 @@ def divergences() -> Iterator[list[str]]:
 
 @dataclass(frozen=True, eq=False)
 class _Learner:
-    """Moves parameters on the support, or on its ``first`` labels; without any, the start is used.
+    """Moves parameters on the support, or on its ``first`` labels.
 
-    Where the support loss got worse, the start is used too, with a warning. That needs no label but
-    the support's, in tuning and in testing alike.
+    Without labels the start is used; and, with a warning, where the loss on them got worse.
     """
 
     name: str
@@ -72,12 +68,8 @@ class _Learner:
     start: Params
     first: int | None = field(default=None, kw_only=True)
 
-    def moved(self, support: Examples, generator: torch.Generator) -> tuple[Params, str]:
-        """Adapted parameters, and how in words; no words: they cannot diverge."""
-        raise NotImplementedError
-
     def adapt(self, support: Examples, generator: torch.Generator) -> Params:
-        """The adapted parameters, or the start."""
+        """The parameters that ``moved`` ends at, unless it says how they may have diverged."""
         support = support.take(np.arange(len(support))[: self.first])
         if not len(support):
             return self.start
@@ -104,12 +96,9 @@ class _Learner:
 
 @dataclass(frozen=True, eq=False)
 class GradientMethod(_Learner):
-    """Gradient steps from a start: full-batch SGD (MAML's inner loop) or Adam, full-batch or not.
+    """MAML and fine-tuning: gradient steps on all labels, by SGD (MAML's inner loop) or Adam.
 
-    MAML, fine-tuning from the pretrained encoder and fine-tuning from the jointly trained start
-    are this class with another start. ``scope`` says which parameters move (``learn.inner``).
-    With ``epochs``, Adam takes batches of 16 for so many epochs in the place of ``steps``:
-    fine-tuning as the paper's timing has it.
+    With ``epochs``, Adam takes batches of 16 for so many epochs, as in the paper's timing.
     """
 
     rate: Rate
@@ -118,7 +107,7 @@ class GradientMethod(_Learner):
     epochs: int = 0
 
     def moved(self, support: Examples, generator: torch.Generator) -> tuple[Params, str]:
-        """The steps, at ``rate``."""
+        """Parameters after the steps, and the rate in words."""
         (optimiser, lr), loss = self.rate, self.predictor.loss
         if optimiser == "sgd":
             loop = InnerLoop(lr, self.steps, first_order=True, scope=self.scope)
@@ -126,9 +115,8 @@ class GradientMethod(_Learner):
         elif optimiser == "adam":
             moving = {name: self.start[name] for name in adapted_names(self.start, self.scope)}
             whole = lambda changed, batch: loss({**self.start, **changed}, batch)  # noqa: E731
-            often = [support] * self.steps
-            batches = shuffled(support, self.epochs, 16, generator) if self.epochs else often
-            adapted = self.start | finetune(whole, moving, batches, lr=lr)
+            batches = shuffled(support, self.epochs, 16, generator) if self.epochs else ()
+            adapted = self.start | finetune(whole, moving, batches or [support] * self.steps, lr=lr)
         else:
             raise ValueError(f"unknown optimiser {optimiser!r}; choose sgd or adam")
         return adapted, f"{optimiser} at {lr}"
@@ -136,10 +124,7 @@ class GradientMethod(_Learner):
 
 @dataclass(frozen=True, eq=False)
 class AlgorithmMethod(_Learner):
-    """An algorithm that has learned how to adapt: Meta-SGD's rates, R2-D2's ridge, a deep kernel.
-
-    No rate is chosen for it. Learned steps may diverge like others, a solution cannot.
-    """
+    """An algorithm that has learned how to adapt; steps may diverge like others, a solution not."""
 
     algorithm: Algorithm
     steps: int
@@ -185,10 +170,9 @@ STARTS: dict[str, Start] = {
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What a method is built from; a method reads what it needs.
+    """What a method is built from: it reads what it needs. ``fixed`` is for ``maml_fixed``.
 
-    ``features`` are standardised vectors of the frozen encoder, ``zero_shot`` makes the methods
-    `MASKED` by name, ``fixed`` is how many labels ``maml_fixed`` reads.
+    ``features`` are vectors of the frozen encoder, ``zero_shot`` makes the methods `MASKED`.
     """
 
     predictor: Predictor
@@ -260,7 +244,7 @@ METHODS: dict[str, Entry] = {
 
 
 def check_methods(names: Sequence[str]) -> None:
-    """Refuse, with a ValueError, a name that is not in the table."""
+    """Refuse a name that is not in the table."""
     if unknown := sorted(set(names) - set(METHODS)):
         raise ValueError(f"unknown methods {unknown}; choose from {sorted(METHODS)}")
 

@@ -20,10 +20,7 @@ from mutmeta_lib.tasks.tasks import EncodedAssay
 
 @dataclass(eq=False)
 class RunState:
-    """Where a run stands: ``rng`` draws the tasks, ``optimiser`` moves ``current``.
-
-    ``best`` had the lowest validation loss so far, at ``best_step`` (0: none was taken).
-    """
+    """Where a run stands; ``best`` had the lowest validation loss, at ``best_step`` if not 0."""
 
     current: Params
     optimiser: torch.optim.Adam
@@ -36,7 +33,7 @@ class RunState:
 
     @classmethod
     def begin(cls, params: Params, lr: float, rng: np.random.Generator) -> Self:
-        """The state before the first step, with a copy of ``params``: the best till validation."""
+        """The state before the first step, with a copy of ``params``."""
         current = {n: value.detach().clone().requires_grad_() for n, value in params.items()}
         return cls(current, torch.optim.Adam(current.values(), lr=lr), rng, current)
 
@@ -56,18 +53,14 @@ class RunState:
         for name, value in self.current.items():
             for key, moment in self.optimiser.state[value].items():
                 tensors[f"adam/{key}/{name}"] = moment
-        # Copies, as till a validation the best parameters share their memory with the current ones.
+        # Copies: till a validation the best parameters share memory with the current ones.
         tensors = {name: value.detach().clone() for name, value in tensors.items()}
         kept = {key: getattr(self, key) for key in ("history", "seconds", "best_loss", "best_step")}
         kept |= {"identity": identity, "rng": self.rng.bit_generator.state}
         store.save(checkpoint, tensors, kept, keep_previous=True)
 
     def restore(self, checkpoint: str | Path, identity: dict, ranks: Ranks = ALONE) -> None:
-        """Put the newest checkpoint's content in the place of a fresh state, if there is one.
-
-        Of several ranks the first reads the file, and the others are sent what it holds. One that
-        is of another run, or cannot be read, is a DataError.
-        """
+        """Put the newest checkpoint in the place of a fresh state; the first rank reads it."""
         found = ranks.from_first(store.load_newest(checkpoint) if ranks.first else None)
         if found is None:
             return
@@ -79,8 +72,7 @@ class RunState:
         self.rng.bit_generator.state = kept.pop("rng")
         vars(self).update(kept)
         for name, value in self.current.items():
-            with torch.no_grad():
-                value.copy_(tensors[f"params/{name}"])
+            value.data.copy_(tensors[f"params/{name}"])
             self.optimiser.state[value] = {
                 key: tensors[f"adam/{key}/{name}"].to("cpu" if key == "step" else value.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
@@ -113,16 +105,11 @@ def run_identity(
     }
 
 
-Log = Callable[[int, Mapping[str, float]], None]
-"""Writes the scalars of a step, by name."""
-
-
 @contextmanager
-def curves(log_dir: str | Path | None, *, first_step: int = 1) -> Iterator[Log]:
-    """Write scalars of steps to a folder that TensorBoard reads; without one nothing is done.
+def curves(log_dir: str | Path | None, *, first_step: int = 1) -> Iterator[Callable]:
+    """Gives ``log(step, scalars)``, which writes what is not NaN for TensorBoard to show.
 
-    A value that is NaN was not taken at that step and is left out. What an earlier run, killed
-    after its last save, has written of ``first_step`` and later ones is no longer shown.
+    What an earlier run, killed after its last save, wrote of ``first_step`` and later ones goes.
     """
     if log_dir is None:
         yield lambda step, scalars: None

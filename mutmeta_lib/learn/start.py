@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,7 @@ LEARNED = {"metasgd": {"lr"}, "r2d2": {"lr", "steps"}, "deepkernel": {"lr", "ste
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """A meta-trained start, ready to adapt to a few labels of an assay that it has not seen.
-
-    ``inner`` is the loop that it was trained for, ``origin`` tells settings, seed, data, version.
-    """
+    """A meta-trained start, ready to adapt to a few labels of an assay that it has not seen."""
 
     predictor: Predictor
     params: Params
@@ -55,8 +53,6 @@ class Start:
         """Adapt to labelled variants of one assay, or all of it, by the inner loop unless told.
 
         As in training, labels are scaled by the mean and standard deviation of the support alone.
-        Another encoding, a rate where rates were learned, or a result that is not finite is a
-        DataError.
         """
         if isinstance(support, EncodedAssay):
             support = Examples(support, np.arange(len(support)), torch.empty(0))
@@ -96,28 +92,22 @@ class Adapted:
         They are in the assay's units where the support tells the scale (two different labels or
         more: ``label_scale.identified``) and the start learned values; else they only rank.
         """
-        if not isinstance(query, Examples | EncodedAssay):
-            variants = [parse_variant(one) if isinstance(one, str) else one for one in query]
-            encoder = self.predictor.encoder
-            how = (variants, encoder.vocabulary, encoder.max_tokens)
-            tokens = encode_variants(self.start.encoding, self.wild_type, *how)
-        else:
+        if isinstance(query, Examples | EncodedAssay):
             tokens = query.tokens
+        else:
+            variants = [parse_variant(one) if isinstance(one, str) else one for one in query]
+            how = (variants, self.predictor.encoder.vocabulary, self.predictor.encoder.max_tokens)
+            tokens = encode_variants(self.start.encoding, self.wild_type, *how)
         labels = predict(self.predictor, self.params, tokens).numpy()
         return self.label_scale.to_scores(labels)
 
 
 def save_start(
-    path: str | Path,
-    trained: Trained,
-    predictor: Predictor,
-    encoding: str,
-    data: Mapping[str, str] | None = None,
+    path: str | Path, trained: Trained, predictor: Predictor, encoding: str, data: dict[str, str]
 ) -> None:
     """Write a start with all that `load_start` needs; ``data`` are hashes of the assays by id.
 
-    The file names no path of this machine: an encoder of a local directory is known by its hash. A
-    start over a frozen encoder, or a file that cannot be written, is a DataError.
+    The file names no path of this machine: an encoder of a local directory is known by its hash.
     """
     if predictor.start != 0:
         mend = "train the whole predictor, with the scope 'head' if only that is to adapt"
@@ -130,7 +120,7 @@ def save_start(
         "source": "" if os.path.exists(source) else source,
     }
     told = {"settings": settings, "seed": trained.seed, "best_step": trained.best_step}
-    told |= {"data": dict(data or {}), "version": __version__}
+    told |= {"data": data, "version": __version__}
     told |= {"algorithm": settings["algorithm"], "inner": settings["inner"], "encoding": encoding}
     told |= {"encoder": about, "predictor": {name: getattr(predictor, name) for name in CHOICES}}
     store.save(path, trained.params, told)
@@ -148,28 +138,14 @@ def load_start(
 
     ``encoder`` is the one that it was trained on, loaded or as `load_encoder` takes it. It may be
     left out for ``tiny`` and for one that was loaded by a Hugging Face name. A file that is damaged
-    or no start, or another encoder, is a DataError. A start of one meta-step:
-
-    >>> import tempfile, mutmeta_lib as mm
-    >>> encoder, (assay,) = mm.load_encoder("tiny"), mm.read_data_dir(properties=["stability"])
-    >>> predictor = Predictor(encoder)
-    >>> fresh = predictor.init(torch.Generator().manual_seed(0))
-    >>> encoded = mm.encode_assay(assay, "separator", encoder.vocabulary, encoder.max_tokens)
-    >>> one = mm.MetaTraining(steps=1, tasks_per_step=1)
-    >>> trained = mm.meta_train(predictor, fresh, [encoded], one, seed=0)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_start(f"{folder}/start.safetensors", trained, predictor, "separator")
-    ...     start = load_start(f"{folder}/start.safetensors", device="cpu")
-    >>> start.adapt(start.encode(assay)).predict(["Y3A", "Y3A:K4G"]).shape
-    (2,)
+    or no start, or another encoder, is a DataError.
     """
     tensors, meta = store.load(path)
 
-    def refused(problem: str, mend: str = "give a file that mutmeta train wrote") -> DataError:
-        return DataError(problem, mend, file=path)
-
+    refused = partial(DataError, file=path)
     if missing := sorted(NEEDED - meta.keys()):
-        raise refused(f"this is no meta-trained start (it does not tell {missing[0]})")
+        told = f"this is no meta-trained start (it does not tell {missing[0]})"
+        raise refused(told, "give a file that mutmeta train wrote")
     if meta["algorithm"] not in ALGORITHMS or meta["encoding"] not in ENCODINGS:
         told = f"{meta['algorithm']} or {meta['encoding']}"
         raise refused(f"this version of mutmeta does not know {told}", "use the one that wrote it")

@@ -37,9 +37,8 @@ class MetaTraining:
     ``steps`` meta-steps of ``tasks_per_step`` tasks, each with ``support`` + ``query`` labelled
     variants; Adam with rate ``meta_lr``, gradient norm clipped at ``clip``. Every
     ``validate_every`` steps the mean query loss on fixed meta-validation tasks is taken, and the
-    start with the lowest one is returned. A task whose loss or gradient is NaN or infinite stops
-    the run, or is left out of its step with a warning (``on_nonfinite="skip"``). ``backend`` is a
-    way to the meta-gradient (`gradients`), all to the same numbers up to rounding.
+    start with the lowest one is returned. A task that is not finite stops the run, or is left out
+    with a warning (``on_nonfinite="skip"``). ``backend`` is a way to the gradient (`gradients`).
     """
 
     algorithm: str = "maml"
@@ -70,8 +69,7 @@ class MetaTraining:
 class Trained:
     """A meta-trained start, where it came from, and what it cost.
 
-    A row of ``history`` is a meta-step: step, train_loss, validation_loss (NaN where not taken),
-    seconds since the start, and with ``on_nonfinite="skip"`` skipped (number of tasks).
+    A row of ``history`` is a meta-step; its validation_loss is NaN where it was not taken.
     """
 
     params: Params
@@ -196,6 +194,9 @@ def meta_train(
 ) -> Trained:
     """Meta-train a start.
 
+    What cannot go on is a DataError: a checkpoint of other settings or data, a file that cannot be
+    read or written, a task that is not finite, another process that ended.
+
     Args:
         predictor: the model as a function, on the device of ``params``.
         params: initial parameters; not changed. What an algorithm learns beside them (rates, a
@@ -203,25 +204,19 @@ def meta_train(
         assays: meta-training assays.
         settings: the outer loop.
         seed: of the task draws.
-        validation: meta-validation assays (other proteins). Without them the last start is kept.
-        checkpoint: file to save to every ``checkpoint_every`` steps and to resume from, to the same
-            numbers as without a stop. If it is damaged, the one before it is taken, with a warning.
-            Ctrl-C then ends the step and saves first; a second one stops at once.
+        validation: assays of other proteins. Without them the last start is kept.
+        checkpoint: file to resume from, to the same numbers as without a stop. If it is damaged,
+            the one before it is taken. Ctrl-C ends the step and saves; a second one stops at once.
         checkpoint_every: meta-steps between two saves.
         log_dir: folder for TensorBoard's curves.
-        ranks: this process's place among several that train one start together, each given the
-            same arguments; the first writes and shows.
+        ranks: this process's place among several, each given the same arguments.
         progress: called with ``(step, steps, train loss)``.
-
-    Raises:
-        DataError: the checkpoint belongs to other settings or data, or cannot be read or written;
-            a task's loss or gradient is not finite; or another process of the run ended, or was
-            given other arguments.
 
     """
     algorithm = ALGORITHMS[settings.algorithm](predictor)
-    outer, draws = OuterLoop(algorithm, settings, ranks), stable_seed("meta-train", seed)
+    outer = OuterLoop(algorithm, settings, ranks)
     begun = algorithm.prepare(params, algorithm.loop(settings.inner))
+    draws = stable_seed("meta-train", seed)
     state = RunState.begin(begun, settings.meta_lr, np.random.default_rng(draws))
     sizes, checks = {"support": settings.support, "query": settings.query}, []
     if validation:

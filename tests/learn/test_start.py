@@ -182,4 +182,4 @@ def test_what_is_no_start_is_refused_in_one_sentence(tmp_path):
         loaded(file)
     frozen, _ = freeze(PREDICTOR, toy_encoded(1), None)
     with pytest.raises(DataError, match="over a frozen encoder cannot stand alone"):
-        save_start(file, run, frozen, "separator")
+        save_start(file, run, frozen, "separator", {})

@@ -31,13 +31,7 @@ ASSAYS = toy_encoded(8, n=150)
 TRAIN, VALIDATION = toy_encoded(2), toy_encoded(3)[2:]
 INNER = InnerLoop(0.05, 2)
 SETTINGS = MetaTraining(
-    steps=6,
-    tasks_per_step=2,
-    support=4,
-    query=4,
-    inner=INNER,
-    validate_every=2,
-    validation_tasks=2,
+    steps=6, tasks_per_step=2, support=4, query=4, inner=INNER, validate_every=2, validation_tasks=2
 )
 BROKEN = Broken(PREDICTOR.encoder, PREDICTOR.pooling, PREDICTOR.hidden)
 SKIPPING = replace(SETTINGS, on_nonfinite="skip")
