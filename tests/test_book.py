@@ -10,21 +10,18 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import yaml
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
+from test_committed import FILES, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 BUILT = ROOT / "book/_build/html"
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 FLAGS = [
     "--headless",
@@ -32,9 +29,9 @@ FLAGS = [
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
+    "--disable-sync",
     "--disable-background-networking",
     "--disable-component-update",
-    "--disable-sync",
     "--disable-dev-shm-usage",
     "--window-size=1300,900",
 ]
@@ -91,6 +88,12 @@ def browser(site: str) -> Iterator[webdriver.Chrome]:
             started.quit()
 
 
+def seen(browser: webdriver.Chrome, what: str) -> WebElement:
+    """The first such element that is on the screen."""
+    found = lambda b: [e for e in b.find_elements(By.CSS_SELECTOR, what) if e.is_displayed()]  # noqa: E731
+    return WebDriverWait(browser, 10).until(found)[0]
+
+
 def visit(browser: webdriver.Chrome, address: str) -> None:
     """Open a page and wait until it and its equations are there."""
     browser.get(address)
@@ -126,89 +129,21 @@ def contents(browser: webdriver.Chrome, site: str) -> list[str]:
 
 
 @pytest.mark.browser
-def test_every_page_opens_from_the_contents_without_errors_or_requests(browser, site):
+def test_every_page_opens_offline_whole_and_named_and_no_wider_than_a_phone(browser, site):
     troubles(browser)
     addresses = contents(browser, site)
-    assert [urlsplit(a).path for a in addresses] == [f"/{page}.html" for page in PAGES]
+    assert [urlsplit(a).path for a in addresses] == [f"/{page}.html" for page in FILES]
     for address in addresses:
         visit(browser, address)
         assert len(browser.find_element(By.CSS_SELECTOR, "article.bd-article").text) > 100, address
-        broken = browser.execute_script(
-            "return [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+        faults = browser.execute_script(
+            "const all = (what, wrong) => [...document.querySelectorAll(what)].filter(wrong);"
+            "return {broken: all('img', i => i.complete && !i.naturalWidth).map(i => i.src),"
+            "unnamed: all('article img', i => !i.alt || i.alt.endsWith('.png')).map(i => i.src),"
+            "unset: all('article mjx-merror, article .math:not(:has(svg))', _ => 1).length}"
         )
-        assert broken == [], address
-        unnamed = browser.execute_script(
-            "return [...document.querySelectorAll('article img')]"
-            ".filter(i => !i.alt || i.alt.endsWith('.png')).map(i => i.src)"
-        )
-        assert unnamed == [], address
-        left = browser.execute_script(
-            "return document.querySelectorAll('article mjx-merror, article .math:not(:has(svg))')"
-            ".length"
-        )
-        assert left == 0, f"{address}: an equation was not set"
+        assert faults == {"broken": [], "unnamed": [], "unset": 0}, address
         assert troubles(browser) == [], address
-
-
-@pytest.mark.browser
-def test_search_finds_the_method(browser, site):
-    visit(browser, f"{site}/{PAGES[0]}.html")
-    troubles(browser)
-    browser.find_element(By.CSS_SELECTOR, "button.search-button-field").click()
-    field = WebDriverWait(browser, 10).until(
-        lambda b: next(
-            (e for e in b.find_elements(By.CSS_SELECTOR, "input[type=search]") if e.is_displayed()),
-            None,
-        )
-    )
-    field.send_keys("separator", Keys.ENTER)
-
-    def found(b: webdriver.Chrome) -> set[str]:
-        return set(
-            b.execute_script(
-                "return [...document.querySelectorAll('#search-results li a')].map(a => a.pathname)"
-            )
-        )
-
-    # Results appear one after the other.
-    WebDriverWait(browser, 20).until(lambda b: "/book/method.html" in found(b))
-    assert troubles(browser) == []
-
-
-@pytest.mark.browser
-def test_dark_mode_is_dark_and_legible(browser, site):
-    visit(browser, f"{site}/{PAGES[0]}.html")
-    troubles(browser)
-
-    def brightness(what: str) -> float:
-        colour = browser.execute_script(
-            f"return getComputedStyle(document.querySelector('article p')).{what};"
-            if what == "color"
-            else "return getComputedStyle(document.body).backgroundColor;"
-        )
-        red, green, blue = map(float, re.findall(r"[\d.]+", colour)[:3])
-        return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
-
-    seen = {}
-    for _ in range(3):
-        button = next(
-            b
-            for b in browser.find_elements(By.CSS_SELECTOR, "button.theme-switch-button")
-            if b.is_displayed()
-        )
-        button.click()
-        theme = browser.execute_script("return document.documentElement.dataset.theme")
-        # The colours change over a moment.
-        browser.execute_async_script("setTimeout(arguments[0], 400)")
-        seen[theme] = (brightness("background"), brightness("color"))
-    assert seen["dark"][0] < 0.15 < 0.6 < seen["dark"][1]
-    assert seen["light"][1] < 0.3 < 0.9 < seen["light"][0]
-    assert troubles(browser) == []
-
-
-@pytest.mark.browser
-def test_no_page_is_wider_than_a_phone(browser, site):
-    addresses = contents(browser, site)
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     try:
         for address in addresses:
@@ -220,3 +155,38 @@ def test_no_page_is_wider_than_a_phone(browser, site):
             assert wide <= seen, f"{address} is {wide} pixels wide"
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.browser
+def test_search_finds_the_method(browser, site):
+    visit(browser, f"{site}/{FILES[0]}.html")
+    troubles(browser)
+    browser.find_element(By.CSS_SELECTOR, "button.search-button-field").click()
+    seen(browser, "input[type=search]").send_keys("separator", Keys.ENTER)
+    # Results appear one after the other.
+    script = "return [...document.querySelectorAll('#search-results li a')].map(a => a.pathname)"
+    found = lambda b: "/book/method.html" in b.execute_script(script)  # noqa: E731
+    WebDriverWait(browser, 20).until(found)
+    assert troubles(browser) == []
+
+
+@pytest.mark.browser
+def test_dark_mode_is_dark_and_legible(browser, site):
+    visit(browser, f"{site}/{FILES[0]}.html")
+    troubles(browser)
+
+    def brightness(what: str, of: str) -> float:
+        script = f"return getComputedStyle(document.querySelector('{of}')).{what}"
+        red, green, blue = map(float, re.findall(r"[\d.]+", browser.execute_script(script))[:3])
+        return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
+
+    shown = {}
+    for _ in range(3):
+        seen(browser, "button.theme-switch-button").click()
+        theme = browser.execute_script("return document.documentElement.dataset.theme")
+        # The colours change over a moment.
+        browser.execute_async_script("setTimeout(arguments[0], 400)")
+        shown[theme] = brightness("backgroundColor", "body"), brightness("color", "article p")
+    assert shown["dark"][0] < 0.15 < 0.6 < shown["dark"][1]
+    assert shown["light"][1] < 0.3 < 0.9 < shown["light"][0]
+    assert troubles(browser) == []

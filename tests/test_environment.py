@@ -32,33 +32,30 @@ def pins(name: str) -> dict[str, Version]:
     found: dict[str, Version] = {}
     for line in (ROOT / name).read_text().splitlines():
         text = line.split("#")[0].strip()
-        if not text or text.startswith("-"):
-            continue
-        requirement = Requirement(text.split(" --")[0])
-        (specifier,) = requirement.specifier
-        assert specifier.operator == "==", f"{name}: {text} is not an exact pin"
-        key = canonicalize_name(requirement.name)
-        assert key not in found, f"{name}: {key} is pinned twice"
-        found[key] = Version(specifier.version)
+        if text and not text.startswith("-"):
+            requirement = Requirement(text.split(" --")[0])
+            (specifier,) = requirement.specifier
+            assert specifier.operator == "==", f"{name}: {text} is not an exact pin"
+            key = canonicalize_name(requirement.name)
+            assert key not in found, f"{name}: {key} is pinned twice"
+            found[key] = Version(specifier.version)
     return found
 
 
-PINS = pins("requirements.txt")
-CONSTRAINTS = pins("requirements-constraints.txt")
-LEARN2LEARN = pins("requirements-learn2learn.txt")
+PINS, CONSTRAINTS, LEARN2LEARN = (
+    pins(f"requirements{kind}.txt") for kind in ("", "-constraints", "-learn2learn")
+)
 
 
 def test_pins_are_the_declared_dependencies_within_their_ranges_and_constraints_the_others():
     assert set(PINS) == set(DECLARED)
     assert [name for name in PINS if not DECLARED[name].specifier.contains(PINS[name])] == []
     assert not set(PINS) & set(CONSTRAINTS)
-    assert "-c requirements-constraints.txt" in (ROOT / "requirements.txt").read_text()
-
-
-@pytest.mark.parametrize("local", ["cpu", "cu126", "cu130"])
-def test_torch_pin_admits_local_builds(local):
-    text = re.search(r"^torch.*$", (ROOT / "requirements.txt").read_text(), re.M).group(0)
-    assert Requirement(text).specifier.contains(f"{PINS['torch']}+{local}")
+    written = (ROOT / "requirements.txt").read_text()
+    assert "-c requirements-constraints.txt" in written
+    torch = Requirement(re.search(r"^torch.*$", written, re.M)[0]).specifier
+    for local in ("cpu", "cu126", "cu130"):
+        assert torch.contains(f"{PINS['torch']}+{local}")
 
 
 def test_conda_brings_python_and_the_tools_and_installs_the_same_pins():
@@ -79,50 +76,45 @@ def test_learn2learn_is_pinned_and_installed_alike_everywhere():
         assert pinned == (set() if name == "Makefile" else {str(version)}), name
 
 
-def make_env(folder: Path, *goals: str, required: str = "0") -> subprocess.CompletedProcess:
-    """`make` where everything can be installed but learn2learn."""
+@pytest.mark.parametrize("required", ["0", "1"])
+def test_a_failed_build_of_learn2learn_costs_a_sentence_or_is_an_error_where_required(
+    tmp_path, required
+):
     for name in ["Makefile", "pyproject.toml", *map(str, ROOT.glob("requirements*.txt"))]:
-        shutil.copy(ROOT / name, folder)
-    (folder / "mutmeta_lib").mkdir(exist_ok=True)
-    (folder / ".venv/bin").mkdir(parents=True, exist_ok=True)
-    python = folder / ".venv/bin/python"
-    python.write_text(
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "mutmeta_lib").mkdir()
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(  # everything can be installed but learn2learn
         '#!/bin/sh\ncase "$*" in\n'
         "*requirements-learn2learn.txt) echo error: command failed; exit 1;;\n"
         f'-c*) exec "{sys.executable}" "$@";;\nesac\n'
     )
     python.chmod(0o755)
-    return subprocess.run(
-        ["make", "--no-print-directory", f"PYTHON={sys.executable}", *goals],
-        cwd=folder,
-        env=os.environ | {"MUTMETA_REQUIRE_LEARN2LEARN": required, "CC": "true", "MAKEFLAGS": ""},
-        capture_output=True,
-        text=True,
-    )
+    environment = {"MUTMETA_REQUIRE_LEARN2LEARN": required, "CC": "true", "MAKEFLAGS": ""}
 
+    def make(goal: str) -> subprocess.CompletedProcess:
+        command = ["make", "--no-print-directory", f"PYTHON={sys.executable}", goal]
+        options = {"env": os.environ | environment, "capture_output": True, "text": True}
+        return subprocess.run(command, cwd=tmp_path, **options)
 
-def test_a_failed_build_of_learn2learn_costs_a_sentence(tmp_path):
-    done = make_env(tmp_path, "env")
-    assert done.returncode == 0
+    done = make("env")
+    assert (done.returncode != 0) == (required == "1")
+    assert (tmp_path / ".venv/.installed").exists() == (required == "0")
+    assert "command failed" in (tmp_path / ".venv/learn2learn.log").read_text()
+    if required == "1":
+        assert "error: command failed" in done.stderr
+        return
     assert re.fullmatch(
         r"learn2learn was not installed: .*, see \.venv/learn2learn\.log; .* are skipped, "
         r"everything else runs, and 'make learn2learn' tries again\.\n",
         done.stderr,
     )
-    assert "command failed" in (tmp_path / ".venv/learn2learn.log").read_text()
-    assert (tmp_path / ".venv/.installed").exists()
-    again = make_env(tmp_path, "learn2learn")
+    again = make("learn2learn")
     assert again.returncode != 0
     assert again.stderr.startswith(done.stderr)
 
 
-def test_a_failed_build_of_learn2learn_is_an_error_where_it_is_required(tmp_path):
-    done = make_env(tmp_path, "env", required="1")
-    assert done.returncode != 0
-    assert "error: command failed" in done.stderr
-    assert not (tmp_path / ".venv/.installed").exists()
-
-
-def test_changelog_and_citation_know_the_version():
+def test_the_citation_knows_the_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"]
