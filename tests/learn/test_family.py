@@ -122,15 +122,6 @@ def test_the_sides_of_a_task_are_not_alike(member):
     assert max(float((turned[name] - part).abs().max()) for name, part in gradient.items()) > 1e-6
 
 
-def test_the_labels_of_the_query_change_no_prediction(member):
-    support, query = map(double, (member.task.support, member.task.query))
-    adapted = member.adapt(support)
-    lying = Double(query.assay, query.rows, -query.labels)
-    assert member.model.loss(adapted, lying) != member.model.loss(adapted, query)
-    found, expected = (predict(member.model, adapted, one.tokens) for one in (lying, query))
-    assert torch.equal(found, expected)
-
-
 def test_without_steps_or_labels_the_start_is_used(member):
     support = double(member.task.support)
     none = support.take(np.array([], dtype=int))
@@ -230,10 +221,10 @@ def test_together_a_broken_task_is_still_named_and_other_sizes_are_refused(backe
     support, query = member.batches[1]
     broken = replace(query, labels=torch.full_like(query.labels, torch.nan))
     batches = [member.batches[0], (support, broken), member.batches[2]]
-    loss, gradient, losses = member.gradient(batches=batches, backend=backend, skip_nonfinite=True)
-    assert losses.isnan().tolist() == [False, True, False]
-    assert loss.isfinite()
-    assert all(part.isfinite().all() for part in gradient.values())
+    found = member.gradient(batches=batches, backend=backend, skip_nonfinite=True)
+    expected = member.gradient(batches=batches[::2])
+    torch.testing.assert_close(found[:2], expected[:2], **EXACT)
+    assert found[2].isnan().tolist() == [False, True, False]
     fewer = [member.batches[0], (support.take(np.arange(4)), query)]
     with pytest.raises(ValueError, match=r"equally many examples, not \[4, 5\]"):
         member.gradient(batches=fewer, backend=backend)
@@ -265,24 +256,17 @@ def test_members_whose_inner_loop_leaves_the_trunk_work_on_a_frozen_one(name, st
         torch.testing.assert_close(part, whole[key], rtol=1e-3, atol=1e-5 * size)
 
 
-@pytest.mark.parametrize(("name", "scope"), [("anil", "head"), ("boil", "encoder")])
-def test_anil_and_boil_are_maml_with_a_scope(name, scope):
-    torch.testing.assert_close(Member(name).gradient(), Member("maml", scope).gradient())
-    with pytest.raises(DataError, match=f"adapts '{scope}', its inner loop asks for 'last-1'"):
-        Member(name, "last-1")
-
-
-def test_constant_rates_are_maml():
-    sgd, maml = Member("metasgd"), Member("maml")
+def test_anil_boil_constant_rates_and_joint_training_are_maml():
+    for name, scope in (("anil", "head"), ("boil", "encoder")):
+        torch.testing.assert_close(Member(name).gradient(), Member("maml", scope).gradient())
+        with pytest.raises(DataError, match=f"adapts '{scope}', its inner loop asks for 'last-1'"):
+            Member(name, "last-1")
+    maml, joint = Member("maml"), Member("multitask")
     rates = {RATE + name: torch.full_like(v, LOOP.lr) for name, v in maml.params.items()}
-    value, gradient, losses = sgd.gradient(maml.params | rates)
+    value, gradient, losses = Member("metasgd").gradient(maml.params | rates)
     ours = {name: gradient[name] for name in maml.params}
     torch.testing.assert_close((value, ours, losses), maml.gradient(), **EXACT)
-
-
-def test_joint_training_is_maml_without_steps_on_all_labels():
-    joint, maml = Member("multitask"), Member("maml", loop=replace(LOOP, steps=0))
-    torch.testing.assert_close(joint.gradient(), maml.gradient(batches=joint.batches))
+    # Joint training: no step, and all labels.
     expected = [PREDICTOR.loss(maml.params, everything) for _, everything in joint.batches]
     torch.testing.assert_close(joint.gradient()[2], torch.stack(expected))
 

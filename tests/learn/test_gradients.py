@@ -2,9 +2,7 @@
 
 import sys
 from itertools import pairwise
-from pathlib import Path
 
-import jupytext
 import numpy as np
 import pytest
 import torch
@@ -92,8 +90,7 @@ def test_every_backend_gives_the_gradient_that_is_defined(backend, scope, first_
     assert losses.shape == (3,)
     assert not gradient["encoder.idle"].any()
     torch.testing.assert_close(PARAMS, before, rtol=0, atol=0)
-    told = [value, losses, *gradient.values(), *PARAMS.values()]
-    assert not any(tensor.requires_grad for tensor in told)
+    assert not any(tensor.requires_grad for tensor in (value, losses, *gradient.values()))
 
 
 numbers = st.floats(-3, 3)
@@ -297,16 +294,3 @@ def test_a_broken_package_is_told_as_well(monkeypatch):
     monkeypatch.setitem(sys.modules, "learn2learn.algorithms.maml", None)
     with pytest.raises(DataError, match="learn2learn cannot be imported"):
         learn2learn.load_algorithm()
-
-
-def test_the_chapter_goes_on_without_it(without, capsys):
-    chapter = jupytext.read(Path(__file__).parents[2] / "notebooks/03_maml.md")
-    code = [cell.source for cell in chapter.cells if cell.cell_type == "code"]
-    wanted = ("encoder =", "import ", "assays = load", "has_learn2learn()", "cosine =", "timing =")
-    names: dict = {}
-    for source in code:
-        if any(word in source for word in wanted):
-            exec(source, names)
-    said = capsys.readouterr().out.splitlines()
-    assert "Not compared: learn2learn is not installed (make learn2learn)." in said
-    assert list(names["timing"].index) == ["autograd"]
