@@ -251,11 +251,9 @@ def test_the_best_rate_wins_wherever_it_stands_by_its_own_criterion_the_first_of
         assert best_rate(rows, "spearman")[1] == best_rate(rows, "error")[1] == 0.0
     equal = grid_scores(Oracle, tasks, [("sgd", 0.0), ("adam", 0.0)])
     assert best_rate(equal) == ("sgd", 0.0)
-    rows = [
-        {"optimiser": "sgd", "lr": 0.1, "spearman": 0.5, "error": 3.0},
-        {"optimiser": "adam", "lr": 0.2, "spearman": 0.4, "error": 1.0},
-        {"optimiser": "adam", "lr": 0.3, "spearman": 0.5, "error": 1.0},
-    ]
+    columns = ("optimiser", "lr", "spearman", "error")
+    values = (("sgd", 0.1, 0.5, 3.0), ("adam", 0.2, 0.4, 1.0), ("adam", 0.3, 0.5, 1.0))
+    rows = [dict(zip(columns, row, strict=True)) for row in values]
     assert best_rate(rows, "spearman") == ("sgd", 0.1)
     assert best_rate(rows, "error") == ("adam", 0.2)
     with pytest.raises(DataError, match="no meta-validation assay is large enough"):

@@ -134,13 +134,11 @@ def test_every_backend_trains_to_the_same_start(backend):
     assert outer.validation(one.params, tasks) == pytest.approx(expected, 1e-5)
 
 
-def test_bfloat16_products_leave_float32_parameters_and_a_like_gradient():
-    settings = replace(SETTINGS, steps=1)
-    fine, coarse = train(settings), train(replace(settings, precision="bfloat16"))
+def test_bfloat16_products_leave_float32_parameters_and_a_like_loss():
+    fine, coarse = (train(replace(SETTINGS, precision=p)) for p in ("float32", "bfloat16"))
     assert {value.dtype for value in coarse.params.values()} == {torch.float32}
-    one, other = fine.history[0]["train_loss"], coarse.history[0]["train_loss"]
-    assert one != other
-    assert other == pytest.approx(one, rel=0.05)
+    one, other = (run.history[0]["train_loss"] for run in (fine, coarse))
+    assert one != other == pytest.approx(one, rel=0.05)
 
 
 def test_validation_is_taken_when_it_is_due_and_the_best_start_is_kept():
@@ -204,7 +202,6 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(tmp_path):
     alone.write_text("not a checkpoint")
     with pytest.raises(DataError, match="cannot be read"):
         train(checkpoint=alone)
-    assert alone.read_text() == "not a checkpoint"
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_last_state(tmp_path, monkeypatch):
@@ -283,11 +280,9 @@ def test_tasks_that_are_not_finite_are_skipped_counted_and_told(tmp_path):
         run = train(SKIPPING, BROKEN, checkpoint=path)
     counts = {row["step"]: row["skipped"] for row in run.history}
     told = [re.match(r"meta-step (\d): (\d) of 2 tasks skipped", str(w.message)) for w in seen]
-    assert {int(match[1]): int(match[2]) for match in told} == {
-        step: count for step, count in counts.items() if count
-    }
+    told = {int(match[1]): int(match[2]) for match in told}
+    assert told == {step: count for step, count in counts.items() if count} != counts
     assert "(assays TOY1)" in str(seen[0].message)
-    assert len(set(counts.values())) > 1
     assert all(value.isfinite().all() for value in run.params.values())
     assert load_newest(path)[1]["history"][0]["skipped"] == counts[1]
     assert_same(train(SKIPPING), train())  # where all is finite, no bit changes
