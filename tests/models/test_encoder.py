@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from hf_directories import ESM_TOKENS, PROTBERT_TOKENS, write_esm, write_protbert
+from hf_directories import ESM_TOKENS, PROTBERT_TOKENS, write_protbert
 from safetensors.torch import load_file, save_file
 
 from mutmeta_lib.data.variants import parse_variant
@@ -277,9 +277,3 @@ def test_what_cannot_be_had_is_refused(directories, name, options, says, monkeyp
     with pytest.raises(DataError, match=says) as caught:
         load(directories.get(name, name), **options)
     assert "\n" not in str(caught.value)
-
-
-def test_positions_beyond_the_padding_of_an_esm_of_any_kind(tmp_path):
-    """The last position of the context has a row in the table of ESM-1b."""
-    encoder = load(write_esm(tmp_path / "esm", positions=20, kind="absolute"))
-    assert encoder.module(torch.full((1, encoder.max_tokens), 5), None).isfinite().all()
