@@ -1,10 +1,9 @@
 """What an encoder that does not learn makes of variants: run once, and kept.
 
-Where only the head or the last layers learn, in the inner and the outer loop, everything below them
-gives the same numbers in every step of every task. `freeze` runs it once per variant and returns a
-predictor that begins above it, and assays that bring what it reads; tasks, training and methods use
-them as any others. The numbers are those of the whole, up to rounding. Kept on disk
-(`mutmeta_lib.records.store`) they are memory-mapped: a task reads its own rows.
+Where only the head or the last layers learn, everything below them gives the same numbers in every
+step of every task. `freeze` runs it once per variant and returns a predictor that begins above it,
+and assays that bring what it reads. The numbers are those of the whole, up to rounding. Kept on
+disk (`mutmeta_lib.records.store`) they are memory-mapped: a task reads its own rows.
 """
 
 import hashlib
@@ -37,26 +36,14 @@ def embed(
     batch: TokenBatch,
     pooling: str,
     *,
-    batch_size: int = 64,
     device: torch.device | str = "cpu",
     cache_dir: Folder = None,
 ) -> np.ndarray:
-    """Embed variants with the encoder as it is, without gradients.
+    """Pooled vectors of variants, float32 ``(n, encoder.width)`` in the order of rows.
 
-    Args:
-        encoder: The encoder; it is not moved or changed.
-        batch: The variants' tokens, ``n`` rows.
-        pooling: One of `mutmeta_lib.models.predictor.POOLINGS`.
-        batch_size: Rows computed at a time, at most (`mutmeta_lib.tasks.batches`).
-        device: Where to compute.
-        cache_dir: Read the result from here if it was kept, else keep it. `batch_size` and
-            `device`, which change it by rounding only, do not tell results apart.
-
-    Returns:
-        float32, shape ``(n, encoder.width)``, in the order of the rows.
-
-    Raises:
-        DataError: There is no such pooling, or the folder cannot be used.
+    The encoder is not moved or changed. From `cache_dir` the result is read if it was kept, or else
+    it is kept there; `device` changes it by rounding and does not tell results apart. A folder that
+    cannot be used and an unknown pooling are a DataError.
 
     >>> from mutmeta_lib.models.encoder import tiny_encoder
     >>> from mutmeta_lib.tasks.encodings import encode_variants
@@ -73,13 +60,12 @@ def embed(
         texts = batch.rows(first) if len(first) < len(batch) else batch
         result = np.empty((len(first), encoder.width), dtype=np.float32)
         with torch.no_grad():
-            for rows, part in run_batches(texts, batch_size, siblings=encoder.siblings):
+            for rows, part in run_batches(texts, siblings=encoder.siblings):
                 vectors = pooled(encoder.module, weights, inputs(part.to(device), pooling))
                 result[rows] = vectors.cpu().numpy()
         return result[which]
 
-    store = _store(cache_dir, encoder, batch, pooling=pooling)
-    return store.tensor("embeddings", compute).numpy()
+    return _store(cache_dir, encoder, batch, pooling=pooling).tensor("embeddings", compute).numpy()
 
 
 def freeze(
@@ -94,11 +80,8 @@ def freeze(
 
     With `start` None the entire encoder is frozen, and pooled vectors are kept. Returns the
     predictor that begins at `start` (``predictor.learning(params)`` are the parameters it takes out
-    of a whole predictor's) and the assays with what it reads in their tokens' ``hidden``.
-
-    Raises:
-        DataError: The encoder cannot be begun at that layer, or the folder cannot be used.
-
+    of a whole predictor's) and the assays with what it reads in their tokens' ``hidden``. A layer
+    at which the encoder cannot be begun is a DataError.
     """
     encoder = predictor.encoder
     if start is not None and not encoder.layers:

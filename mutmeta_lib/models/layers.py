@@ -76,24 +76,13 @@ class Layered(nn.Module):
         stop: int | None = None,
         wanted: Tensor | None = None,
     ) -> Tensor:
-        """Encode tokens; padding changes nothing at real tokens.
+        """Hidden states ``(n, length, width)``, or of the tokens `wanted` ``(n, m, width)``.
 
-        Args:
-            token_ids: int64, ``(n, length)``.
-            mask: bool, ``(n, length)``, True at real tokens; None where no token is padding.
-            hidden: Hidden states that enter layer `start`, in the place of `token_ids`.
-            start: The first layer that is run.
-            stop: The layer before which to stop; its input is returned then.
-            wanted: Positions ``(n, m)`` whose hidden states are asked for, by default all. The
-                last layer then computes no others: they matter by key and value alone.
-
-        Returns:
-            Hidden states, ``(n, length, width)`` or ``(n, m, width)``; those at padding mean
-            nothing.
-
-        Raises:
-            DataError: There are more tokens than the context.
-
+        `token_ids` is int64 ``(n, length)``, `mask` True at real tokens, None where none is
+        padding. Padding changes nothing at real tokens; states at padding mean nothing. `hidden`
+        are states that enter layer `start`, in the place of `token_ids`; before layer `stop` its
+        input is returned. `wanted` are positions ``(n, m)``: the last layer then computes no other
+        states, which matter by key and value alone. More tokens than the context are a DataError.
         """
         if hidden is None and token_ids.shape[1] > self.context:
             raise DataError(
