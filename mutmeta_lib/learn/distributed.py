@@ -74,7 +74,7 @@ class Ranks:
         try:
             return act(operations)
         except RuntimeError as error:  # gloo's and NCCL's for a lost connection and a timeout
-            mend = "look at what it said, and start all of them again: a checkpoint is gone on from"
+            mend = "look at what it said, and start all again: they go on from their checkpoint"
             told = "another process of this run has ended or does not answer"
             raise DataError(told, mend) from error
 
