@@ -37,8 +37,7 @@ def test_a_swap_is_an_encoder_of_its_own_and_leaves_the_original_alone(kind):
 def test_more_noise_moves_vectors_further():
     before = vectors(ENCODER)
     moved = [float((vectors(swap(ENCODER, f"noise {s}")) - before).norm()) for s in (0.01, 0.1, 1)]
-    assert moved == sorted(moved)
-    assert moved[0] > 0
+    assert 0 < 3 * moved[0] < moved[1] < moved[2]
 
 
 def test_rounding_moves_vectors_little():
