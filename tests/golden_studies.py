@@ -8,13 +8,12 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from mutmeta_lib.reproduction.pair_transfer import pair_transfer
 from mutmeta_lib.reproduction.protocol import protocol_experiment
 from mutmeta_lib.reproduction.speed import Question, speed
-from mutmeta_lib.study.run import run as run_studies
+from mutmeta_lib.study.run import run
 from mutmeta_lib.study.study import Study, grid
 
 CLOCKED = {"clock", "seconds"}
@@ -38,135 +37,75 @@ DEPTHS = grid(depth=["raw head", "head", "last-1"], max_tokens=32)
 RATES = ((0.03, 5e-4), (0.01, 1e-4))
 STUDIES = {
     "few_shot": [
-        Study(
-            **WHOLE,
-            shots=(0, 5),
-            decided_at=5,
-            max_query=12,
-            first_order=True,
-            folds=(0, 1),
-            methods=(*CORE[:3], "ridge", "gp", "blosum", "mean"),
-        )
+        Study(**WHOLE, shots=(0, 5), decided_at=5, max_query=12, first_order=True, folds=(0, 1),
+              methods=(*CORE[:3], "ridge", "gp", "blosum", "mean")),
     ],
     "transfer": [
-        Study(
-            **TRANSFER, regime=regime, properties=("solubility",), methods=CORE, by_error=CORE[:3]
-        )
+        Study(**TRANSFER, regime=regime, properties=("solubility",), methods=CORE,
+              by_error=CORE[:3])
         for regime in ("proteins", "properties", "related")
     ],
     "transfer_encodings": [
-        Study(
-            **TRANSFER,
-            reads=grid(encoding=["separator", "mutant"]),
-            methods=("maml", "finetune", "ridge"),
-        )
+        Study(**TRANSFER, reads=grid(encoding=["separator", "mutant"]),
+              methods=("maml", "finetune", "ridge")),
     ],
     "transfer_depth": [
-        Study(
-            **TRANSFER,
-            reads=DEPTHS,
-            outer_rates=RATES,
-            tuning_assays=1,
-            methods=("fomaml", "finetune"),
-            by_error=("fomaml",),
-        )
+        Study(**TRANSFER, reads=DEPTHS, outer_rates=RATES, tuning_assays=1,
+              methods=("fomaml", "finetune"), by_error=("fomaml",)),
     ],
     "timing": [
-        Study(
-            **WHOLE,
-            folds=(0,),
-            shots=(5, 10),
-            epochs=1,
-            max_query=12,
-            methods=("maml", "maml_fixed", "finetune_epochs"),
-        )
+        Study(**WHOLE, folds=(0,), shots=(5, 10), epochs=1, max_query=12,
+              methods=("maml", "maml_fixed", "finetune_epochs")),
     ],
     "swap": [
-        Study(
-            **(TRANSFER | {"per_protein": 2}),
-            regime="around",
-            share=0.25,
-            test_ids=("GB1_NISTHAL2019_on_WT",),
-            methods=("maml", "ridge"),
-            reads=grid(swap=["same", "noise 0.3"]),
-        )
+        Study(**(TRANSFER | {"per_protein": 2}), regime="around", share=0.25,
+              test_ids=("GB1_NISTHAL2019_on_WT",), methods=("maml", "ridge"),
+              reads=grid(swap=["same", "noise 0.3"])),
     ],
     "held_out": [
-        Study(
-            per_protein=1,
-            seeds=1,
-            regime=regime,
-            methods=("ridge", "mlp"),
-            adapt_steps=2,
-            reads=grid(encoding=["mutant", "separator"]),
-        )
+        Study(per_protein=1, seeds=1, regime=regime, methods=("ridge", "mlp"), adapt_steps=2,
+              reads=grid(encoding=["mutant", "separator"]))
         for regime in ("variants", "sites")
     ],
     "encodings": [
-        Study(
-            ids=IDS[:3],
-            regime=regime,
-            seeds=1,
-            methods=("joint",),
-            labels="measured",
-            reads=grid(encoding=["separator", "mutant"], depth="all"),
-            meta_steps=2,
-            tasks_per_step=4,
-            support=4,
-            meta_lr=1e-3,
-            max_query=15,
-        )
+        Study(ids=IDS[:3], regime=regime, seeds=1, methods=("joint",), labels="measured",
+              reads=grid(encoding=["separator", "mutant"], depth="all"), meta_steps=2,
+              tasks_per_step=4, support=4, meta_lr=1e-3, max_query=15)
         for regime in ("variants", "sites")
     ],
     "meta_training": [
-        Study(**WHOLE, shots=(), folds=(0,), methods=("maml", "fomaml", "multitask"))
+        Study(**WHOLE, shots=(), folds=(0,), methods=("maml", "fomaml", "multitask")),
     ],
-}
+}  # fmt: skip
 PAIRS = Study(**OUTER, per_protein=4, shots=(0, 10), seeds=1, adapt_steps=2, share=0.25)
 SPEED = Study(**OUTER, per_protein=1, n_folds=3, folds=(0,), seeds=1, max_query=20, epochs=1)
 EXPERIMENTS = {
     "speed": lambda: speed(
-        SPEED,
-        Question((5, 10), 3, size_ids=("GB1_NISTHAL2019_on_WT",), sizes=(5, 20)),
+        SPEED, Question((5, 10), 3, size_ids=("GB1_NISTHAL2019_on_WT",), sizes=(5, 20))
     ),
     "protocols": lambda: pair_transfer(PAIRS, pair_cap=40, source_steps=3),
     "protocol": lambda: protocol_experiment(
-        release_dir="demo",
-        encoder="tiny",
-        encodings=("separator",),
-        tiny_encodings=(),
-        max_tokens=120,
-        sizes=(4,),
-        draws=2,
-        seeds=1,
-        initial_epochs=1,
-        finetune_epochs=1,
-        maml_epochs=1,
-        inner_steps=1,
-        time_rows=(),
-        profile="quick",
+        release_dir="demo", encoder="tiny", encodings=("separator",), tiny_encodings=(),
+        max_tokens=120, sizes=(4,), draws=2, seeds=1, initial_epochs=1, finetune_epochs=1,
+        maml_epochs=1, inner_steps=1, time_rows=(), profile="quick",
     ),
-}
+}  # fmt: skip
 
 
-def run(name: str) -> dict[str, pd.DataFrame]:
-    """The tables of one of `STUDIES` or of `EXPERIMENTS`."""
+def tables(name: str) -> dict[str, pd.DataFrame]:
+    """The tables of one of `STUDIES` or of `EXPERIMENTS`, without what depends on the clock."""
     if name in STUDIES:
-        found = run_studies(*STUDIES[name])
-        tables = {"results": found.rows, "choices": found.choices, "history": found.history}
-        return {key: varied(table).round(5) for key, table in tables.items() if len(table)}
-    record = EXPERIMENTS[name]()
-    return {table: record.table(table) for table in record.tables}
-
-
-def timeless(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The tables without what depends on the clock."""
+        found = run(*STUDIES[name])
+        made = {"results": found.rows, "choices": found.choices, "history": found.history}
+        made = {key: varied(table).round(5) for key, table in made.items() if len(table)}
+    else:
+        record = EXPERIMENTS[name]()
+        made = {key: record.table(key) for key in record.tables}
     kept = {}
-    for name in sorted(set(tables) - CLOCKED):
-        table = tables[name]
-        timed = table.astype(str).apply(lambda column: column.str.contains("second")).any(axis=1)
-        columns = [column for column in table if "second" not in column]
-        kept[name] = table.loc[~timed, columns].reset_index(drop=True)
+    for key in sorted(made.keys() - CLOCKED):
+        timed = made[key].astype(str).apply(lambda column: column.str.contains("second"))
+        columns = [column for column in made[key] if "second" not in column]
+        kept[key] = made[key].loc[~timed.any(axis=1), columns].reset_index(drop=True)
     return kept
 
 
@@ -176,49 +115,26 @@ def varied(table: pd.DataFrame) -> pd.DataFrame:
     return table[[c for c in table if c not in told and table[c].astype(str).nunique() > 1]]
 
 
-def golden(name: str) -> dict[str, pd.DataFrame]:
-    """The tables that are to come out."""
-    content = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    return {
-        table: pd.DataFrame(rows["rows"], columns=rows["columns"])
-        for table, rows in content.items()
-    }
+def plain(table: pd.DataFrame) -> dict[str, list]:
+    """A table as JSON values: what is not a number is null."""
+    return {"columns": list(table), "rows": json.loads(table.to_json(orient="values"))}
+
+
+def golden(name: str) -> dict[str, dict[str, list]]:
+    """The tables that are to come out, as `plain` tells them."""
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def write(name: str) -> None:
-    """Write the tables of one study."""
-    tables = {
-        table: {"columns": list(frame), "rows": json.loads(frame.to_json(orient="values"))}
-        for table, frame in timeless(run(name)).items()
-    }
+    """Write the tables of one study, a row a line."""
+    made = {key: plain(table) for key, table in tables(name).items()}
     lines = (
-        f'{json.dumps(table)}: {{"columns": {json.dumps(rows["columns"])}, "rows": [\n'
-        + ",\n".join(json.dumps(row) for row in rows["rows"])
+        f'{json.dumps(key)}: {{"columns": {json.dumps(table["columns"])}, "rows": [\n'
+        + ",\n".join(map(json.dumps, table["rows"]))
         + "]}"
-        for table, rows in tables.items()
+        for key, table in made.items()
     )
     (FOLDER / f"{name}.json").write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
-
-
-def differences(found: pd.DataFrame, wanted: pd.DataFrame) -> str:
-    """What differs between two tables, in words; empty if nothing does.
-
-    Numbers may differ in the last places, which depend on the processor.
-    """
-    if list(found) != list(wanted) or len(found) != len(wanted):
-        return f"columns {list(found)}, {len(found)} rows; not {list(wanted)}, {len(wanted)}"
-    for column in wanted:
-        ours, theirs = found[column], wanted[column]
-        if pd.api.types.is_numeric_dtype(theirs) and pd.api.types.is_numeric_dtype(ours):
-            same = np.isclose(ours.astype(float), theirs.astype(float), 1e-3, 2e-4, equal_nan=True)
-        else:
-            same = (ours.astype(str) == theirs.astype(str)).to_numpy() | (
-                ours.isna() & theirs.isna()
-            ).to_numpy()
-        if not same.all():
-            row = int(np.argmin(same))
-            return f"column {column}, row {row}: {ours.iloc[row]!r}, not {theirs.iloc[row]!r}"
-    return ""
 
 
 if __name__ == "__main__":

@@ -21,37 +21,30 @@ class _Ledger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self._book((args, kwargs), given=True)
-        result = func(*args, **(kwargs or {}))
-        self._book(result)
+        self._book(result := func(*args, **(kwargs or {})))
         return result
 
     def _book(self, tree: object, given: bool = False) -> None:
         for leaf in tree_leaves(tree):
-            if isinstance(leaf, torch.Tensor):
-                self._book_storage(leaf.untyped_storage(), given)
-
-    def _book_storage(self, storage: torch.UntypedStorage, given: bool) -> None:
-        key = storage._cdata
-        if key in self.sizes:
-            return
-        self.sizes[key] = 0 if given else storage.nbytes()
-        self.alive += self.sizes[key]
-        self.most = max(self.most, self.alive)
-        weakref.finalize(storage, self._strike, key)
+            storage = leaf.untyped_storage() if isinstance(leaf, torch.Tensor) else None
+            if storage is not None and storage._cdata not in self.sizes:
+                self.sizes[storage._cdata] = 0 if given else storage.nbytes()
+                self.alive += self.sizes[storage._cdata]
+                self.most = max(self.most, self.alive)
+                weakref.finalize(storage, self._strike, storage._cdata)
 
     def _strike(self, key: int) -> None:
         self.alive -= self.sizes.pop(key)
 
 
 def peak_tensor_bytes(compute: Callable[[], T]) -> tuple[int, T]:
-    """Run something once and count the bytes of all tensors it made that lived at the same time.
+    """Bytes of all tensors made in one call that lived at the same time, and what it returned.
 
-    Tensors made before do not count, and neither does what an operation needs inside. The same on
-    every machine, unlike a process's resident size. Slows down what it watches.
+    Neither what was made before counts nor what an operation needs inside: the same on every
+    machine, unlike a process's resident size.
 
     >>> peak_tensor_bytes(lambda: torch.zeros(250) + torch.ones(250))[0]
     3000
-
     """
     with _Ledger() as ledger:
         result = compute()

@@ -21,14 +21,9 @@ from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.store import save
 
 SETTINGS = MetaTraining(
-    steps=4,
-    tasks_per_step=4,
-    support=4,
-    query=4,
-    inner=InnerLoop(0.05, 2),
-    validate_every=2,
-    validation_tasks=3,
-)
+    steps=4, tasks_per_step=4, support=4, query=4, inner=InnerLoop(0.05, 2),
+    validate_every=2, validation_tasks=3,
+)  # fmt: skip
 SOUND = toy_predictor()
 
 
@@ -86,11 +81,10 @@ def killed_and_resumed(folder: Path, ranks: Ranks):
 
 def all_runs(folder: Path, ranks: Ranks) -> None:
     """Do every run; each process keeps what it saw in files of its own."""
-    runs = {name: lambda given=given: outcome(ranks, *given) for name, given in RUNS.items()}
-    runs["resumed"] = lambda: killed_and_resumed(folder, ranks)
-    runs["other seed"] = lambda: outcome(ranks, SOUND, SETTINGS, seed=ranks.rank)
-    for name, run in runs.items():
-        params, seen = run()
+    runs = {name: outcome(ranks, *given) for name, given in RUNS.items()}
+    runs["resumed"] = killed_and_resumed(folder, ranks)
+    runs["other seed"] = outcome(ranks, SOUND, SETTINGS, seed=ranks.rank)
+    for name, (params, seen) in runs.items():
         save(folder / f"{name} {ranks.rank}.safetensors", params, seen)
 
 

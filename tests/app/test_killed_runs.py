@@ -70,7 +70,7 @@ def assert_same(result, straight):
     assert state == expected_state
 
 
-@pytest.mark.parametrize(("every", "seed"), [(1, 0), (1, 1), (1, 2), (3, 3)])
+@pytest.mark.parametrize(("every", "seed"), [(1, 0), (3, 3)])
 @pytest.mark.filterwarnings("ignore:.*newest checkpoint is missing")
 def test_killed_at_random_moments_it_ends_at_the_same_bits(tmp_path, straight, every, seed):
     rng = np.random.default_rng(seed)
