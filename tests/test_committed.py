@@ -25,6 +25,10 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in (ROOT / "README.md", *ROOT.glob("book/*.md"), *ROOT.glob("notebooks/[0-9]*.md"))
 }
+PLACE = re.compile(
+    r"(?<![\w.:/~<>)\]-])/(?:home|root|work|tmp|Users|usr|opt|mnt|private|var|srv|content)/|"
+    r"\b[A-Z]:\\\\?Users|file://"
+)
 ROWS = re.findall(
     r"^\| (`.*`) \| `mutmeta run (\S+) --profile full(.*)` \|$", PAGES["book/records.md"], re.M
 )
@@ -94,6 +98,7 @@ def test_what_a_page_says_is_in_the_records(page):
     asked = [re.fullmatch(r"(\w+)@full (\S+)", role.strip()) for role in roles]
     assert [role for role, found in zip(roles, asked, strict=True) if not found] == []
     assert [one[0] for one in asked if one[2] not in RECORDS[one[1]].numbers] == []
+    assert PLACE.findall(PAGES[page]) == [], "it names a place of a machine"
     if page != "book/records.md":  # it shows how a claim is written
         assert faults(PAGES[page], ROOT) == []
         states = "{record" in PAGES[page] or "records_dir =" in PAGES[page] or page == "README.md"
@@ -110,6 +115,7 @@ def test_on_pages_outside_the_book_links_lead_somewhere_and_pictures_have_words(
     assert [link for link in here if not (ROOT / page).parent.joinpath(link).exists()] == []
     assert text.count("<img") == len(re.findall(r"<img[^>]* alt=\"[^\"]{20,}\"", text))
     assert "![](" not in text
+    assert PLACE.findall(text) == [], "it names a place of a machine"
 
 
 def test_the_records_page_has_a_card_and_a_command_for_every_full_record():

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
-from test_committed import CHAPTERS, FULL, NAMES, ROOT
+from test_committed import CHAPTERS, FULL, NAMES, PLACE, ROOT
 
 from mutmeta_lib.app.notebooks import (
     check_parameters,
@@ -28,10 +28,6 @@ RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 VARIANT = re.compile(rf"\b[{RESIDUES}]\d+[{RESIDUES}]\b")
 SEQUENCE = re.compile(rf"[{RESIDUES}]{{25,}}")
 MOST_VARIANTS, LONGEST_OUTPUT, MOST_MEGABYTES = 12, 20_000, 7
-PLACE = re.compile(
-    r"(?<![\w.:/~<>)\]-])/(?:home|root|work|tmp|Users|usr|opt|mnt|private|var|srv|content)/|"
-    r"\b[A-Z]:\\\\?Users|file://"
-)
 
 
 def texts(value: Any, key: str = "") -> list[str]:
