@@ -149,7 +149,8 @@ def hidden_states(model: PreTrainedModel) -> nn.Module:
 
 def _attend(module, query, key, value, attention_mask, *, scaling: float, **options):
     """`attend` as Hugging Face's layers call it."""
-    return attend(query * scaling, key, value, attention_mask), None
+    scaled = query if scaling == 1 else query * scaling  # ESM scales before it turns positions
+    return attend(scaled, key, value, attention_mask), None
 
 
 class WholeModel(nn.Module):
