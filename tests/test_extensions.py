@@ -156,6 +156,7 @@ def test_an_edited_record_fails_the_build(tmp_path):
         ("few_shot.{a,b} == few_shot.{a,b}", ""),
         ("few_shot.a > 1", "does not hold"),
         ("0 in few_shot.a", "does not hold"),
+        ("few_shot.b.high in few_shot.a", "does not hold"),
         ("few_shot.{b,a} > 0.15", "does not hold: few_shot.b"),
         ("few_shot.{a,b} == few_shot.{b,a}", "does not hold"),
         ("few_shot.rows[kind == 'p'].y > 3", "does not hold"),
