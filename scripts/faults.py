@@ -280,7 +280,7 @@ FAULTS = [
         "learn/gradients.py",
         "own.sum() / len(tasks)",
         "own.sum()",
-        "learn/test_gradients.py",
+        "learn/test_family.py",
     ),
     Fault(
         "Reptile that walks away from what was adapted",
