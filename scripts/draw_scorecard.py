@@ -285,12 +285,7 @@ def _interval(axis: Axes, at: float, row, colour: str, filled: bool, ink: Ink, m
 
 
 def _percent(row) -> str:
-    """A gain with its interval.
-
-    >>> from types import SimpleNamespace as Row
-    >>> _percent(Row(value=38.2, low=-13.2, high=75.4)), _percent(Row(value=94, low=np.nan, high=1))
-    ('38 % [−13, 75]', '94 %')
-    """
+    """A gain with its interval, such as ``38 % [−13, 75]``."""
     places = 0 if np.isnan(row.low) or max(abs(row.low), abs(row.high)) > 20 else 1
     value, low, high = (_written(x, places) for x in (row.value, row.low, row.high))
     return f"{value} %" if np.isnan(row.low) else f"{value} % [{low}, {high}]"

@@ -242,7 +242,7 @@ def test_the_api_page_lists_every_module():
 )
 def test_code_folds_under_a_name_and_what_is_asked_stays_open(attributes, source, prompt):
     cell = nodes.container(**{"nb_element": "cell_code", "classes": []} | attributes)
-    cell += nodes.literal_block("", source)
+    cell += [nodes.literal_block("", source), nodes.literal_block("", "InnerLoop(steps=5)")]
     folded.fold(None, nodes.section("", cell))
     assert cell.get("prompt_show") == prompt
     hidden = "input" if (prompt or "").startswith("Show") else attributes.get("hide_mode")
