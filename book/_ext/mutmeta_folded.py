@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 
 OPEN = {"tag_nbval-check-output", "tag_show-input"}
 ENGINE = re.compile(
-    r"\b(Study|encode_\w+|MetaTraining|InnerLoop|meta_train|inner_update|draw_task)\("
+    r"\b(Study|MetaTraining|InnerLoop|meta_train|inner_update|draw_task|encode_\w+)\("
 )
 PROMPTS = {
     "tag_parameters": "the parameters",
