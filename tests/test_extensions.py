@@ -221,8 +221,11 @@ def test_the_api_page_lists_every_module():
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in library.rglob("*.py")
     }
-    listed = re.findall(r"automodule:: ([\w.]+)", book.list_rooms(library))
+    page = book.list_rooms(library)
+    listed = re.findall(r"automodule:: ([\w.]+)", page)
     assert sorted(listed) == sorted(modules - {"mutmeta_lib", "mutmeta_lib.cli"})
+    assert "cli_train\n```" in page, "a command's options are no signature"
+    assert "learn.train\n   :members:\n" in page
     assert "% rooms\n" in (ROOT / "book/api.md").read_text()
 
 

@@ -261,7 +261,9 @@ def list_rooms(library: Path) -> str:
                 made.append(f"### {name.partition('.')[2]}\n")
             fields = ", ".join(tuple_fields(path))  # described in the docstring already
             less = f"   :exclude-members: {fields}\n" if fields else ""
-            made.append(f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n{less}```\n")
+            # A command's options are told by --help; as a signature they are addresses in memory.
+            shown = "" if path.stem.startswith("cli") else f"   :members:\n{less}"
+            made.append(f"```{{eval-rst}}\n.. automodule:: {module}\n{shown}```\n")
     return "\n".join(made)
 
 
