@@ -36,7 +36,7 @@ from mutmeta_lib.records.record import (
 from mutmeta_lib.tasks.tasks import encode_assay, make_task
 
 BARS = {
-    "head_64_second_ratio": ("head 320-256-128-1, 64 tasks: 8 times learn2learn", 8, np.inf),
+    "head_64_second_ratio": ("head 320-256-128-1, 64 tasks: 5 times learn2learn", 5, np.inf),
     "small_head_64_second_ratio": ("head 320-128-1, 64 tasks: 8 times learn2learn", 8, np.inf),
     "whole_second_ratio": ("all of ESM-2 8M, second order: 1.2 times", 1.2, np.inf),
     "tiny_seconds": ("tiny: 10 labels to 4,750 scores within 2 s", 0, 2),
