@@ -250,12 +250,23 @@ def evaluate_command(
     for path in [*folders, *([output] if output else [])]:
         check_writable(path)
     study = Study(
-        data_dir=data_dir, reads=grid(encoder=encoder, encoding=encoding, depth="all"),
-        methods=names, shots=sizes, seeds=seeds, n_folds=folds, labels="measured",
+        data_dir=data_dir,
+        reads=grid(encoder=encoder, encoding=encoding, depth="all"),
+        methods=names,
+        shots=sizes,
+        seeds=seeds,
+        n_folds=folds,
+        labels="measured",
         decided_at=max(sizes) if max(sizes) > 1 else 10,  # one label scales nothing
-        meta_steps=meta_steps, tasks_per_step=4, query=16, inner_lr=0.01, meta_lr=1e-3,
-        first_order=first_order, per_protein=per_protein, max_query=max_query,
-    )  # fmt: skip
+        meta_steps=meta_steps,
+        tasks_per_step=4,
+        query=16,
+        inner_lr=0.01,
+        meta_lr=1e-3,
+        first_order=first_order,
+        per_protein=per_protein,
+        max_query=max_query,
+    )
     where = Where(device, workers, checkpoint_dir, cache_dir, log_dir)
     record, _ = recorded("few_shot", study, path=output, tables=by_scan, profile="own", where=where)
     summary = record.table("summary").query("metric == @metric")

@@ -58,10 +58,18 @@ def train_command(
     everything = Split(tuple(assay.id for assay in assays), (), ())
     split = everything if fold is None else protein_folds(assays, folds)[fold]
     settings = MetaTraining(
-        algorithm, steps, tasks_per_step, support, query,
-        InnerLoop(inner_lr, inner_steps, first_order), meta_lr, validate_every=max(5, steps // 10),
-        backend=backend, on_nonfinite=on_nonfinite, precision=precision,
-    )  # fmt: skip
+        algorithm,
+        steps,
+        tasks_per_step,
+        support,
+        query,
+        InnerLoop(inner_lr, inner_steps, first_order),
+        meta_lr,
+        validate_every=max(5, steps // 10),
+        backend=backend,
+        on_nonfinite=on_nonfinite,
+        precision=precision,
+    )
     with launched(device, timeout=timeout) as ranks:
         try:
             predictor = make_predictor(encoder, pooling, seed=seed, device=ranks.device)
@@ -76,11 +84,18 @@ def train_command(
                 console.say_warning(few + ", ".join(small))
             with shown_progress() as report:
                 run = meta_train(
-                    predictor, initial_params(predictor, seed, ranks.device), used, settings,
-                    seed=seed, validation=sides.validation, log_dir=log_dir, ranks=ranks,
-                    checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+                    predictor,
+                    initial_params(predictor, seed, ranks.device),
+                    used,
+                    settings,
+                    seed=seed,
+                    validation=sides.validation,
+                    log_dir=log_dir,
+                    ranks=ranks,
+                    checkpoint=checkpoint,
+                    checkpoint_every=checkpoint_every,
                     progress=lambda step, total, loss: report(algorithm, step, total),
-                )  # fmt: skip
+                )
         except DataError as error:
             if ranks.size == 1:
                 raise
@@ -94,5 +109,7 @@ def train_command(
             return
         data = {side.assay.id: side.assay.sha256 for side in used}
         save_start(output, run, predictor, encoding, data)
-    print(f"{algorithm}: {steps} steps on {len(used)} assays, start of step {run.best_step} in "
-          f"{console.seen_from_here(output)}")  # fmt: skip
+    print(
+        f"{algorithm}: {steps} steps on {len(used)} assays, start of step {run.best_step} in "
+        f"{console.seen_from_here(output)}"
+    )

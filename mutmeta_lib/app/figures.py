@@ -39,9 +39,16 @@ ENDS = ["mean", "low", "high"]
 
 
 def curve(
-    table: pd.DataFrame, x: str, by: str = "method", *, panels: Sequence[str] = (),
-    reference: tuple[float, str] | None = None, band: bool = False, log: bool = False, **words,
-) -> Figure:  # fmt: skip
+    table: pd.DataFrame,
+    x: str,
+    by: str = "method",
+    *,
+    panels: Sequence[str] = (),
+    reference: tuple[float, str] | None = None,
+    band: bool = False,
+    log: bool = False,
+    **words,
+) -> Figure:
     """Means with intervals against labels, steps or sizes, one line per value of ``by``.
 
     Places are spaced evenly, so that 0 and 1 stay apart, and lines are set side by side so that no
@@ -61,8 +68,9 @@ def curve(
                     shown = {"color": look.colour, "lw": 1.5, "label": look.label}
                     shown["markevery"] = max(1, len(own) // 12)
                     axis.plot(own.index, own["mean"], look.line, marker=look.marker, **shown)
-                    axis.fill_between(own.index, own["low"], own["high"], alpha=0.15, lw=0,
-                                      color=look.colour)  # fmt: skip
+                    axis.fill_between(
+                        own.index, own["low"], own["high"], alpha=0.15, lw=0, color=look.colour
+                    )
                 else:
                     at = np.arange(len(places)) + shift
                     _intervals(axis, at, own.reindex(places), look, line=look.line)
@@ -79,9 +87,15 @@ def curve(
 
 
 def forest(
-    table: pd.DataFrame, rows: str, by: str | None = None, *, panels: Sequence[str] = (),
-    reference: float | None = 0.0, marks: tuple[str, Mapping] | None = None, **words,
-) -> Figure:  # fmt: skip
+    table: pd.DataFrame,
+    rows: str,
+    by: str | None = None,
+    *,
+    panels: Sequence[str] = (),
+    reference: float | None = 0.0,
+    marks: tuple[str, Mapping] | None = None,
+    **words,
+) -> Figure:
     """Means with intervals: a line of the figure per value of ``rows``, a marker per one of ``by``.
 
     With a ``reference`` a point is hollow whose interval holds it. ``marks`` is a name and values
@@ -149,9 +163,14 @@ def scatter(
 
 
 def histogram(
-    table: pd.DataFrame, height: str, by: str, *, panels: Sequence[str] = (), log: bool = False,
+    table: pd.DataFrame,
+    height: str,
+    by: str,
+    *,
+    panels: Sequence[str] = (),
+    log: bool = False,
     **words,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Bins from low to high: those of the first value of ``by`` filled, of the others outlined.
 
     If ``by`` is also the column of panels, each panel has a colour of its own.
@@ -194,8 +213,19 @@ def distribution(
         for axis, part in parts:
             order = part.groupby(rows)[x].median().sort_values(kind="stable").index
             boxes = {"whis": (5, 95), "showfliers": False, "width": 0.6, "linewidth": 0.9}
-            sns.boxplot(part, x=x, y=rows, order=order, orient="h", hue=by, palette=colours,
-                        saturation=1, legend=False, ax=axis, **boxes)  # fmt: skip
+            sns.boxplot(
+                part,
+                x=x,
+                y=rows,
+                order=order,
+                orient="h",
+                hue=by,
+                palette=colours,
+                saturation=1,
+                legend=False,
+                ax=axis,
+                **boxes,
+            )
             axis.set_yticks([])
             axis.set_ylim(len(order) - 0.4, -0.6)
             counted = f"{count([len(order)], rows)}, {count([len(part)], 'variant')}"
@@ -261,11 +291,18 @@ def tokens(table: pd.DataFrame, **words) -> Figure:
 
 @contextmanager
 def _drawn(
-    table: pd.DataFrame, panels: Sequence[str], height: float, *, title: str,
-    subtitle: str | None = None, xlabel: str | Mapping = "", ylabel: str | Mapping = "",
-    legend: bool = True, handles: Sequence[Patch] = (),
+    table: pd.DataFrame,
+    panels: Sequence[str],
+    height: float,
+    *,
+    title: str,
+    subtitle: str | None = None,
+    xlabel: str | Mapping = "",
+    ylabel: str | Mapping = "",
+    legend: bool = True,
+    handles: Sequence[Patch] = (),
     shape: Mapping = {"sharex": "col", "sharey": "row"},
-) -> Iterator[tuple[Figure, list[tuple[Axes, pd.DataFrame]]]]:  # fmt: skip
+) -> Iterator[tuple[Figure, list[tuple[Axes, pd.DataFrame]]]]:
     """A figure and its axes, each with its rows; titles and a legend below once these are drawn.
 
     The height is one panel's, in inches.
@@ -330,9 +367,15 @@ def _spread(n: int, step: float) -> np.ndarray:
 
 
 def _intervals(
-    axis: Axes, at: np.ndarray, own: pd.DataFrame, look: Look, *, line: str = "none",
-    horizontal: bool = False, hollow: float | None = None,
-) -> None:  # fmt: skip
+    axis: Axes,
+    at: np.ndarray,
+    own: pd.DataFrame,
+    look: Look,
+    *,
+    line: str = "none",
+    horizontal: bool = False,
+    hollow: float | None = None,
+) -> None:
     """Points with their intervals, hollow where an interval holds a value."""
     bars = np.nan_to_num(np.abs([own["mean"] - own["low"], own["high"] - own["mean"]]))
     how = {"xerr" if horizontal else "yerr": bars, "elinewidth": 1.6, "lw": 1.3, "linestyle": line}

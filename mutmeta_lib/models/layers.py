@@ -327,7 +327,7 @@ class TinyTransformer(Layered):
 
     siblings = True
     """Rows that differ in one column share their first layer: scoring all single variants of 250
-    residues takes 2.0 times as long without. (With ESM-2 8M it would gain a twentieth.)"""
+    residues takes 2.4 times as long without. (With ESM-2 8M it would gain a twentieth.)"""
 
     def __init__(
         self,

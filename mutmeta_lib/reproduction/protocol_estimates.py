@@ -132,10 +132,13 @@ def contrast_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     found: dict[str, list[dict]] = {"encodings": [], "shares": []}
     asked = [(method, None, ((1, method, 0), (-1, method, 1))) for method in LEARNERS]
     asked += [
-        (arm, {"base": base, "part": part},
-         [(power, {"arm": arm, "base": base}[role], i) for power, role, i in PARTS[part]])
+        (
+            arm,
+            {"base": base, "part": part},
+            [(power, {"arm": arm, "base": base}[role], i) for power, role, i in PARTS[part]],
+        )
         for arm, base, part in product(ARMS, LEARNERS[1:3], PARTS)
-    ]  # fmt: skip
+    ]
     drawn = scores[scores["size"] > 0]
     for place, own in drawn.groupby(["encoder", "target", "size"], sort=False):
         here = dict(zip(("encoder", "target", "size"), place, strict=True))
