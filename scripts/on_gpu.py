@@ -63,9 +63,7 @@ def whole() -> dict:
     return {"seconds": time.perf_counter() - began, "rows": len(rows)}
 
 
-def steps(
-    layers: int, width: int, start: int, precision: str, first_order: bool, backend: str = "auto"
-) -> dict:
+def steps(layers: int, width: int, start: int, precision: str, first_order: bool) -> dict:
     """Seconds of a meta-step of four tasks, and the most memory, with layers from ``start`` on."""
     with tempfile.TemporaryDirectory() as folder:
         write_esm(Path(folder), layers, width, 20)
@@ -83,7 +81,6 @@ def steps(
         inner=InnerLoop(0.01, 5, first_order),
         validate_every=6,
         precision=precision,
-        backend=backend,
     )
     torch.cuda.reset_peak_memory_stats()
     begun = initial_params(predictor, 0, "cuda")
@@ -101,8 +98,6 @@ STEPS: dict[str, Callable[[], Any]] = {
     "whole": whole,
     "esm2_8m_last_layer_second_order": lambda: steps(6, 320, 5, "float32", False),
     "esm2_8m_all_second_order": lambda: steps(6, 320, 0, "float32", False),
-    "esm2_8m_all_vmap": lambda: steps(6, 320, 0, "float32", False, "vmap"),
-    "esm2_8m_all_recursion": lambda: steps(6, 320, 0, "float32", False, "recursion"),
     "esm2_8m_all_bfloat16": lambda: steps(6, 320, 0, "bfloat16", False),
     "esm2_650m_last_layer_bfloat16": lambda: steps(33, 1280, 32, "bfloat16", False),
     "esm2_650m_all_first_order_bfloat16": lambda: steps(33, 1280, 0, "bfloat16", True),

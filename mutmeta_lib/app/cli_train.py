@@ -1,4 +1,4 @@
-"""The command ``mutmeta train``: a meta-trained start, by one process or by many."""
+"""The command ``mutmeta train``: a meta-trained start."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ def train_command(
     pooling: option(str, "How hidden states become one vector.") = "sites",
     algorithm: option(str, "A member of the MAML family.") = "maml",
     steps: option(int, "Outer steps.", min=1) = 200,
-    tasks_per_step: option(int, "Tasks per outer step, over all processes.", min=1) = 4,
+    tasks_per_step: option(int, "Tasks per outer step.", min=1) = 4,
     support: option(int, "Support size.", min=1) = 10,
     query: option(int, "Query size.", min=1) = 16,
     inner_steps: option(int, "Inner steps.", min=0) = 5,
@@ -27,7 +27,6 @@ def train_command(
     meta_lr: option(float, "Adam rate of the outer loop.") = 1e-3,
     backend: option(str, "How the meta-gradient is computed.") = "auto",
     precision: option(str, "float32, or bfloat16 for faster and coarser products.") = "float32",
-    on_nonfinite: option(str, "stop or skip a task whose loss is not finite.") = "stop",
     seed: option(int, "Of the head and the draws.") = 0,
     folds: option(int, "Groups of proteins.", min=3) = 3,
     fold: option(int | None, "Leave out this fold's test group; else use all.", min=0) = None,
@@ -35,13 +34,11 @@ def train_command(
     checkpoint: option(Path | None, "Save here on the way; a killed run goes on from it.") = None,
     checkpoint_every: option(int, "Steps between two saves.", min=1) = 20,
     log_dir: option(Path | None, "Folder of TensorBoard's curves.") = None,
-    timeout: option(float, "Seconds to wait for the other processes of the run.", min=1) = 600,
 ) -> None:
-    """Meta-train a start; under 'accelerate launch', tasks are shared among the processes."""
+    """Meta-train a start."""
     from mutmeta_lib.data.splits import Split, protein_folds
     from mutmeta_lib.learn import InnerLoop
     from mutmeta_lib.learn.algorithms import ALGORITHMS
-    from mutmeta_lib.learn.distributed import launched
     from mutmeta_lib.learn.start import save_start
     from mutmeta_lib.learn.train import MetaTraining, meta_train
     from mutmeta_lib.records.files import check_writable
@@ -67,48 +64,33 @@ def train_command(
         meta_lr,
         validate_every=max(5, steps // 10),
         backend=backend,
-        on_nonfinite=on_nonfinite,
         precision=precision,
     )
-    with launched(device, timeout=timeout) as ranks:
-        try:
-            predictor = make_predictor(encoder, pooling, seed=seed, device=ranks.device)
-            member = ALGORITHMS[algorithm](predictor)
-            known = member.backends(member.training_loop(member.loop(settings.inner)))
-            check_known([backend], ["auto", *known], "backend")
-            sides = encode_fold(split, assays, encoding, predictor)
-            used = [side for side in sides.train if len(side) >= support + query]
-            small = [f"{side.assay.id} ({len(side)})" for side in sides.train if side not in used]
-            if ranks.first and small:
-                few = f"left out, with fewer variants than support and query, {support + query}: "
-                console.say_warning(few + ", ".join(small))
-            with shown_progress() as report:
-                run = meta_train(
-                    predictor,
-                    initial_params(predictor, seed, ranks.device),
-                    used,
-                    settings,
-                    seed=seed,
-                    validation=sides.validation,
-                    log_dir=log_dir,
-                    ranks=ranks,
-                    checkpoint=checkpoint,
-                    checkpoint_every=checkpoint_every,
-                    progress=lambda step, total, loss: report(algorithm, step, total),
-                )
-        except DataError as error:
-            if ranks.size == 1:
-                raise
-            console.say_error(f"process {ranks.rank}: {error}")
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            if ranks.first:
-                raise
-            raise typer.Exit(130) from None  # all of them stop; the first says so
-        if not ranks.first:
-            return
-        data = {side.assay.id: side.assay.sha256 for side in used}
-        save_start(output, run, predictor, encoding, data)
+    predictor = make_predictor(encoder, pooling, seed=seed, device=device)
+    member = ALGORITHMS[algorithm](predictor)
+    known = member.backends(member.training_loop(member.loop(settings.inner)))
+    check_known([backend], ["auto", *known], "backend")
+    sides = encode_fold(split, assays, encoding, predictor)
+    used = [side for side in sides.train if len(side) >= support + query]
+    small = [f"{side.assay.id} ({len(side)})" for side in sides.train if side not in used]
+    if small:
+        few = f"left out, with fewer variants than support and query, {support + query}: "
+        console.say_warning(few + ", ".join(small))
+    with shown_progress() as report:
+        run = meta_train(
+            predictor,
+            initial_params(predictor, seed, device),
+            used,
+            settings,
+            seed=seed,
+            validation=sides.validation,
+            log_dir=log_dir,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            progress=lambda step, total, loss: report(algorithm, step, total),
+        )
+    data = {side.assay.id: side.assay.sha256 for side in used}
+    save_start(output, run, predictor, encoding, data)
     print(
         f"{algorithm}: {steps} steps on {len(used)} assays, start of step {run.best_step} in "
         f"{console.seen_from_here(output)}"

@@ -32,16 +32,16 @@ class Algorithm:
     """One member of the family; the defaults are those of MAML.
 
     ``model`` predicts from adapted parameters and has the task loss; ``update`` adapts parameters
-    to a support set; ``gradients`` are ways to the gradient of one task, ``together`` names those
-    to that of many. ``prepare`` turns given parameters into those that are meta-trained, ``loop``
-    the inner loop asked for into the one of a new task, ``training_loop`` that one into the one
-    inside the meta-gradient; ``batches`` is what inner and outer loss see of a task there.
+    to a support set; ``gradients`` are ways to the gradient of one task, ``lowrank`` says whether
+    there is that one as well. ``prepare`` turns given parameters into those that are meta-trained,
+    ``loop`` the inner loop asked for into the one of a new task, ``training_loop`` that one into
+    the one inside the meta-gradient; ``batches`` is what inner and outer loss see of a task there.
     """
 
     model: Predictor
     update: Update = inner_update
     gradients: Mapping[str, TaskGradient] = field(default_factory=lambda: ways.BACKENDS)
-    together: tuple[str, ...] = ("vmap", "lowrank")
+    lowrank: bool = True
     prepare: Callable[[Params, InnerLoop], Params] = lambda params, loop: params
     loop: Callable[[InnerLoop], InnerLoop] = lambda loop: loop
     training_loop: Callable[[InnerLoop], InnerLoop] = lambda loop: loop
@@ -49,15 +49,11 @@ class Algorithm:
 
     def backends(self, loop: InnerLoop) -> dict[str, TaskGradient | Together]:
         """All ways to the meta-gradient that this algorithm and model have, by name."""
-        pooled, found = self.model.start is None, dict(self.gradients)
-        if "vmap" in self.together and (pooled or hasattr(self.model.encoder.module, "layers")):
-            found["vmap"] = Together(ways.vmapped_losses, self.model)
-        if "lowrank" in self.together and pooled and loop.scope in ("all", "head"):
-            found["lowrank"] = Together(ways.lowrank_head_losses, self.model)
-        return found
+        closed = self.lowrank and self.model.start is None and loop.scope in ("all", "head")
+        return {**self.gradients, **({"lowrank": Together(self.model)} if closed else {})}
 
     def fastest(self, loop: InnerLoop) -> str:
-        """What ``auto`` stands for: the fastest that takes no more memory than ``autograd``."""
+        """What ``auto`` stands for."""
         return "lowrank" if "lowrank" in self.backends(loop) else "autograd"
 
 
@@ -84,7 +80,7 @@ def reptile_task_gradient(loss, params, support, query, loop) -> tuple[Tensor, P
 def _solved(kind: type, gradient: Callable, predictor: Predictor, **more: Any) -> Algorithm:
     """A head that is solved on the support; ``gradient`` makes that of a task from the model."""
     model = kind.of(predictor)
-    given = {"gradients": {"autograd": gradient(model)}, "together": (), "prepare": model.prepare}
+    given = {"gradients": {"autograd": gradient(model)}, "lowrank": False, "prepare": model.prepare}
     return Algorithm(model, model.update, **given, **more)
 
 
@@ -101,14 +97,14 @@ ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
     "metasgd": partial(
         Algorithm,
         gradients={"autograd": ways.task_gradient},
-        together=("vmap",),
+        lowrank=False,
         prepare=with_rates,
     ),
     # Reptile splits no task: it adapts on the labels that the others see in support and query.
     "reptile": partial(
         Algorithm,
         gradients={"autograd": reptile_task_gradient},
-        together=(),
+        lowrank=False,
         batches=lambda task: (everything(task), task.query),
     ),
     "r2d2": partial(_solved, RidgePredictor, lambda model: ways.differentiate(model.update)),

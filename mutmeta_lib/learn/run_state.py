@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn.distributed import ALONE, Ranks
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.records import store
 from mutmeta_lib.records.files import plain
@@ -59,10 +58,9 @@ class RunState:
         kept |= {"identity": identity, "rng": self.rng.bit_generator.state}
         store.save(checkpoint, tensors, kept, keep_previous=True)
 
-    def restore(self, checkpoint: str | Path, identity: dict, ranks: Ranks = ALONE) -> None:
-        """Put the newest checkpoint in the place of a fresh state; the first rank reads it."""
-        found = ranks.from_first(store.load_newest(checkpoint) if ranks.first else None)
-        if found is None:
+    def restore(self, checkpoint: str | Path, identity: dict) -> None:
+        """Put the newest checkpoint, if there is one, in the place of a fresh state."""
+        if (found := store.load_newest(checkpoint)) is None:
             return
         tensors, kept = found
         if kept.pop("identity", None) != identity:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.algorithms import ALGORITHMS, Algorithm
-from mutmeta_lib.learn.distributed import ALONE, Ranks
 from mutmeta_lib.learn.gradients import meta_gradient
 from mutmeta_lib.learn.inner import InnerLoop, Params
 from mutmeta_lib.learn.run_state import RunState, curves, run_identity
@@ -26,7 +26,6 @@ from mutmeta_lib.records.progress import held_interrupt
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.tasks.tasks import EncodedAssay, Task, sample_tasks
 
-ON_NONFINITE = ("stop", "skip")
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -37,8 +36,7 @@ class MetaTraining:
     ``steps`` meta-steps of ``tasks_per_step`` tasks, each with ``support`` + ``query`` labelled
     variants; Adam with rate ``meta_lr``, gradient norm clipped at ``clip``. Every
     ``validate_every`` steps the mean query loss on fixed meta-validation tasks is taken, and the
-    start with the lowest one is returned. A task that is not finite stops the run, or is left out
-    with a warning (``on_nonfinite="skip"``). ``backend`` is a way to the gradient (`gradients`).
+    start with the lowest one is returned. ``backend`` is a way to the gradient (`gradients`).
     """
 
     algorithm: str = "maml"
@@ -52,12 +50,10 @@ class MetaTraining:
     validate_every: int = 20
     validation_tasks: int = 16
     backend: str = "auto"
-    on_nonfinite: str = "stop"
     precision: str = "float32"
 
     def __post_init__(self):
-        known = {"algorithm": ALGORITHMS, "on_nonfinite": ON_NONFINITE, "precision": PRECISIONS}
-        for name, choices in known.items():
+        for name, choices in (("algorithm", ALGORITHMS), ("precision", PRECISIONS)):
             if (given := getattr(self, name)) not in choices:
                 raise DataError(f"unknown {name} {given!r}", f"choose from {', '.join(choices)}")
         if self.precision == "bfloat16" and self.algorithm in ("r2d2", "deepkernel"):
@@ -89,64 +85,44 @@ def pick_device(device: str = "auto") -> torch.device:
 
 @dataclass(frozen=True, eq=False)
 class OuterLoop:
-    """The work of a meta-step, shared among the processes of a run."""
+    """The work of a meta-step."""
 
     algorithm: Algorithm
     settings: MetaTraining
-    ranks: Ranks = ALONE
 
-    def gradient(self, params: Params, tasks: Sequence[Task]) -> tuple[float, Params, list[float]]:
-        """`meta_gradient` over all tasks, each rank's share computed there and summed up."""
+    def gradient(self, params: Params, tasks: Sequence[Task]) -> tuple[Tensor, Params, Tensor]:
+        """`meta_gradient` over the tasks, as the algorithm sees them."""
         algorithm, settings = self.algorithm, self.settings
         loop = algorithm.training_loop(algorithm.loop(settings.inner))
-        skip, own, losses = settings.on_nonfinite == "skip", self.ranks.share(tasks), []
-        gradient = {name: torch.zeros_like(value) for name, value in params.items()}
-        if own:
-            auto, device = settings.backend == "auto", next(iter(params.values())).device.type
-            with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                loss, gradient, found = meta_gradient(
-                    algorithm.model.loss,
-                    params,
-                    [algorithm.batches(task) for task in own],
-                    loop,
-                    backend=algorithm.fastest(loop) if auto else settings.backend,
-                    backends=algorithm.backends(loop),
-                    skip_nonfinite=skip,
-                )
-            losses = found.tolist()
-            if self.ranks.size == 1:
-                return float(loss), gradient, losses
+        backend = algorithm.fastest(loop) if settings.backend == "auto" else settings.backend
+        device = next(iter(params.values())).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            return meta_gradient(
+                algorithm.model.loss,
+                params,
+                [algorithm.batches(task) for task in tasks],
+                loop,
+                backend=backend,
+                backends=algorithm.backends(loop),
+            )
 
-        # Each rank's mean becomes a sum again, and the sum over ranks the mean over all tasks.
-        share = sum(np.isfinite(loss) or not skip for loss in losses)
-        total = self.ranks.sum({name: value * share for name, value in gradient.items()})
-        losses = self.ranks.gather(losses, len(tasks))
-        kept = [loss for loss in losses if np.isfinite(loss) or not skip]
-        mean = {name: value / max(len(kept), 1) for name, value in total.items()}
-        return float(np.mean(kept)) if kept else float("nan"), mean, losses
-
-    def step(self, state: RunState, tasks: Sequence[Task]) -> tuple[float, float, int]:
+    def step(self, state: RunState, tasks: Sequence[Task]) -> tuple[float, float]:
         """Move the parameters of ``state`` by one step of its optimiser.
 
-        Returns the mean query loss before it, the gradient norm before clipping, and how many
-        tasks were left out. Where that is not finite, a DataError names step and assays.
+        Returns the mean query loss before it and the gradient norm before clipping. Where they are
+        not finite, a DataError names step and assays.
         """
         loss, gradient, losses = self.gradient(state.params(), tasks)
         for name, value in state.current.items():
             value.grad = gradient[name]
         norm = torch.nn.utils.clip_grad_norm_(state.current.values(), self.settings.clip)
-        broken = [task for task, value in zip(tasks, losses, strict=True) if np.isnan(value)]
-        skipped = len(broken) if self.settings.on_nonfinite == "skip" else 0
-        ids = ", ".join(sorted({task.support.assay.assay.id for task in broken or tasks}))
-        if skipped < len(tasks):
-            if not (np.isfinite(loss) and torch.isfinite(norm)):
-                told = f"loss or gradient is not finite at meta-step {state.step} (assays {ids})"
-                raise DataError(told, "lower inner.lr or meta_lr, or look at these assays' scores")
-            state.optimiser.step()
-        if skipped and self.ranks.first:
-            told = f"meta-step {state.step}: {skipped} of {len(tasks)} tasks skipped, loss or "
-            warnings.warn(f"{told}gradient is not finite (assays {ids})", stacklevel=3)
-        return loss, float(norm), skipped
+        if not (loss.isfinite() and norm.isfinite()):
+            broken = [task for task, one in zip(tasks, losses, strict=True) if not one.isfinite()]
+            ids = ", ".join(sorted({task.support.assay.assay.id for task in broken or tasks}))
+            told = f"loss or gradient is not finite at meta-step {state.step} (assays {ids})"
+            raise DataError(told, "lower inner.lr or meta_lr, or look at these assays' scores")
+        state.optimiser.step()
+        return float(loss), float(norm)
 
     def validation(self, params: Params, tasks: Sequence[Task]) -> float:
         """Mean query loss over tasks after adaptation (no meta-gradient)."""
@@ -154,13 +130,10 @@ class OuterLoop:
         loss, pairs = algorithm.model.loss, [(task.support, task.query) for task in tasks]
         together = algorithm.backends(loop).get("lowrank")
         with torch.no_grad():
-            if together is not None and self.ranks.size == 1:
+            if together is not None:
                 return float(together.losses(params, pairs, loop).mean())
-            losses = [
-                float(loss(algorithm.update(loss, params, support, loop), query))
-                for support, query in self.ranks.share(pairs)
-            ]
-        return float(np.mean(self.ranks.gather(losses, len(tasks))))
+            adapted = ((algorithm.update(loss, params, s, loop), query) for s, query in pairs)
+            return float(np.mean([float(loss(*one)) for one in adapted]))
 
     def validate(self, state: RunState, tasks: Sequence[Task]) -> float:
         """The validation loss where it is due, else NaN; the best start is kept in ``state``."""
@@ -168,10 +141,9 @@ class OuterLoop:
         if not (tasks and due):
             return float("nan")
         loss = self.validation(state.params(), tasks)
-        if not np.isfinite(loss) and self.ranks.first:
-            warnings.warn(
-                f"meta-step {state.step}: the validation loss is not finite", stacklevel=3
-            )
+        if not np.isfinite(loss):
+            told = f"meta-step {state.step}: the validation loss is not finite"
+            warnings.warn(told, stacklevel=3)
         if loss < state.best_loss:
             state.best = {name: value.clone() for name, value in state.params().items()}
             state.best_loss, state.best_step = loss, state.step
@@ -189,32 +161,21 @@ def meta_train(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 20,
     log_dir: str | Path | None = None,
-    ranks: Ranks = ALONE,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Trained:
-    """Meta-train a start.
+    """Meta-train a start from ``params``, which are not changed.
 
-    What cannot go on is a DataError: a checkpoint of other settings or data, a file that cannot be
-    read or written, a task that is not finite, another process that ended.
-
-    Args:
-        predictor: the model as a function, on the device of ``params``.
-        params: initial parameters; not changed. What an algorithm learns beside them (rates, a
-            ridge penalty) is added, what it has no use for (R2-D2: the MLP head) is left out.
-        assays: meta-training assays.
-        settings: the outer loop.
-        seed: of the task draws.
-        validation: assays of other proteins. Without them the last start is kept.
-        checkpoint: file to resume from, to the same numbers as without a stop. If it is damaged,
-            the one before it is taken. Ctrl-C ends the step and saves; a second one stops at once.
-        checkpoint_every: meta-steps between two saves.
-        log_dir: folder for TensorBoard's curves.
-        ranks: this process's place among several, each given the same arguments.
-        progress: called with ``(step, steps, train loss)``.
-
+    What an algorithm learns beside them (rates, a ridge penalty) is added, what it has no use for
+    (R2-D2: the MLP head) is left out. ``validation`` are assays of other proteins; without them the
+    last start is kept. A run goes on from ``checkpoint``, saved every ``checkpoint_every`` steps,
+    to the same numbers as without a stop; if it is damaged, from the one before it. Ctrl-C ends the
+    step and saves, a second one stops at once. ``log_dir`` is a folder for TensorBoard's curves,
+    ``progress`` is called with ``(step, steps, train loss)``. What cannot go on is a DataError: a
+    checkpoint of other settings or data, a file that cannot be read or written, a loss that is not
+    finite.
     """
     algorithm = ALGORITHMS[settings.algorithm](predictor)
-    outer = OuterLoop(algorithm, settings, ranks)
+    outer = OuterLoop(algorithm, settings)
     begun = algorithm.prepare(params, algorithm.loop(settings.inner))
     draws = stable_seed("meta-train", seed)
     state = RunState.begin(begun, settings.meta_lr, np.random.default_rng(draws))
@@ -223,30 +184,27 @@ def meta_train(
         rng = np.random.default_rng(stable_seed("meta-validation", seed))
         checks = sample_tasks(validation, settings.validation_tasks, rng=rng, **sizes)
     identity = run_identity(predictor, params, assays, settings, seed, validation)
-    ranks.check_same(identity, "settings, data or start")
     if checkpoint is not None:
-        state.restore(checkpoint, identity, ranks)
-    logs = curves(log_dir if ranks.first else None, first_step=state.step)
+        state.restore(checkpoint, identity)
+    logs = curves(log_dir, first_step=state.step)
     began = time.perf_counter() - state.seconds
     with logs as log, held_interrupt(checkpoint is not None) as interrupted:
         for step in range(state.step, settings.steps + 1):
             tasks = sample_tasks(assays, settings.tasks_per_step, rng=state.rng, **sizes)
-            loss, norm, skipped = outer.step(state, tasks)
+            loss, norm = outer.step(state, tasks)
             row = {"step": step, "train_loss": loss}
             row["validation_loss"] = outer.validate(state, checks)
             row["seconds"] = time.perf_counter() - began
             told = {f"loss/{name}": row[f"{name}_loss"] for name in ("train", "validation")}
             told |= {"gradient_norm": norm, "seconds_per_step": row["seconds"] - state.seconds}
-            if settings.on_nonfinite == "skip":
-                row["skipped"] = told["skipped_tasks"] = skipped
             log(step, told)
             state.history.append(row)
             state.seconds = row["seconds"]
-            if progress is not None and ranks.first:
+            if progress is not None:
                 progress(step, settings.steps, loss)
-            stop = any(ranks.all(interrupted()))
+            stop = interrupted()
             due = stop or step % checkpoint_every == 0 or step == settings.steps
-            if checkpoint is not None and due and ranks.first:
+            if checkpoint is not None and due:
                 state.save(checkpoint, identity)
             if stop:
                 told = f"stopped after meta-step {step} of {settings.steps}; start again to go on "

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -39,31 +36,6 @@ def test_a_start_is_written_with_what_it_comes_from_and_can_be_gone_on_with(tmp_
     torch.testing.assert_close(load(output)[0], params, rtol=0, atol=0)
 
 
-def test_accelerate_launch_shares_the_tasks_of_the_same_command(tmp_path):
-    pytest.importorskip("accelerate")
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--main_process_port", "0"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    arguments = [*SMALL, "--tasks-per-step", "3", "--checkpoint"]
-    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    given = [tmp_path / "start.safetensors", *arguments, two]
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "mutmeta_lib.cli", "train", *map(str, given)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 steps on") == 1
-    alone = train(tmp_path / "alone.safetensors", *arguments, one)
-    assert alone.exit_code == 0, alone.output
-    origins = [load(tmp_path / f"{name}.safetensors")[1] for name in ("start", "alone")]
-    assert origins[0] == origins[1]
-    losses = [[row["train_loss"] for row in load(file)[1]["history"]] for file in (two, one)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-
-
 def test_an_assay_too_small_for_a_task_is_left_out_and_named(tmp_path):
     wild_type = "MKTAYIAKQR"
     manifest = "id,property,protein,target_seq,n_proteins,score_units,sign\n"
@@ -86,7 +58,7 @@ def test_an_assay_too_small_for_a_task_is_left_out_and_named(tmp_path):
     [
         ("--algorithm protonet", "unknown algorithm 'protonet'; choose from maml"),
         ("--encoding seperator", "there is no encoding 'seperator'"),
-        ("--on-nonfinite hide", "unknown on_nonfinite 'hide'"),
+        ("--precision float16", "unknown precision 'float16'"),
         ("--backend jax", "there is no backend 'jax'; use one of auto, autograd"),
         ("--device tpu", "no device 'tpu'"),
         ("--fold 3 --folds 3", "--fold 3 is not one of 3; use 0 to 2"),

@@ -10,7 +10,6 @@ from toy import toy_encoded
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop, inner_update, meta_gradient
 from mutmeta_lib.learn.algorithms import ALGORITHMS, everything
-from mutmeta_lib.learn.gradients import Together
 from mutmeta_lib.learn.inner import RATE, adapted_names
 from mutmeta_lib.models.embed import freeze
 from mutmeta_lib.models.encoder import tiny_encoder
@@ -177,57 +176,18 @@ def test_exactly_the_scope_moves_and_everything_has_an_outer_gradient(name, scop
     assert rates == (moved if name == "metasgd" else set())
 
 
-TOGETHER = [
-    (name, scope, backend, model)
-    for model, (predictor, scopes) in {
-        "pooled": (POOLED, ("all", "head")),
-        "whole": (PREDICTOR, ("all", "head", "encoder", "last-1")),
-    }.items()
-    for name in ("maml", "metasgd", "multitask")
-    for scope in scopes
-    for backend, way in ALGORITHMS[name](predictor).backends(InnerLoop(scope=scope)).items()
-    if isinstance(way, Together)
-]
-
-
-@pytest.mark.parametrize(("name", "scope", "backend", "model"), TOGETHER, ids="{}".format)
-@pytest.mark.parametrize("first_order", [False, True])
-def test_tasks_taken_together_are_tasks_taken_one_by_one(name, scope, backend, model, first_order):
-    where = {"pooled": (POOLED, FROZEN), "whole": (PREDICTOR, ASSAYS)}[model]
-    member = Member(name, scope, replace(LOOP, first_order=first_order), *where)
-    one, many = member.gradient(), member.gradient(backend=backend)
-    torch.testing.assert_close(many, one, **EXACT)
-    way = replace(member.backends[backend], group=2)
-    grouped = way(member.params, member.batches, member.training_loop)
-    torch.testing.assert_close(grouped, (one[2], one[1]), **EXACT)
-
-
-@pytest.mark.parametrize("backend", ["vmap", "lowrank"])
+@pytest.mark.parametrize(
+    ("name", "scope"), [("maml", "all"), ("maml", "head"), ("multitask", "all")]
+)
 @pytest.mark.parametrize("objective", sorted(LOSSES))
-@pytest.mark.parametrize("pooling", ["sites", "mean", "cls"])
-def test_objectives_and_poolings_are_the_same_together(backend, objective, pooling):
-    predictor, assays = PREDICTOR, ASSAYS
-    predictor = replace(predictor, pooling=pooling)
-    if backend == "lowrank":
-        predictor, assays = freeze(predictor, ASSAYS, None)
-    predictor = replace(predictor, objective=objective)
-    member = Member("maml", predictor=predictor, assays=assays)
-    torch.testing.assert_close(member.gradient(backend=backend), member.gradient(), **EXACT)
-
-
-@pytest.mark.parametrize("backend", ["vmap", "lowrank"])
-def test_together_a_broken_task_is_still_named_and_other_sizes_are_refused(backend):
-    member = Member("maml", predictor=POOLED, assays=FROZEN)
-    support, query = member.batches[1]
-    broken = replace(query, labels=torch.full_like(query.labels, torch.nan))
-    batches = [member.batches[0], (support, broken), member.batches[2]]
-    found = member.gradient(batches=batches, backend=backend, skip_nonfinite=True)
-    expected = member.gradient(batches=batches[::2])
-    torch.testing.assert_close(found[:2], expected[:2], **EXACT)
-    assert found[2].isnan().tolist() == [False, True, False]
-    fewer = [member.batches[0], (support.take(np.arange(4)), query)]
-    with pytest.raises(ValueError, match=r"equally many examples, not \[4, 5\]"):
-        member.gradient(batches=fewer, backend=backend)
+@pytest.mark.parametrize("first_order", [False, True])
+def test_tasks_taken_together_are_tasks_taken_one_by_one(name, scope, objective, first_order):
+    predictor, loop = replace(POOLED, objective=objective), replace(LOOP, first_order=first_order)
+    member = Member(name, scope, loop, predictor, FROZEN)
+    torch.testing.assert_close(member.gradient(backend="lowrank"), member.gradient(), **EXACT)
+    fewer = [member.batches[0], (member.batches[1][0].take(np.arange(4)), member.batches[1][1])]
+    with pytest.raises(ValueError, match=r"equally many examples, not \[4, \d+\]"):
+        member.gradient(batches=fewer, backend="lowrank")
 
 
 def test_what_each_member_offers():
@@ -237,7 +197,6 @@ def test_what_each_member_offers():
             fastest, ways = make(predictor).fastest(loop), make(predictor).backends(loop)
             lowrank = predictor is POOLED and name in ("maml", "anil", "multitask")
             assert fastest == ("lowrank" if lowrank else "autograd")
-            assert ("vmap" in ways) == (name not in ("reptile", "r2d2", "deepkernel"))
             assert ("learn2learn" in ways) == (name in ("maml", "anil", "boil", "multitask"))
 
 

@@ -9,7 +9,6 @@ import torch
 from hf_directories import write_esm, write_protbert
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensor_memory import peak_tensor_bytes
 from torch.func import grad, grad_and_value
 from torch.nn.functional import linear
 from toy import EACH_BACKEND, toy_assay
@@ -18,7 +17,7 @@ from typer.testing import CliRunner
 from mutmeta_lib.cli import app
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import BACKENDS, InnerLoop, learn2learn, meta_gradient
-from mutmeta_lib.learn.gradients import recursive_task_gradient, task_gradient
+from mutmeta_lib.learn.gradients import task_gradient
 from mutmeta_lib.learn.inner import adapted_names, with_rates
 from mutmeta_lib.learn.lora import with_lora
 from mutmeta_lib.learn.lowrank import lowrank_losses
@@ -130,50 +129,6 @@ def test_a_parabola_is_known_in_closed_form(w, centre, goal, curvature, lr, step
         less = (1 - lr * curvature) ** max(steps - 1, 0)
         slope = -steps * curvature * less * (w - centre) * off
         assert found[False][1]["rate.w"].item() == pytest.approx(slope, **about)
-
-
-@pytest.mark.parametrize("backend", EACH_BACKEND)
-@pytest.mark.parametrize("broken", [(), (0,), (1, 2), (0, 1, 2, 3)])
-@pytest.mark.parametrize("how", ["loss", "gradient"])
-def test_tasks_that_are_not_finite_are_marked_and_left_out_on_request(backend, broken, how):
-    params, tasks = problem(n_tasks=4)
-    bad = {id(batch) for place in broken for batch in tasks[place]}
-
-    def partly_broken(params, batch):
-        value = loss(params, batch)
-        if id(batch) not in bad:
-            return value
-        # The root of zero is finite, its gradient is not.
-        return value * torch.inf if how == "loss" else value + (0 * params["head.0.w"].sum()).sqrt()
-
-    def run(loss, tasks, **more):
-        return meta_gradient(loss, params, tasks, InnerLoop(0.1, 1), backend=backend, **more)
-
-    found = run(partly_broken, tasks, skip_nonfinite=True)
-    assert found[2].isnan().nonzero().flatten().tolist() == list(broken)
-    left = [task for place, task in enumerate(tasks) if place not in broken]
-    if left:
-        torch.testing.assert_close(found[:2], run(loss, left)[:2], rtol=1e-12, atol=1e-15)
-    else:
-        assert found[0].isnan()
-        assert not any(value.any() for value in found[1].values())
-    stopped = run(partly_broken, tasks)
-    torch.testing.assert_close(stopped[2], found[2], rtol=0, atol=0, equal_nan=True)
-    assert bool(stopped[0].isnan()) == bool(broken)
-
-
-def test_the_recursion_keeps_the_graph_of_one_step():
-    wide = {name: value.repeat(*[8] * value.dim()) for name, value in PARAMS.items()}
-    batch = TASKS[0][0][0].repeat(50, 8), TASKS[0][0][1].repeat(50)
-
-    def peak(gradient, steps):
-        loop = InnerLoop(0.001, steps)
-        return peak_tensor_bytes(lambda: gradient(loss, wide, batch, batch, loop))[0]
-
-    one_copy = sum(value.numel() * 8 for value in wide.values())
-    # Each further step leaves a copy of the parameters, and nothing of its graph.
-    assert (peak(recursive_task_gradient, 10) - peak(recursive_task_gradient, 4)) / 6 <= one_copy
-    assert (peak(task_gradient, 10) - peak(task_gradient, 4)) / 6 > 5 * one_copy
 
 
 def test_bad_calls_say_what_is_wrong():
