@@ -188,22 +188,25 @@ def sweep_command(
 
     What is finished already is skipped; what fails is tried again, then reported (exit code 1).
     """
-    from mutmeta_lib.app.sweep import planned, problems, read_sweep, run_sweep
+    from mutmeta_lib.app.sweep import planned, read_sweep, run_sweep
     from mutmeta_lib.records.progress import shown_progress
 
     sweep = read_sweep(file)
-    console.refuse([*problems(sweep)])
+    index = sweep.output / f"{file.stem}.index.json"
     with shown_progress() as report:
-        results = planned(sweep) if dry_run else run_sweep(sweep, report)
+        results = planned(sweep) if dry_run else run_sweep(sweep, index, report)
     console.print_table(
         ["run", *next(iter(results)).varied, "state", "seconds", "record"],
-        [[r.name, *r.varied.values(), o.state, o.seconds, o.record] for r, o in results.items()],
+        [
+            [r.record.stem, *r.varied.values(), o.state, o.seconds, o.record]
+            for r, o in results.items()
+        ],
     )
-    failed = {run.name: outcome.error for run, outcome in results.items() if outcome.error}
+    failed = {run.record.stem: outcome.error for run, outcome in results.items() if outcome.error}
     for name, error in failed.items():
         console.say_error(f"{name} failed; {error}")
     if not dry_run:
-        print(f"index of the runs: {console.seen_from_here(sweep.index)}")
+        print(f"index of the runs: {console.seen_from_here(index)}")
     if failed:
         raise typer.Exit(1)
 
