@@ -7,8 +7,7 @@ d, H that of the k support examples, one a row, and y their labels:
 
 .. math:: w = H^\top (H H^\top + \lambda I)^{-1} y, \qquad \hat y = a \, w^\top h + b
 
-which is ridge regression, the ones penalised too, by one small k x k system instead of d x d.
-:math:`\log\lambda`, a and b are learned.
+which is ridge regression, the ones penalised too. :math:`\log\lambda`, a and b are learned.
 
 **Deep kernel transfer** (Patacchiola et al. 2020, arXiv 1910.05199). The labels of a task are a
 Gaussian process with mean :math:`\mu` and kernel
@@ -17,9 +16,8 @@ Gaussian process with mean :math:`\mu` and kernel
    + a_2 \exp\Bigl(-\frac{\lVert h - h' \rVert^2}{2 \ell^2 d}\Bigr), \qquad
    \hat y = \mu + k(h, H) (K + \sigma^2 I)^{-1} (y - \mu)
 
-The linear part alone is R2-D2's head; the RBF lets the response bend. The outer loop maximises the
-*marginal likelihood* of all labels of a task: the query error of the posterior mean would leave the
-posterior *variance* without a scale.
+The outer loop maximises the *marginal likelihood* of all labels of a task: the query error of the
+posterior mean would fix only the ratio of amplitude to noise.
 """
 
 import math
@@ -31,7 +29,6 @@ from torch import Tensor
 
 from mutmeta_lib.learn.inner import InnerLoop, Loss
 from mutmeta_lib.models.predictor import Params, Predictor
-from mutmeta_lib.tasks.batches import TokenBatch
 from mutmeta_lib.tasks.tasks import Examples
 
 KERNEL = ("kernel.mean", "kernel.log_linear", "kernel.log_rbf", "kernel.log_length")
@@ -115,8 +112,7 @@ def factor(params: Params, inputs: Tensor) -> Tensor:
     """Lower Cholesky factor ``(k, k)`` of the covariance of noisy labels at ``inputs`` ``(k, d)``.
 
     A jitter of 10 k rounding units of the mean variance joins the noise, so that equal inputs do no
-    harm in float32. A matrix that is still not positive definite, or not finite, gives NaN, which
-    meta-training reports with the task's name.
+    harm in float32. A matrix that is still not positive definite, or not finite, gives NaN.
     """
     covariance = kernel(params, inputs, inputs)
     k = len(inputs)
@@ -143,25 +139,11 @@ class DeepKernelPredictor(SolvedPredictor):
             return mean
         return mean + kernel(params, pooled, params["kernel.inputs"]) @ params["kernel.weights"]
 
-    def variance(self, params: Params, tokens: TokenBatch) -> Tensor:
-        """Posterior variance ``(n,)`` of noise-free scaled labels; unadapted, the prior's.
-
-        Add ``params["kernel.log_noise"].exp()`` for that of new measurements.
-        """
-        pooled = self.pooled(params, tokens.to(params["kernel.mean"].device))
-        prior = params["kernel.log_linear"].exp() * (pooled**2).mean(dim=1)
-        prior = prior + params["kernel.log_rbf"].exp()
-        if "kernel.inputs" not in params:
-            return prior
-        cross = kernel(params, params["kernel.inputs"], pooled)
-        known = torch.linalg.solve_triangular(params["kernel.factor"], cross, upper=False)
-        return (prior - (known**2).sum(dim=0)).clamp(min=0)
-
     def solve(self, params: Params, inputs: Tensor, labels: Tensor) -> Params:
-        """The process on the labels: inputs ``(k, d)``, factor ``(k, k)``, weights ``(k,)``."""
-        lower = factor(params, inputs)
-        weights = torch.cholesky_solve((labels - params["kernel.mean"])[:, None], lower)[:, 0]
-        return {"kernel.inputs": inputs, "kernel.factor": lower, "kernel.weights": weights}
+        """The process on the labels: inputs ``(k, d)`` and weights ``(k,)``."""
+        residual = (labels - params["kernel.mean"])[:, None]
+        weights = torch.cholesky_solve(residual, factor(params, inputs))[:, 0]
+        return {"kernel.inputs": inputs, "kernel.weights": weights}
 
     def surprise(self, params: Params, examples: Examples) -> Tensor:
         """Negative log marginal likelihood per label, a scalar."""

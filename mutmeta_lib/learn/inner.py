@@ -6,23 +6,20 @@ r"""The inner loop: a few gradient steps on a task's support set.
 The *scope* says by their names which parameters it adapts. Those outside stay at the start; they
 still receive the outer gradient, so they are learned across tasks, only not within one.
 
-=========== ============================================ ==========================================
-scope       adapted                                      known as
-=========== ============================================ ==========================================
-``all``     every parameter                              MAML (arXiv 1703.03400)
-``head``    ``head.*``                                   ANIL (Raghu et al. 2020, arXiv 1909.09157)
-``encoder`` ``encoder.*``                                BOIL (Oh et al. 2021, arXiv 2008.08882)
-``last-k``  the encoder's last k layers and the head;    between ``head`` and ``all``
-            a norm after the last layer stays
-``lora``    low-rank adapters (`lora`) and the head      as FSFP (doi:10.1038/s41467-024-49798-6)
-=========== ============================================ ==========================================
+=========== ====================================== ==========================================
+scope       adapted                                known as
+=========== ====================================== ==========================================
+``all``     every parameter                        MAML (arXiv 1703.03400)
+``head``    ``head.*``                             ANIL (Raghu et al. 2020, arXiv 1909.09157)
+``encoder`` ``encoder.*``                          BOIL (Oh et al. 2021, arXiv 2008.08882)
+``lora``    low-rank adapters (`lora`), the head   as FSFP (doi:10.1038/s41467-024-49798-6)
+=========== ====================================== ==========================================
 
 The rate :math:`\alpha` is one number. In Meta-SGD (Li et al. 2017, arXiv 1707.09835) it has the
 shape of :math:`\theta` and is learned with it: each rate stands beside its parameter under
 ``rate.<name>``, and may become negative, as in the paper.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -31,7 +28,6 @@ import torch
 from torch import Tensor
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.layers import layer_of
 from mutmeta_lib.tasks.tasks import Examples
 
 Params = dict[str, Tensor]
@@ -47,11 +43,7 @@ UNUSED = {"allow_unused": True, "materialize_grads": True}  # what a loss does n
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """Adaptation by ``steps`` gradient steps of size ``lr`` on what is in ``scope``.
-
-    ``first_order`` takes the inner gradients as constants: the meta-gradient is the query gradient
-    at the adapted parameters (FOMAML).
-    """
+    """Adaptation by ``steps`` gradient steps of size ``lr``; ``first_order`` is FOMAML."""
 
     lr: float = 0.01
     steps: int = 5
@@ -62,9 +54,8 @@ class InnerLoop:
 def inner_update(loss: Loss, params: Params, support: Batch, loop: InnerLoop) -> Params:
     """Adapt parameters to a support set; the given ones are left as they are.
 
-    The result has their names and shapes, without learned rates: these have done their work. It
-    depends differentiably on ``params`` where those require a gradient, else on nothing. One step
-    on a parabola with its minimum at 3:
+    The result is without learned rates. It depends differentiably on ``params`` where those require
+    a gradient; in first order, inner gradients are constants. One step on a parabola:
 
     >>> parabola = lambda params, target: ((params["w"] - target) ** 2).sum()
     >>> start = {"w": torch.tensor([0.0])}
@@ -89,10 +80,7 @@ def inner_update(loss: Loss, params: Params, support: Batch, loop: InnerLoop) ->
 
 
 def finetune(loss: Loss, params: Params, batches: Iterable[Batch], *, lr: float) -> Params:
-    """One step of Adam on each batch in turn, on a copy of ``params``: what MAML is compared with.
-
-    The paper takes mini-batches for whole epochs (`shuffled`; the public code has a schedule too).
-    """
+    """One step of Adam on each batch in turn, on a copy of ``params``: MAML's rival."""
     tuned = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
     optimiser = torch.optim.Adam(tuned.values(), lr=lr)
     for batch in batches:
@@ -105,7 +93,7 @@ def finetune(loss: Loss, params: Params, batches: Iterable[Batch], *, lr: float)
 def shuffled(
     support: Examples, times: int, batch_size: int, generator: torch.Generator
 ) -> Iterator[Examples]:
-    """Mini-batches of examples, shuffled anew each time over: the cost grows with the data set."""
+    """Mini-batches of examples, shuffled anew each time over."""
     for _ in range(times):
         order = torch.randperm(len(support), generator=generator).numpy()
         for start in range(0, len(order), batch_size):
@@ -127,29 +115,22 @@ def with_rates(params: Params, loop: InnerLoop) -> Params:
 def adapted_names(names: Iterable[str], scope: str) -> tuple[str, ...]:
     """The names in ``scope``, in the order given; a DataError where it does not fit them.
 
-    >>> adapted_names(["encoder.layer.0.w", "encoder.layer.1.w", "head.0.w"], "last-1")
-    ('encoder.layer.1.w', 'head.0.w')
+    >>> adapted_names(["encoder.w", "encoder.lora_A.w", "head.0.w"], "lora")
+    ('encoder.lora_A.w', 'head.0.w')
     """
     names = tuple(names)
-    mend = f"use a model whose parameters are named {scope}.*, or the scope 'all'"
     if scope == "all":
         return names
-    if scope in ("head", "encoder"):
-        chosen = [name for name in names if name.startswith(f"{scope}.")]
-    elif scope == "lora":
+    mend = f"use a model whose parameters are named {scope}.*, or the scope 'all'"
+    if scope == "lora":
+        mend = "give the encoder adapters with learn.lora.with_lora"
         adapters = any(".lora_" in name for name in names)
         chosen = [n for n in names if adapters and (".lora_" in n or n.startswith("head."))]
-        mend = "give the encoder adapters with learn.lora.with_lora"
-    elif re.fullmatch(r"last-[1-9]\d*", scope):
-        k, layers = int(scope.removeprefix("last-")), sorted({*map(layer_of, names)} - {None})
-        chosen = [n for n in names if n.startswith("head.") or layer_of(n) in layers[-k:]]
-        if k > len(layers):
-            told = f"scope '{scope}' asks for more layers than the encoder's {len(layers)}"
-            asked = f"ask for last-1 to last-{len(layers)}, or for 'all'"
-            raise DataError(told, asked if layers else "use 'all', 'head' or 'encoder'")
+    elif scope in ("head", "encoder"):
+        chosen = [name for name in names if name.startswith(f"{scope}.")]
     else:
-        known = "choose from all, head, encoder, lora, last-<k> with k >= 1"
-        raise DataError(f"unknown inner-loop scope {scope!r}", known)
+        mend = "choose from all, head, encoder, lora"
+        raise DataError(f"unknown inner-loop scope {scope!r}", mend)
     if not chosen:
         raise DataError(f"the inner-loop scope {scope!r} holds no parameter", mend)
     return tuple(chosen)

@@ -7,7 +7,7 @@ command line, tables and figures find it there.
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from mutmeta_lib.learn import InnerLoop, baselines, inner_update
-from mutmeta_lib.learn.algorithms import ALGORITHMS, Algorithm
-from mutmeta_lib.learn.inner import adapted_names, finetune, shuffled
+from mutmeta_lib.learn.algorithms import ALGORITHMS
+from mutmeta_lib.learn.inner import Update, adapted_names, finetune, shuffled
 from mutmeta_lib.models.predictor import Params, Predictor, predict
 from mutmeta_lib.models.zero_shot import MASKED
 from mutmeta_lib.tasks.losses import RANKING
@@ -24,6 +24,7 @@ from mutmeta_lib.tasks.tasks import Examples
 
 Rate = tuple[str, float]
 """Optimiser (``sgd`` or ``adam``) and learning rate."""
+MLP = ("adam", 1e-3)
 
 
 class Method(Protocol):
@@ -57,32 +58,54 @@ def divergences() -> Iterator[list[str]]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Learner:
-    """Moves parameters on the support, or on its ``first`` labels.
+class GradientMethod:
+    """MAML's family and fine-tuning: steps on all labels, or the ``first``, by SGD or Adam.
 
-    Without labels the start is used; and, with a warning, where the loss on them got worse.
+    With ``epochs``, Adam takes batches of 16 for so many epochs, as in the paper's timing. SGD is
+    the inner loop, or what an algorithm has in its place (``update``); without a ``rate`` it has
+    learned its own. Without labels the start is used; and, with a warning, where steps made the
+    loss on them worse.
     """
 
     name: str
     predictor: Predictor
     start: Params
-    first: int | None = field(default=None, kw_only=True)
+    rate: Rate | None
+    steps: int
+    scope: str = "all"
+    epochs: int = 0
+    first: int | None = None
+    update: Update = inner_update
 
     def adapt(self, support: Examples, generator: torch.Generator) -> Params:
-        """The parameters that ``moved`` ends at, unless it says how they may have diverged."""
+        """The adapted parameters."""
         support = support.take(np.arange(len(support))[: self.first])
         if not len(support):
             return self.start
-        adapted, how = self.moved(support, generator)
-        if not how:
+        adapted = self.moved(support, generator)
+        if self.update is not inner_update:  # a solution does not diverge
             return adapted
         with torch.no_grad():
             before = self.predictor.loss(self.start, support)
             if self.predictor.loss(adapted, support) <= before:  # False for NaN as well
                 return adapted
+        how = "{} at {}".format(*self.rate) if self.rate else "learned rates"
         told = f"{self.name} diverged on assay {support.assay.assay.id} ({len(support)} labels, "
         warnings.warn(f"{told}{how}); its start is used there", Diverged, stacklevel=2)
         return self.start
+
+    def moved(self, support: Examples, generator: torch.Generator) -> Params:
+        """The parameters after the steps, whatever they came to."""
+        (optimiser, lr), loss = self.rate or ("sgd", 0.0), self.predictor.loss
+        if optimiser == "sgd":
+            loop = InnerLoop(lr, self.steps, first_order=True, scope=self.scope)
+            return self.update(loss, self.start, support, loop)
+        if optimiser != "adam":
+            raise ValueError(f"unknown optimiser {optimiser!r}; choose sgd or adam")
+        moving = {name: self.start[name] for name in adapted_names(self.start, self.scope)}
+        whole = lambda changed, batch: loss({**self.start, **changed}, batch)  # noqa: E731
+        batches = shuffled(support, self.epochs, 16, generator) if self.epochs else ()
+        return self.start | finetune(whole, moving, batches or [support] * self.steps, lr=lr)
 
     def predict(self, state: Params, query: Examples) -> np.ndarray:
         """Predicted labels, ``(n,)``."""
@@ -92,49 +115,6 @@ class _Learner:
     def ranks_only(self) -> bool:
         """Trained on a ranking loss: predictions have no scale."""
         return self.predictor.objective in RANKING
-
-
-@dataclass(frozen=True, eq=False)
-class GradientMethod(_Learner):
-    """MAML and fine-tuning: gradient steps on all labels, by SGD (MAML's inner loop) or Adam.
-
-    With ``epochs``, Adam takes batches of 16 for so many epochs, as in the paper's timing.
-    """
-
-    rate: Rate
-    steps: int
-    scope: str = "all"
-    epochs: int = 0
-
-    def moved(self, support: Examples, generator: torch.Generator) -> tuple[Params, str]:
-        """Parameters after the steps, and the rate in words."""
-        (optimiser, lr), loss = self.rate, self.predictor.loss
-        if optimiser == "sgd":
-            loop = InnerLoop(lr, self.steps, first_order=True, scope=self.scope)
-            adapted = inner_update(loss, self.start, support, loop)
-        elif optimiser == "adam":
-            moving = {name: self.start[name] for name in adapted_names(self.start, self.scope)}
-            whole = lambda changed, batch: loss({**self.start, **changed}, batch)  # noqa: E731
-            batches = shuffled(support, self.epochs, 16, generator) if self.epochs else ()
-            adapted = self.start | finetune(whole, moving, batches or [support] * self.steps, lr=lr)
-        else:
-            raise ValueError(f"unknown optimiser {optimiser!r}; choose sgd or adam")
-        return adapted, f"{optimiser} at {lr}"
-
-
-@dataclass(frozen=True, eq=False)
-class AlgorithmMethod(_Learner):
-    """An algorithm that has learned how to adapt; steps may diverge like others, a solution not."""
-
-    algorithm: Algorithm
-    steps: int
-
-    def moved(self, support: Examples, generator: torch.Generator) -> tuple[Params, str]:
-        """Adapt as in meta-training."""
-        loop = InnerLoop(steps=self.steps, first_order=True)
-        with torch.no_grad():
-            adapted = self.algorithm.update(self.predictor.loss, self.start, support, loop)
-        return adapted, "" if STARTS[self.name].solved else "learned rates"
 
 
 @dataclass(frozen=True)
@@ -202,36 +182,26 @@ def _gradient(name: str, given: Given, **fixed: Any) -> Method:
     return GradientMethod(name, model, given.start, **how)
 
 
-def _first(name: str, given: Given) -> Method:
-    return _gradient(name, given, first=given.fixed)
-
-
-def _epochs(name: str, given: Given) -> Method:
-    return _gradient(name, given, rate=("adam", 1e-3), epochs=given.epochs)
-
-
 def _learned(name: str, given: Given) -> Method:
     algorithm = ALGORITHMS[name](given.predictor)
-    return AlgorithmMethod(name, algorithm.model, given.start, algorithm, given.steps)
+    how = {"steps": given.steps, "update": algorithm.update}
+    return GradientMethod(name, algorithm.model, given.start, None, **how)
 
+
+TUNED = ("maml", "multitask", "fomaml", "maml_rank", "reptile")
+LEARNED = ("metasgd", "r2d2", "deepkernel")
 
 METHODS: dict[str, Entry] = {
-    "maml": Entry(_gradient, "maml", "maml"),
-    "multitask": Entry(_gradient, "multitask", "multitask"),
+    **{name: Entry(_gradient, name, name) for name in TUNED},
     "finetune": Entry(_gradient, "fresh", "finetune"),
-    "fomaml": Entry(_gradient, "fomaml", "fomaml"),
-    "maml_rank": Entry(_gradient, "maml_rank", "maml_rank"),
     "anil": Entry(partial(_gradient, scope="head"), "anil", "anil"),
     "boil": Entry(partial(_gradient, scope="encoder"), "boil", "boil"),
-    "reptile": Entry(_gradient, "reptile", "reptile"),
-    "metasgd": Entry(_learned, "metasgd"),
-    "r2d2": Entry(_learned, "r2d2"),
-    "deepkernel": Entry(_learned, "deepkernel"),
+    **{name: Entry(_learned, name) for name in LEARNED},
     "maml_1": Entry(partial(_gradient, steps=1), "maml", "maml"),
-    "maml_fixed": Entry(_first, "maml", "maml"),
-    "finetune_epochs": Entry(_epochs, "fresh"),
+    "maml_fixed": Entry(lambda n, of: _gradient(n, of, first=of.fixed), "maml", "maml"),
+    "finetune_epochs": Entry(lambda n, of: _gradient(n, of, rate=MLP, epochs=of.epochs), "fresh"),
     "joint": Entry(partial(_gradient, rate=("sgd", 0.0), steps=0), "joint"),
-    "mlp": Entry(partial(_gradient, rate=("adam", 1e-3)), "fresh"),
+    "mlp": Entry(partial(_gradient, rate=MLP), "fresh"),
     "ridge": Entry(lambda name, given: baselines.Ridge(name, given.features)),
     "gp": Entry(lambda name, given: baselines.GaussianProcess(name, given.features)),
     "onehot": Entry(lambda name, given: baselines.Ridge(name, baselines.onehot_features)),

@@ -13,7 +13,7 @@ import torch
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.records import store
-from mutmeta_lib.records.files import plain
+from mutmeta_lib.records.files import check_writable, plain
 from mutmeta_lib.tasks.tasks import EncodedAssay
 
 
@@ -114,14 +114,11 @@ def curves(log_dir: str | Path | None, *, first_step: int = 1) -> Iterator[Calla
         return
     try:
         from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(str(log_dir), purge_step=first_step if first_step > 1 else None)
     except ImportError:
         mend = 'leave log_dir out or run: pip install "mutmeta[tensorboard]"'
         raise DataError("log_dir needs TensorBoard, which is not installed", mend) from None
-    except OSError as error:
-        told = f"the folder of logs cannot be written to ({error.strerror})"
-        raise DataError(told, "choose another folder", file=log_dir) from error
+    check_writable(Path(log_dir, "events"))
+    writer = SummaryWriter(str(log_dir), purge_step=first_step if first_step > 1 else None)
 
     def log(step: int, scalars: Mapping[str, float]) -> None:
         for name, value in scalars.items():

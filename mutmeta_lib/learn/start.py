@@ -61,10 +61,10 @@ class Start:
             told = f"the support is written as '{written}', the start learned '{self.encoding}'"
             raise DataError(told, "encode the assay with start.encode")
         algorithm, params = ALGORITHMS[self.algorithm](self.predictor), self.params
-        told = {k: v for k, v in (("steps", steps), ("lr", lr)) if v is not None}
-        if told.keys() & LEARNED.get(self.algorithm, set()):
+        asked = {k: v for k, v in (("steps", steps), ("lr", lr)) if v is not None}
+        if asked.keys() & LEARNED.get(self.algorithm, set()):
             raise DataError(f"{self.algorithm} has learned how to adapt", "leave steps and lr out")
-        loop = algorithm.loop(replace(self.inner, first_order=True, **told))
+        loop = algorithm.loop(replace(self.inner, first_order=True, **asked))
         scale = LabelScale.fit(support.scores)
         known = Examples(support.assay, support.rows, scale.to_labels(support.scores))
         if len(known):
@@ -114,16 +114,20 @@ def save_start(
         raise DataError("a start over a frozen encoder cannot stand alone", mend)
     encoder, settings = predictor.encoder, asdict(trained.settings)
     source = "tiny" if encoder.name == "tiny" else encoder.source
-    about = _identity(encoder) | {
-        "name": encoder.name,
-        "seed": encoder.provenance.get("seed", 0),
-        "source": "" if os.path.exists(source) else source,
+    told = {
+        "algorithm": settings["algorithm"],
+        "inner": settings["inner"],
+        "encoding": encoding,
+        "predictor": {name: getattr(predictor, name) for name in CHOICES},
+        "encoder": {
+            **_identity(encoder),
+            "name": encoder.name,
+            "seed": encoder.provenance.get("seed", 0),
+            "source": "" if os.path.exists(source) else source,
+        },
     }
-    told = {"settings": settings, "seed": trained.seed, "best_step": trained.best_step}
-    told |= {"data": data, "version": __version__}
-    told |= {"algorithm": settings["algorithm"], "inner": settings["inner"], "encoding": encoding}
-    told |= {"encoder": about, "predictor": {name: getattr(predictor, name) for name in CHOICES}}
-    store.save(path, trained.params, told)
+    origin = {"settings": settings, "seed": trained.seed, "best_step": trained.best_step}
+    store.save(path, trained.params, told | origin | {"data": data, "version": __version__})
 
 
 def _identity(encoder: Encoder) -> dict:
@@ -134,14 +138,12 @@ def _identity(encoder: Encoder) -> dict:
 def load_start(
     path: str | Path, *, encoder: Encoder | str | None = None, device: str = "auto"
 ) -> Start:
-    """Read a start that `mutmeta train` or `save_start` wrote.
+    """Read a start that `mutmeta train` wrote; a damaged file or another encoder is a DataError.
 
     ``encoder`` is the one that it was trained on, loaded or as `load_encoder` takes it. It may be
-    left out for ``tiny`` and for one that was loaded by a Hugging Face name. A file that is damaged
-    or no start, or another encoder, is a DataError.
+    left out for ``tiny`` and for one that was loaded by a Hugging Face name.
     """
     tensors, meta = store.load(path)
-
     refused = partial(DataError, file=path)
     if missing := sorted(NEEDED - meta.keys()):
         told = f"this is no meta-trained start (it does not tell {missing[0]})"
@@ -155,13 +157,11 @@ def load_start(
         told = f"the start was trained on the encoder {wanted['name']}, from files of its own"
         raise refused(told, "give their directory as encoder")
     if not isinstance(source, Encoder):
-        how = {name: wanted[name] for name in ("seed", "max_tokens")}
-        source = load_encoder(source, **how)
+        source = load_encoder(source, seed=wanted["seed"], max_tokens=wanted["max_tokens"])
     for name, value in _identity(source).items():
         if value != wanted[name]:
-            told = f"the start was trained on another encoder than {source.name}: {wanted['name']} "
-            told += f"with {name} {wanted[name]}, not {value}"
-            raise refused(told, "give that one as encoder")
+            told = f"{wanted['name']} with {name} {wanted[name]}, not {source.name} with {value}"
+            raise refused(f"the start was trained on {told}", "give that one as encoder")
     if where.type != "cpu":
         source = replace(source, module=deepcopy(source.module).to(where))
     choices, inner = dict(meta["predictor"]), InnerLoop(**meta["inner"])

@@ -1,9 +1,7 @@
-"""The outer loop: one training loop for MAML, its family and its joint-training control.
+"""The outer loop: Adam on the meta-gradient moves the start of the inner loop.
 
-Adam on the meta-gradient moves the start of the inner loop; what differs from one algorithm to the
-next is in `algorithms`. With ``algorithm="multitask"`` the same loop, on the same draws of the same
-labels, trains the un-adapted predictor on support and query together: the control that says what
-*meta*-learning adds to having seen the data.
+What differs from one algorithm to the next is in `algorithms`. ``multitask`` is the control: on the
+same draws of the same labels it trains the un-adapted predictor on support and query together.
 """
 
 import time
@@ -33,10 +31,9 @@ PRECISIONS = ("float32", "bfloat16")
 class MetaTraining:
     """Settings of the outer loop (defaults as in the public code where it states one).
 
-    ``steps`` meta-steps of ``tasks_per_step`` tasks, each with ``support`` + ``query`` labelled
-    variants; Adam with rate ``meta_lr``, gradient norm clipped at ``clip``. Every
-    ``validate_every`` steps the mean query loss on fixed meta-validation tasks is taken, and the
-    start with the lowest one is returned. ``backend`` is a way to the gradient (`gradients`).
+    ``support`` and ``query`` are labels per task, ``meta_lr`` is Adam's rate, ``clip`` the largest
+    gradient norm. Every ``validate_every`` steps the mean query loss on fixed meta-validation tasks
+    is taken, and the start with the lowest one is returned. For ``backend`` see `gradients`.
     """
 
     algorithm: str = "maml"

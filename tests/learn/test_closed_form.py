@@ -4,8 +4,6 @@ That gradients pass through the solution, that the order of labels does not matt
 without any holds for the whole family, see ``test_family``.
 """
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -95,7 +93,7 @@ def test_weights_and_covariances_are_those_of_scikit_learn(k, d, seed, **values)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_predictions_variances_and_likelihood_are_those_of_scikit_learn(task):
+def test_predictions_and_likelihood_are_those_of_scikit_learn(task):
     support, query, labels = task.support, task.query, task.support.labels.double().numpy()
     x, new = features(support), features(query)
     ones = [np.hstack([part, np.ones((len(part), 1))]) for part in (x, new)]
@@ -104,11 +102,8 @@ def test_predictions_variances_and_likelihood_are_those_of_scikit_learn(task):
     np.testing.assert_allclose(found, 1.3 * ridge.predict(ones[1]) - 0.2, rtol=1e-8)
     params, model = start("deepkernel"), SOLVED["deepkernel"].model
     theirs = process(x, labels, params)
-    mean, spread = theirs.predict(new, return_std=True)
     found = predicted("deepkernel", support, query)
-    np.testing.assert_allclose(found, mean + VALUES["mean"], rtol=1e-8)
-    variance = model.variance(adapt("deepkernel", support), query.tokens)
-    np.testing.assert_allclose(variance + np.exp(VALUES["log_noise"]), spread**2, rtol=1e-8)
+    np.testing.assert_allclose(found, theirs.predict(new) + VALUES["mean"], rtol=1e-8)
     expected = -theirs.log_marginal_likelihood_value_ / len(labels)
     assert model.surprise(params, support).item() == pytest.approx(expected, rel=1e-9)
     # Meta-training maximises the likelihood of all labels of a task.
@@ -120,32 +115,13 @@ def test_predictions_variances_and_likelihood_are_those_of_scikit_learn(task):
 
 
 @pytest.mark.parametrize("name", SOLVED)
-def test_without_labels_the_offset_is_predicted_and_much_noise_leaves_it(name):
+def test_without_labels_or_in_much_noise_the_offset_is_predicted(name):
     support, query = TASKS[0].support, TASKS[0].query
     offset = {"r2d2": RIDGE["offset"], "deepkernel": VALUES["mean"]}[name]
     none = support.take(np.array([], dtype=int))
     noisy = {"log_penalty": 40.0} if name == "r2d2" else {"log_noise": 40.0}
     for found in (predicted(name, none, query), predicted(name, support, query, **noisy)):
         torch.testing.assert_close(found, torch.full_like(found, offset), rtol=0, atol=1e-9)
-
-
-def test_little_noise_fits_the_support_and_labels_only_take_variance_away():
-    support, query = TASKS[0].support, TASKS[0].query
-    labels, model = support.labels.double(), SOLVED["deepkernel"].model
-    ridge = predicted("r2d2", support, support, log_penalty=-18.0, scale=1.0)
-    torch.testing.assert_close(ridge, labels - 0.2, rtol=0, atol=1e-4)
-    sharp = predicted("deepkernel", support, support, log_noise=-25.0)
-    torch.testing.assert_close(sharp, labels, rtol=0, atol=1e-6)
-    known = model.variance(adapt("deepkernel", support, log_noise=-25.0), support.tokens)
-    assert known.max() < 1e-8
-    variances = [
-        model.variance(adapt("deepkernel", support.take(np.arange(k))), query.tokens)
-        for k in (0, 1, 3, 6)
-    ]
-    pooled = torch.tensor(features(query))
-    prior = kernel(start("deepkernel"), pooled, pooled).diagonal()
-    torch.testing.assert_close(variances[0], prior)
-    assert all((after <= before + 1e-12).all() for before, after in pairwise(variances))
 
 
 @pytest.mark.parametrize("k", [2, 16, 96])
@@ -167,14 +143,9 @@ def test_equal_inputs_far_from_the_origin_are_no_trouble_in_float32(k, spread):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-def test_a_broken_covariance_is_reported_not_raised():
-    algorithm = SOLVED["deepkernel"]
-    pairs = [algorithm.batches(task) for task in TASKS]
-    broken = start("deepkernel", log_linear=torch.nan)
-    ways = algorithm.backends(LOOP)
-    value, _, losses = meta_gradient(algorithm.model.loss, broken, pairs, LOOP, backends=ways)
-    assert value.isnan()
-    assert losses.isnan().all()
+def test_a_broken_covariance_is_not_a_number():
+    model, broken = SOLVED["deepkernel"].model, start("deepkernel", log_linear=torch.nan)
+    assert model.surprise(broken, TASKS[0].support).isnan()
 
 
 @pytest.mark.parametrize("name", SOLVED)

@@ -26,7 +26,7 @@ from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.tasks.losses import LOSSES
 from mutmeta_lib.tasks.tasks import encode_assay, sample_tasks
 
-SCOPES = ("all", "head", "encoder", "last-1")
+SCOPES = ("all", "head", "encoder")
 LOOP = InnerLoop(0.2, 3)
 
 

@@ -5,48 +5,28 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hf_directories import write_esm, write_protbert
 from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.inner import InnerLoop, adapted_names, finetune, inner_update, shuffled
-from mutmeta_lib.models.encoder import load_encoder
-from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.tasks.tasks import draw_task, task_generator
 
 PREDICTOR = toy_predictor()
 START = PREDICTOR.init(torch.Generator().manual_seed(0))
 SUPPORT = draw_task(toy_encoded(1)[0], 20, task_generator(0, "f"), pool=20).support
-NAMES = ["encoder.x.w", *(f"encoder.layer.{n}.{p}" for n in range(12) for p in "wb"), "head.0.w"]
+NAMES = ["encoder.x.w", "encoder.layer.0.w", "encoder.layer.0.b", "head.0.w"]
 
 
-def test_scopes_grow_by_layers_in_the_order_of_their_numbers():
+def test_scopes_take_parameters_by_their_names():
+    assert adapted_names(NAMES, "all") == tuple(NAMES)
     assert [*adapted_names(NAMES, "encoder"), *adapted_names(NAMES, "head")] == NAMES
     assert adapted_names(NAMES, "head") == ("head.0.w",)
-    scopes = ["head", *(f"last-{k}" for k in range(1, 13))]
-    for place, (fewer, more) in enumerate(pairwise(adapted_names(NAMES, s) for s in scopes)):
-        layer = 11 - place
-        assert set(more) - set(fewer) == {f"encoder.layer.{layer}.{part}" for part in "wb"}
-        assert set(fewer) < set(more)
-    assert set(NAMES) - set(more) == {"encoder.x.w"}
-
-
-@pytest.mark.parametrize("write", [write_protbert, write_esm])
-def test_layers_of_hugging_face_models_are_found(write, tmp_path):
-    encoder = load_encoder(str(write(tmp_path / "model")))
-    names = list(Predictor(encoder, hidden=(4,)).init(torch.Generator()))
-    last = [name for name in adapted_names(names, "last-1") if not name.startswith("head.")]
-    assert last == [name for name in names if name.startswith("encoder.model.encoder.layer.1.")]
-    assert len(last) > 10
 
 
 @pytest.mark.parametrize(
     ("names", "scope", "told"),
     [
-        *((NAMES, scope, "unknown inner-loop scope") for scope in ("", "body", "last", "Head")),
-        *((NAMES, f"last-{k}", "unknown inner-loop scope") for k in ("0", "-1", "1.5", "01")),
-        (NAMES, "last-13", "'last-13' asks for more layers than the encoder's 12; ask for last-1"),
-        (["head.0.weight"], "last-1", "than the encoder's 0; use 'all', 'head' or 'encoder'"),
+        *((NAMES, scope, "unknown inner-loop scope") for scope in ("", "body", "last-1", "Head")),
         (["w"], "head", "'head' holds no parameter; use a model whose parameters are named head"),
         (["head.w"], "encoder", "'encoder' holds no parameter"),
         (NAMES, "lora", r"'lora' holds no parameter; .*with_lora"),
