@@ -31,8 +31,7 @@ class DataError(ValueError):
         column: str | None = None,
         drop: str = "",
     ):
-        # Only positional arguments travel when an exception is pickled between processes; the
-        # place travels in __dict__.
+        # Pickling hands on positional arguments and __dict__, where the place is.
         super().__init__(problem, mend)
         self.problem = problem
         self.mend = mend
@@ -42,48 +41,27 @@ class DataError(ValueError):
         self.drop = drop
 
     def __str__(self) -> str:
-        place = [
-            self.file,
-            None if self.row is None else f"row {self.row}",
-            None if self.column is None else f"column '{self.column}'",
-        ]
-        where = ", ".join(part for part in place if part)
+        row = None if self.row is None else f"row {self.row}"
+        column = None if self.column is None else f"column '{self.column}'"
+        where = ", ".join(part for part in (self.file, row, column) if part)
         what = "; ".join(part for part in (self.problem, self.mend) if part)
         return f"{where}: {what}" if where else what
 
-    def at(
-        self,
-        *,
-        file: str | PathLike[str] | None = None,
-        row: int | None = None,
-        column: str | None = None,
-    ) -> Self:
+    def at(self, **place: Any) -> Self:
         """Return a copy that also tells the place; what is already known is kept.
 
         >>> print(DataError("'B' is not an amino acid", "use the 20 letters").at(row=3))
         row 3: 'B' is not an amino acid; use the 20 letters
         """
-        return type(self)(
-            self.problem,
-            self.mend,
-            file=self.file if file is None else file,
-            row=self.row if row is None else row,
-            column=self.column if column is None else column,
-            drop=self.drop,
-        )
+        names = ("file", "row", "column")
+        known = {name: told for name in names if (told := getattr(self, name)) is not None}
+        return type(self)(self.problem, self.mend, **(place | known), drop=self.drop)
 
 
 @contextmanager
 def located(**place: Any) -> Iterator[None]:
-    """Tell the place of a `DataError` of the block, as far as it is not known: file, row, column.
-
-    >>> with located(file="scores.csv", row=3):
-    ...     raise DataError("the score is empty", "fill it in")
-    Traceback (most recent call last):
-    mutmeta_lib.errors.DataError: scores.csv, row 3: the score is empty; fill it in
-    """
+    """Tell file, row and column of a `DataError` of the block, as far as they are not known."""
     try:
         yield
     except DataError as error:
-        unknown = {key: value for key, value in place.items() if getattr(error, key) is None}
-        raise error.at(**unknown) from None
+        raise error.at(**place) from None

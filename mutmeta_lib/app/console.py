@@ -108,12 +108,9 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], title: s
 
 def whole_numbers(text: str, name: str) -> list[int]:
     """Read an option's whole numbers, which are separated by commas; none may come twice."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(map(str.isdecimal, parts)):
-        raise DataError(f"{name} got '{text}'", "write whole numbers with commas: 0,1,5,10")
-    numbers = list(map(int, parts))
-    if len({*numbers}) < len(numbers):
-        raise DataError(f"{name} {text} names a number twice", "name each number once")
+    numbers = [int(part) for part in text.split(",") if part.strip().isdecimal()]
+    if len({*numbers}) < text.count(",") + 1:
+        raise DataError(f"{name} got '{text}'", "write different whole numbers: 0,1,5,10")
     return numbers
 
 
@@ -127,10 +124,10 @@ def unknown(what: str, name: Any, known: Iterable[str]) -> DataError:
 
 
 def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Refuse a name that is not one of the known ones, which are few: all of them are told."""
+    """Refuse a name that is not one of the known ones."""
     for name in names:
         if name not in known:
-            raise DataError(f"there is no {what} '{name}'", f"use one of {', '.join(known)}")
+            raise unknown(what, name, known)
 
 
 def check_device(device: str) -> None:

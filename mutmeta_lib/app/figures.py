@@ -6,8 +6,10 @@ by side. The words are title, subtitle, xlabel and ylabel (a text, or one for ea
 subtitle, counts in the table say what the means are of. Every function returns a ``Figure``.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
 
 from mutmeta_lib.app.style import (
-    BLUE,
     DARK,
     PALETTE,
     ROLES,
@@ -36,6 +37,7 @@ from mutmeta_lib.app.style import (
 from mutmeta_lib.errors import DataError
 
 ENDS = ["mean", "low", "high"]
+Names = Sequence[str]
 
 
 def curve(
@@ -43,7 +45,7 @@ def curve(
     x: str,
     by: str = "method",
     *,
-    panels: Sequence[str] = (),
+    panels: Names = (),
     reference: tuple[float, str] | None = None,
     band: bool = False,
     log: bool = False,
@@ -56,31 +58,29 @@ def curve(
     intervals are bands. ``reference`` is a value to be marked, with its name.
     """
     table = _checked(table, [x, by, *panels], ENDS)
-    places = list(pd.unique(table[x]))
-    places = sorted(places) if pd.api.types.is_numeric_dtype(table[x]) else places
-    series = looks(pd.unique(table[by]))
+    places, numbers = list(pd.unique(table[x])), pd.api.types.is_numeric_dtype(table[x])
+    places = sorted(places) if numbers else places
     with _drawn(table, panels, 2.3 if panels else 2.9, **words) as (figure, parts):
         for axis, rows in parts:
-            for shift, (name, look) in zip(_spread(len(series), 0.1), series.items(), strict=True):
+            for name, look, shift in _series(table[by], 0.1):
                 own = rows[rows[by] == name].set_index(x)[ENDS].astype(float)
                 if band:
                     own = own.sort_index().dropna(subset="mean")
-                    shown = {"color": look.colour, "lw": 1.5, "label": look.label}
-                    shown["markevery"] = max(1, len(own) // 12)
-                    axis.plot(own.index, own["mean"], look.line, marker=look.marker, **shown)
-                    axis.fill_between(
-                        own.index, own["low"], own["high"], alpha=0.15, lw=0, color=look.colour
-                    )
+                    shown = {"marker": look.marker, "markevery": max(1, len(own) // 12), "lw": 1.5}
+                    shown |= {"color": look.colour, "label": look.label}
+                    axis.plot(own["mean"], look.line, **shown)
+                    shown = {"color": look.colour, "alpha": 0.15, "lw": 0}
+                    axis.fill_between(own.index, own["low"], own["high"], **shown)
                 else:
-                    at = np.arange(len(places)) + shift
-                    _intervals(axis, at, own.reindex(places), look, line=look.line)
+                    _intervals(axis, np.arange(len(places)) + shift, own.reindex(places), look)
             if reference:
                 at, named = reference
                 axis.axhline(at, label=named, color=DARK, lw=1, linestyle=(0, (1, 2)))
             if log:
                 axis.set_yscale("log")
             if not band:
-                axis.set_xticks(range(len(places)), [_written(place) for place in places])
+                ticks = [f"{place:,g}" if numbers else str(place) for place in places]
+                axis.set_xticks(range(len(places)), ticks)
                 axis.set_xlim(-0.5, len(places) - 0.5)
                 axis.grid(visible=False, axis="x")
     return figure
@@ -91,7 +91,7 @@ def forest(
     rows: str,
     by: str | None = None,
     *,
-    panels: Sequence[str] = (),
+    panels: Names = (),
     reference: float | None = 0.0,
     marks: tuple[str, Mapping] | None = None,
     **words,
@@ -103,21 +103,18 @@ def forest(
     """
     kind = by or rows
     table = _checked(table, [*dict.fromkeys([rows, kind]), *panels], ENDS)
-    names, series = list(pd.unique(table[rows])), looks(pd.unique(table[kind]))
-    height = len(names) * max(0.36, 0.19 * len(series) * bool(by))
-    wide = {"least", "most"} <= set(table)
-    with _drawn(table, panels, height + 0.4, legend=bool(by), **words) as (figure, parts):
+    names, n_series = list(pd.unique(table[rows])), table[kind].nunique()
+    height = 0.4 + len(names) * max(0.36, 0.19 * n_series * bool(by))
+    with _drawn(table, panels, height, legend=bool(by), **words) as (figure, parts):
         for axis, part in parts:
             if reference is not None:
                 axis.axvline(reference, color=DARK, lw=1)
-            shifts = _spread(len(series), 0.2) if by else np.zeros(len(series))
-            for shift, (name, look) in zip(shifts, series.items(), strict=True):
-                own = part[part[kind] == name].set_index(rows)
-                own = own[ENDS + ["least", "most"] * wide].astype(float).reindex(names)
+            for name, look, shift in _series(table[kind], 0.2 * bool(by)):
+                own = part[part[kind] == name].set_index(rows).reindex(names)
                 at = np.arange(len(names)) + shift
-                if wide:
+                if "least" in table:
                     axis.hlines(at, own["least"], own["most"], color=look.colour, lw=1, alpha=0.5)
-                _intervals(axis, at, own, look, horizontal=True, hollow=reference)
+                _intervals(axis, at, own[ENDS].astype(float), look, flat=True, mark=reference)
             if marks:
                 claimed, values = marks
                 at = [place for place, name in enumerate(names) if name in values]
@@ -132,12 +129,11 @@ def strip(
 ) -> Figure:
     """One mark per row of the table, their mean as a bar; the jitter is always the same."""
     table = _checked(table, [], [x, rows, by])
-    names, series = list(pd.unique(table[rows])), looks(pd.unique(table[by]))
-    jitter = np.random.default_rng(0)
-    height = 0.4 + len(names) * max(0.36, 0.21 * len(series))
+    names, jitter = list(pd.unique(table[rows])), np.random.default_rng(0)
+    height = 0.4 + len(names) * max(0.36, 0.21 * table[by].nunique())
     with _drawn(table, (), height, **words) as (figure, [(axis, _)]):
         axis.axvline(reference, color=DARK, lw=1)
-        for shift, (name, look) in zip(_spread(len(series), 0.27), series.items(), strict=True):
+        for name, look, shift in _series(table[by], 0.27):
             own = table[table[by] == name]
             at = own[rows].map(names.index) + shift
             shown = {"color": look.colour, "ms": 4, "alpha": 0.6, "mew": 0, "label": look.label}
@@ -155,7 +151,7 @@ def scatter(
     table = _checked(table, [], [x, y, by])
     with _drawn(table, (), 2.7, **words) as (figure, [(axis, _)]):
         axis.axhline(reference, color=DARK, lw=1)
-        for name, look in looks(pd.unique(table[by])).items():
+        for name, look, _ in _series(table[by]):
             own = table[table[by] == name]
             shown = {"color": look.colour, "ms": 5, "alpha": 0.75, "mew": 0}
             axis.plot(own[x], own[y], look.marker, label=f"{look.label} ({len(own)})", **shown)
@@ -163,23 +159,17 @@ def scatter(
 
 
 def histogram(
-    table: pd.DataFrame,
-    height: str,
-    by: str,
-    *,
-    panels: Sequence[str] = (),
-    log: bool = False,
-    **words,
+    table: pd.DataFrame, height: str, by: str, *, panels: Names = (), log: bool = False, **words
 ) -> Figure:
     """Bins from low to high: those of the first value of ``by`` filled, of the others outlined.
 
     If ``by`` is also the column of panels, each panel has a colour of its own.
     """
     table = _checked(table, [], ["low", "high", height, by, *panels])
-    series, alone = looks(pd.unique(table[by])), by in panels
+    alone = by in panels
     with _drawn(table, panels, 1.35, legend=not alone, **words) as (figure, parts):
         for axis, rows in parts:
-            for nth, (name, look) in enumerate(series.items()):
+            for nth, (name, look, _) in enumerate(_series(table[by])):
                 own = rows[rows[by] == name]
                 if own.empty:
                     continue
@@ -195,37 +185,26 @@ def histogram(
 
 
 def distribution(
-    table: pd.DataFrame, x: str, rows: str, by: str, *, panels: Sequence[str], **words
+    table: pd.DataFrame, x: str, rows: str, by: str, *, panels: Names, **words
 ) -> Figure:
     """How values spread in each row: median, middle half (box) and middle 90 % (whiskers).
 
     Rows are sorted by median, and coloured by ``by`` if that has few values; panels share no axis.
     """
     table = _checked(table, [], [x, rows, by, *panels])
-    colours = {name: look.colour for name, look in looks(pd.unique(table[by])).items()}
+    colours = {name: look.colour for name, look, _ in _series(table[by])}
     few = len(colours) <= len(PALETTE)
     handles = [Patch(color=colour, label=label(name)) for name, colour in colours.items() if few]
-    colours = colours if few else dict.fromkeys(colours, BLUE)
     sizes = table.groupby([*panels], sort=False)[rows].nunique().clip(lower=3).to_numpy()
     height = 0.75 + min(0.2, 7 / sizes.sum()) * sizes.mean()
     shape = {"height_ratios": sizes, "sharex": False, "sharey": False}
+    boxes = {"x": x, "y": rows, "orient": "h", "width": 0.6, "linewidth": 0.9, "legend": False}
+    boxes |= {"whis": (5, 95), "showfliers": False, "saturation": 1}
+    boxes |= {"hue": by, "palette": colours} if few else {"color": PALETTE[0]}
     with _drawn(table, panels, height, handles=handles, shape=shape, **words) as (figure, parts):
         for axis, part in parts:
             order = part.groupby(rows)[x].median().sort_values(kind="stable").index
-            boxes = {"whis": (5, 95), "showfliers": False, "width": 0.6, "linewidth": 0.9}
-            sns.boxplot(
-                part,
-                x=x,
-                y=rows,
-                order=order,
-                orient="h",
-                hue=by,
-                palette=colours,
-                saturation=1,
-                legend=False,
-                ax=axis,
-                **boxes,
-            )
+            sns.boxplot(part, order=order, ax=axis, **boxes)
             axis.set_yticks([])
             axis.set_ylim(len(order) - 0.4, -0.6)
             counted = f"{count([len(order)], rows)}, {count([len(part)], 'variant')}"
@@ -239,7 +218,7 @@ def split_overview(split: pd.DataFrame, **words) -> Figure:
     ``split`` has one row per fold and assay with columns fold, role (one of `ROLES`), assay and
     protein. More than 30 proteins are counted by role.
     """
-    split = _checked(split, [], ["fold", "role", "assay", "protein"], role=ROLES)
+    split = _checked(split, [], ["fold", "role", "assay", "protein"])
     row = "protein" if split["protein"].nunique() <= 30 else "role"
     cells = split.groupby([row, "fold"]).agg({"role": "first", "assay": "nunique"}).unstack()
     tested = split[split["role"] == "test"].groupby("protein")["fold"].first()
@@ -265,7 +244,7 @@ def tokens(table: pd.DataFrame, **words) -> Figure:
     ``table`` has one row per token, in order, with columns encoding, token and kind (one of
     `TOKEN_KINDS`).
     """
-    table = _checked(table, [], ["encoding", "token", "kind"], kind=TOKEN_KINDS)
+    table = _checked(table, [], ["encoding", "token", "kind"])
     groups = list(table.groupby("encoding", sort=False))
     height = sum(-(-len(group) // 12) + 1.1 for _, group in groups)
     edge = {"edgecolor": "#888888", "lw": 0.6}
@@ -292,7 +271,7 @@ def tokens(table: pd.DataFrame, **words) -> Figure:
 @contextmanager
 def _drawn(
     table: pd.DataFrame,
-    panels: Sequence[str],
+    panels: Names,
     height: float,
     *,
     title: str,
@@ -303,34 +282,29 @@ def _drawn(
     handles: Sequence[Patch] = (),
     shape: Mapping = {"sharex": "col", "sharey": "row"},
 ) -> Iterator[tuple[Figure, list[tuple[Axes, pd.DataFrame]]]]:
-    """A figure and its axes, each with its rows; titles and a legend below once these are drawn.
-
-    The height is one panel's, in inches.
-    """
+    """A figure and its axes (``height`` inches each) with their rows; then words and a legend."""
     of = [list(pd.unique(table[name])) for name in panels] + [[""]] * (2 - len(panels))
     with style():
         figure, axes = plt.subplots(len(of[0]), len(of[1]), squeeze=False, **shape)
-        parts, told = [], {}
-        for axis, names in zip(axes.flat, ((a, b) for a in of[0] for b in of[1]), strict=True):
-            rows = table
-            for column, name in zip(panels, names, strict=False):
-                rows = rows[rows[column] == name]
+        parts = []
+        for axis, names in zip(axes.flat, itertools.product(*of), strict=True):
             axis.set_title("\n".join(label(name) for name in names if name != ""), fontsize=10.5)
-            parts.append((axis, rows))
-            told[axis] = names
-        yield figure, parts
-        for axis, names in told.items():
             where, words = axis.get_subplotspec(), (xlabel, ylabel)
             x, y = (w if isinstance(w, str) else next(w[n] for n in names if n in w) for w in words)
-            axis.set_xlabel(x if where.is_last_row() or not shape["sharex"] else "")
-            axis.set_ylabel(y if where.is_first_col() else "")
+            told = {"xlabel": x if where.is_last_row() or not shape["sharex"] else ""}
+            told["ylabel"] = y if where.is_first_col() else ""
+            parts.append(
+                (axis, table[(table[[*panels]] == names[: len(panels)]).all(axis=1)], told)
+            )
+        yield figure, [(axis, rows) for axis, rows, _ in parts]
         found = {handle.get_label(): handle for handle in handles}
-        for axis in () if handles or not legend else axes.flat:
-            drawn, names = axis.get_legend_handles_labels()
-            found = dict(zip(names, drawn, strict=True)) | found
+        for axis, _, told in parts:
+            axis.set(**told)
+            if legend and not handles:
+                found = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True)) | found
         # Lines without data, such as a reference, come last.
         names = sorted(found, key=lambda name: not isinstance(found[name], Container))
-        columns = next(n for n in (3, 2, 1) if n == 1 or _wide(names, n) <= 76)
+        columns = max(1, min(3, 76 // (7 + max(map(len, names), default=0))))
         if names:
             how = {"ncols": columns, "columnspacing": 1.0, "handletextpad": 0.5}
             entries = [found[name] for name in names]
@@ -345,25 +319,22 @@ def _drawn(
         figure.text(0.01, below, subtitle, size=10, color=DARK, va="top")
 
 
-def _checked(
-    table: pd.DataFrame, keys: Sequence[str], columns: Sequence[str], **known: Mapping
-) -> pd.DataFrame:
-    """The table, if it has rows, columns to draw, known values, and its keys only once."""
+def _checked(table: pd.DataFrame, keys: Names, columns: Names) -> pd.DataFrame:
+    """The table, if it has rows, the columns to be drawn, and its keys only once."""
     if missing := [name for name in (*keys, *columns) if name not in table]:
         raise DataError(f"the table has no column {missing}", f"it has {list(table)}")
     if table.empty:
         raise DataError("the table to be drawn has no row", "choose rows that it has")
-    for name, values in known.items():
-        if unknown := sorted(set(table[name]) - set(values)):
-            raise DataError(f"unknown {name} {unknown}", f"use {list(values)}")
     if keys and table.duplicated([*keys]).any():
         raise DataError(f"several rows share their {[*keys]}", "choose one row of each")
     return table
 
 
-def _spread(n: int, step: float) -> np.ndarray:
-    """Offsets that keep ``n`` markers at one place from covering one another, centred on 0."""
-    return (np.arange(n) - (n - 1) / 2) * min(step, 0.7 / n)
+def _series(column: pd.Series, step: float = 0) -> Iterator[tuple[object, Look, float]]:
+    """Every value of a column, its look, and an offset that keeps its markers off the others'."""
+    found = looks(pd.unique(column))
+    for nth, (name, look) in enumerate(found.items()):
+        yield name, look, (nth - (len(found) - 1) / 2) * min(step, 0.7 / len(found))
 
 
 def _intervals(
@@ -372,17 +343,16 @@ def _intervals(
     own: pd.DataFrame,
     look: Look,
     *,
-    line: str = "none",
-    horizontal: bool = False,
-    hollow: float | None = None,
+    flat: bool = False,
+    mark: Any = None,
 ) -> None:
-    """Points with their intervals, hollow where an interval holds a value."""
+    """Points with their intervals, hollow where an interval holds the mark."""
     bars = np.nan_to_num(np.abs([own["mean"] - own["low"], own["high"] - own["mean"]]))
-    how = {"xerr" if horizontal else "yerr": bars, "elinewidth": 1.6, "lw": 1.3, "linestyle": line}
-    place = (own["mean"], at) if horizontal else (at, own["mean"])
-    axis.errorbar(*place, color=look.colour, marker=look.marker, label=look.label, **how)
-    if hollow is not None:
-        holds = ~((own["low"] > hollow) | (own["high"] < hollow)).to_numpy()
+    how = {"xerr" if flat else "yerr": bars, "linestyle": "none" if flat else look.line}
+    how |= {"color": look.colour, "marker": look.marker, "elinewidth": 1.6, "lw": 1.3}
+    axis.errorbar(*((own["mean"], at) if flat else (at, own["mean"])), label=look.label, **how)
+    if mark is not None:
+        holds = ~((own["low"] > mark) | (own["high"] < mark)).to_numpy()
         shown = {"color": look.colour, "mfc": "white", "zorder": 3}
         axis.plot(own["mean"][holds], at[holds], look.marker, **shown)
 
@@ -394,24 +364,19 @@ def _name_rows(axis: Axes, names: Sequence) -> None:
     axis.grid(visible=False, axis="y")
 
 
-def _written(place: object) -> str:
-    return f"{place:,g}" if isinstance(place, int | float | np.number) else str(place)
-
-
-def _wide(names: Sequence[str], columns: int) -> int:
-    """How wide a legend is, in letters; matplotlib fills it column by column."""
-    parts = np.array_split(np.array(names), columns)
-    return sum(7 + max(map(len, part), default=0) for part in parts)
-
-
 def _averaged(table: pd.DataFrame) -> str:
     """What was averaged, and what the bars are."""
     if "n_assays" not in table:
         return ""
     some = table[table["n_assays"] > 0]
     counted = count(some["n_assays"], "assay") if len(some) else "no assay"
-    nouns = {"n_clusters": "cluster", "n_proteins": "protein", "n_units": "cluster"}
-    for column in [name for name in nouns if some.get(name, pd.Series(0)).max() > 0][:1]:
-        counted += f" of {count(some.loc[some[column] > 0, column], nouns[column])}"
+    for column, noun in {
+        "n_clusters": "cluster",
+        "n_proteins": "protein",
+        "n_units": "cluster",
+    }.items():
+        if column in some and some[column].max() > 0:
+            counted += f" of {count(some.loc[some[column] > 0, column], noun)}"
+            break
     bars = "95 % interval" if table["low"].notna().any() else "no interval"
     return f"mean of {counted}, {bars}"

@@ -1,9 +1,8 @@
 """Notebooks as functions of their parameters: checked before anything runs, then executed.
 
-Stock papermill only warns about an unknown parameter. Here the cell tagged ``parameters`` is read
-first, without running it; a name it does not assign, or a value of another type than its default,
-is refused. (papermill's ``inspect_notebook`` loses lines with a second ``=``, a ``#`` in a text or
-``int | None``.)
+The cell tagged ``parameters`` is read without running it; a name it does not assign, or a value of
+another type than its default, is refused. (papermill only warns, and its ``inspect_notebook`` loses
+lines with a second ``=``, a ``#`` in a text or ``int | None``.)
 """
 
 import ast
@@ -24,8 +23,6 @@ from mutmeta_lib.app.console import unknown
 from mutmeta_lib.errors import DataError, located
 from mutmeta_lib.records.files import check_writable, replacing
 
-WORDS = {bool: "true or false", int: "whole number", float: "decimal number", str: "text"}
-WORDS |= {type(None): "nothing", list: "list", dict: "mapping"}
 BINARY = ("image/png", "image/jpeg", "application/pdf")
 """Base64 in a notebook's outputs, which must not be searched for paths."""
 
@@ -83,9 +80,7 @@ def _type_of(default: Any) -> Any:
 def check_parameters(notebook: str | Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters, each of the type of its default; whole numbers may stand for decimal ones.
 
-    Raises:
-        DataError: an unknown name (with the nearest known one) or a value of another type.
-
+    An unknown name, or a value of another type, is a `DataError`.
     """
     defaults, file, checked = default_parameters(notebook), Path(notebook).name, {}
     for name, value in parameters.items():
@@ -95,9 +90,9 @@ def check_parameters(notebook: str | Path, parameters: Mapping[str, Any]) -> dic
         try:
             checked[name] = wanted.validate_python(value)
         except ValidationError as error:
-            pair = (error.errors()[0]["input"], defaults[name])  # the first wrong item of a list
-            got, default = [f"{v!r} ({WORDS.get(type(v), type(v).__name__)})" for v in pair]
-            problem, mend = f"parameter '{name}' got {got}", f"its default is {default}"
+            got = error.errors()[0]["input"]  # the first wrong item of a list
+            problem = f"parameter '{name}' got {got!r} ({type(got).__name__})"
+            mend = f"its default is {defaults[name]!r}"
             raise DataError(problem, mend, file=file) from None
     return checked
 
@@ -169,12 +164,8 @@ def run_notebook(
 
     The ``given`` parameters override the profile, which overrides the notebook's defaults. The
     copy is written whole, only when every cell succeeded, and holds no path of this machine.
-
-    Raises:
-        DataError: a parameter, the profile or the output cannot be used; nothing has run then.
-        papermill.PapermillExecutionError: a cell failed; `cell_index` counts the notebook's own
-            cells, from 1.
-
+    Bad input is a `DataError` before anything runs, a cell that fails a ``PapermillExecutionError``
+    whose ``cell_index`` counts the notebook's own cells, from 1.
     """
     chosen = profile_parameters(notebook, profile) if profile else {}
     chosen = check_parameters(notebook, chosen | dict(given or {}))

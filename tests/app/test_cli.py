@@ -1,5 +1,6 @@
 """The command line, as a process and in one: what it prints, and how it fails."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,10 +11,12 @@ from types import SimpleNamespace
 import nbformat
 import pandas as pd
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
 from mutmeta_lib.cli import app
+from mutmeta_lib.records.store import load, load_newest
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 HEAVY = "torch pandas numpy scipy transformers papermill nbformat ray matplotlib joblib"
@@ -26,7 +29,7 @@ def process(*words: str) -> subprocess.CompletedProcess:
 
 def inside(*arguments: str):
     """Run the command within this process, which imports torch once."""
-    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "NO_COLOR": "1"})
+    return CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "200", "NO_COLOR": "1"})
 
 
 @pytest.fixture
@@ -81,34 +84,33 @@ data list --property colour                  | 'colour' is not a property
 data check x.csv --property stability --wild-type MK | x.csv
 run nowhere.ipynb                            | no notebook 'nowhere.ipynb'
 evaluate --metric accuracy                   | no metric 'accuracy'; use one of spearman
-evaluate --shots 0;5                         | write whole numbers with commas
-evaluate --shots 5,0,05                      | --shots 5,0,05 names a number twice
-evaluate --methods maml,rigde                | no method 'rigde'; use one of maml
+evaluate --shots 0;5                         | --shots got '0;5'; write different whole numbers
+evaluate --shots 5,0,05                      | --shots got '5,0,05'; write different whole numbers
+evaluate --methods maml,rigde                | no method 'rigde'; did you mean 'ridge'?
 evaluate --device tpu                        | no device 'tpu'
+train x --algorithm protonet                 | unknown algorithm 'protonet'; choose from maml
+train x --encoding seperator                 | there is no encoding 'seperator'
+train x --precision float16                  | unknown precision 'float16'
+train x --backend jax                        | no backend 'jax'; use one of auto, autograd
+train x --fold 3 --folds 3                   | --fold 3 is not one of 3; use 0 to 2
 """
 
 
 @pytest.mark.parametrize("line", BAD_INPUT.strip().splitlines())
-def test_bad_input(line):
+def test_bad_input(line, tmp_path, monkeypatch):
     arguments, _, told = line.partition(" | ")
+    monkeypatch.chdir(tmp_path)
     done = inside(*arguments.split())
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert told in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        "run x.ipynb -p seeds",
-        "data check x.csv --property stability",
-        "data check x.csv --property fitness --fasta a --wild-type M",
-        "data check x.csv --property fitness --wild-type wild_type.fasta",
-        "evaluate --seeds 0",
-        "frobnicate",
-    ],
+    "usage", ["run x.ipynb -p n", "data check x.csv --property fitness", "evaluate --seeds 0"]
 )
-def test_wrong_usage_is_exit_code_2_as_well(arguments):
-    assert inside(*arguments.split()).exit_code == 2
+def test_wrong_usage_is_exit_code_2_as_well(usage):
+    assert inside(*usage.split()).exit_code == 2
 
 
 @pytest.fixture
@@ -172,14 +174,11 @@ def test_data_list_shows_the_assays_and_what_it_does_not_read(tmp_path):
     assert done.exit_code == 0
     assert done.stderr == f"{tmp_path}: the manifest does not name fitness/B.csv; not read\n"
     assert "1 assays, 2 measured variants; higher is better everywhere" in done.stdout
-
-
-def test_data_list_of_proteingym_says_where_higher_is_not_better(tmp_path):
-    name = "A4_HUMAN_Seuma_2022"
-    header = "DMS_id,UniProt_ID,target_seq,coarse_selection_type\n"
+    header, name = "DMS_id,UniProt_ID,target_seq,coarse_selection_type\n", "A4_HUMAN_Seuma_2022"
     (tmp_path / "DMS_substitutions.csv").write_text(f"{header}{name},A4_HUMAN,MKTA,Stability\n")
     (tmp_path / f"{name}.csv").write_text("mutant,DMS_score\nK2R,1\n")
-    done = inside("data", "list", "--data-dir", str(tmp_path))
+    (tmp_path / "MANIFEST.csv").unlink()
+    done = inside("data", "list", "--data-dir", tmp_path)
     assert f"better, but not in {name} (as in ProteinGym: higher = nucleates" in done.stdout
 
 
@@ -285,9 +284,43 @@ def test_evaluate_prints_methods_side_by_side_and_writes_the_record(monkeypatch,
     assert (study.max_query, study.per_protein, asked["path"]) == (0, 4, output)
 
 
-def test_an_unknown_method_is_answered_with_all_of_them():
-    from mutmeta_lib.learn.methods import METHODS
+SMALL = ["--steps", "2", "--tasks-per-step", "1", "--support", "4", "--query", "4"]
+SMALL += ["--inner-steps", "1", "--device", "cpu", "--fold", "0"]
 
-    done = inside("evaluate", "--methods", "protonet")
-    assert done.exit_code == 2
-    assert set(METHODS) <= set(re.findall(r"\w+", done.stderr))
+
+def test_train_writes_a_start_with_what_it_comes_from_and_can_be_gone_on_with(tmp_path):
+    output, checkpoint = tmp_path / "start.safetensors", tmp_path / "run.safetensors"
+    logs = tmp_path / "logs"
+    arguments = (output, *SMALL, "--checkpoint", checkpoint, "--log-dir", logs)
+    done = inside("train", *arguments)
+    assert done.exit_code == 0, done.output
+    assert "maml: 2 steps on" in done.stdout
+    params, origin = load(output)
+    assert {name.split(".")[0] for name in params} == {"encoder", "head"}
+    assert origin["settings"]["steps"] == 2
+    assert (origin["encoder"]["name"], origin["encoding"]) == ("tiny", "separator")
+    assert origin["data"]
+    assert str(tmp_path) not in json.dumps(origin)
+    assert any(logs.iterdir())
+    history = load_newest(checkpoint)[1]["history"]
+    again = inside("train", *arguments)
+    assert again.exit_code == 0
+    assert load_newest(checkpoint)[1]["history"] == history, "nothing was left to do"
+    torch.testing.assert_close(load(output)[0], params, rtol=0, atol=0)
+
+
+def test_train_leaves_an_assay_too_small_for_a_task_out_and_names_it(tmp_path):
+    wild_type = "MKTAYIAKQR"
+    manifest = "id,property,protein,target_seq,n_proteins,score_units,sign\n"
+    (tmp_path / "fitness").mkdir()
+    for name, n in (("A", 26), ("B", 25)):
+        manifest += f"{name},fitness,{name},{wild_type},1,au,higher = better\n"
+        mutants = [f"{old}{at}{new}" for at, old in enumerate(wild_type, 1) for new in "DEW"]
+        rows = [f"{mutant},{score}" for score, mutant in enumerate(mutants[:n])]
+        (tmp_path / f"fitness/{name}.csv").write_text("\n".join(["mutant,score", *rows]))
+    (tmp_path / "MANIFEST.csv").write_text(manifest)
+    few = ["--steps", "1", "--tasks-per-step", "1", "--inner-steps", "1", "--device", "cpu"]
+    done = inside("train", tmp_path / "start.safetensors", *few, "--data-dir", tmp_path)
+    assert done.exit_code == 0, done.output
+    told = "left out, with fewer variants than support and query, 26: B (25)\n"
+    assert (done.stderr, "1 steps on 1 assays" in done.stdout) == (told, True)

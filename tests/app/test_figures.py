@@ -123,13 +123,6 @@ def test_what_cannot_be_drawn_is_told_in_one_sentence(name):
             function(pd.concat([table, table]), **SAID)
 
 
-@pytest.mark.parametrize(("name", "column"), [("split", "role"), ("tokens", "kind")])
-def test_an_unknown_role_or_kind_is_refused(name, column):
-    function, table = DRAWN[name]
-    with pytest.raises(DataError, match=r"unknown .* \['odd'\]; use \["):
-        function(table.assign(**{column: "odd"}), **SAID)
-
-
 @EVERY
 def test_series_have_colours_of_the_table_and_a_legend(name):
     figure = draw(name)

@@ -50,7 +50,7 @@ retries: -1                  | 'retries': Input should be greater than or equal 
 grid: {rate: []}             | 'grid.rate': List should have at least 1 item
 seeds: 2                     | 'seeds': Input should be a valid list
 parameters: {step: 3}        | there is no parameter 'step'; did you mean 'steps'?
-grid: {steps: [1, two]}      | parameter 'steps' got 'two' (text); its default is 3
+grid: {steps: [1, two]}      | parameter 'steps' got 'two' (str); its default is 3
 grid: {rate: [1, 0.5, 1.0]}  | the run of {'rate': 1.0} is there twice
 grid: {rate: [.nan]}         | Input should be a finite number
 grid: {mood: [2026-11-27]}   | input was not a valid JSON value
