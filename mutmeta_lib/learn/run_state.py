@@ -46,7 +46,7 @@ class RunState:
         return {name: value.detach() for name, value in self.current.items()}
 
     def save(self, checkpoint: str | Path, identity: dict) -> None:
-        """Write the state to a checkpoint file, and keep the one before it."""
+        """Write the state to a checkpoint file."""
         tensors = {f"params/{name}": value for name, value in self.current.items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
         for name, value in self.current.items():
@@ -56,16 +56,16 @@ class RunState:
         tensors = {name: value.detach().clone() for name, value in tensors.items()}
         kept = {key: getattr(self, key) for key in ("history", "seconds", "best_loss", "best_step")}
         kept |= {"identity": identity, "rng": self.rng.bit_generator.state}
-        store.save(checkpoint, tensors, kept, keep_previous=True)
+        store.save(checkpoint, tensors, kept)
 
     def restore(self, checkpoint: str | Path, identity: dict) -> None:
-        """Put the newest checkpoint, if there is one, in the place of a fresh state."""
+        """Put the checkpoint, if there is one, in the place of a fresh state."""
         if (found := store.load_newest(checkpoint)) is None:
             return
         tensors, kept = found
         if kept.pop("identity", None) != identity:
             told = "the checkpoint was written by a run with other settings, data or start"
-            mend = "choose another checkpoint file, or delete this one and those before it"
+            mend = "choose another checkpoint file, or delete this one"
             raise DataError(told, mend, file=checkpoint)
         self.rng.bit_generator.state = kept.pop("rng")
         vars(self).update(kept)

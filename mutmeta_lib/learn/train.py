@@ -165,11 +165,10 @@ def meta_train(
     What an algorithm learns beside them (rates, a ridge penalty) is added, what it has no use for
     (R2-D2: the MLP head) is left out. ``validation`` are assays of other proteins; without them the
     last start is kept. A run goes on from ``checkpoint``, saved every ``checkpoint_every`` steps,
-    to the same numbers as without a stop; if it is damaged, from the one before it. Ctrl-C ends the
-    step and saves, a second one stops at once. ``log_dir`` is a folder for TensorBoard's curves,
-    ``progress`` is called with ``(step, steps, train loss)``. What cannot go on is a DataError: a
-    checkpoint of other settings or data, a file that cannot be read or written, a loss that is not
-    finite.
+    to the same numbers as without a stop. Ctrl-C ends the step and saves, a second one stops at
+    once. ``log_dir`` is a folder for TensorBoard's curves, ``progress`` is called with
+    ``(step, steps, train loss)``. What cannot go on is a DataError: a checkpoint of other settings
+    or data, a file that cannot be read or written, a loss that is not finite.
     """
     algorithm = ALGORITHMS[settings.algorithm](predictor)
     outer = OuterLoop(algorithm, settings)

@@ -1,14 +1,12 @@
 """What is written: JSON values that have a name, and files that are whole or not there."""
 
-import glob
 import hashlib
 import json
 import math
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,9 +15,6 @@ import numpy as np
 import pandas as pd
 
 from mutmeta_lib.errors import DataError
-
-ABANDONED_S = 3600
-"""Seconds without a write after which an unfinished file is taken for that of a killed process."""
 
 
 class DiskError(DataError):
@@ -38,26 +33,19 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: str | Path, *, older: Path | None = None) -> Iterator[Path]:
+def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file that takes the place of ``path`` when the block ends well, or is deleted.
 
-    The folder is made, and the old file moved to ``older`` if that is given. Processes that write
-    at once do not meet: the last one wins. A disk or folder that refuses is a `DiskError`, and the
-    old file is kept.
+    The folder is made. Processes that write at once do not meet: the last one wins. A disk or
+    folder that refuses is a `DiskError`, and the old file is kept.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     with _writing(path):
-        for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            with suppress(FileNotFoundError):
-                if time.time() - left.stat().st_mtime > ABANDONED_S:
-                    left.unlink()
         try:
             yield temporary
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())  # the new content is on the disk before the old one goes
-            if older is not None and path.exists():
-                os.replace(path, older)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,9 +1,4 @@
-"""Long work and the user who waits: progress with the time that is left, and a Ctrl-C that saves.
-
-On a terminal there are bars on standard error. Where that is a file or a pipe, a line comes now
-and then, and none for what is soon done. Notebooks are left alone: what they print is part of a
-page.
-"""
+"""Long work and the user who waits: progress with the time left, and a Ctrl-C that saves."""
 
 import signal
 import sys
@@ -35,7 +30,10 @@ class _Lines:
 
 @contextmanager
 def shown_progress(stream: TextIO | None = None, *, every: float = 30.0) -> Iterator[Report]:
-    """Show progress till the block ends; ``every``: seconds between two lines of one thing."""
+    """Show progress till the block ends: bars on a terminal, nothing in a notebook.
+
+    Elsewhere, a line for each thing comes every ``every`` seconds, none for what is soon done.
+    """
     stream = stream or sys.stderr
     if type(stream).__module__.startswith("ipykernel"):
         yield silent
@@ -67,24 +65,23 @@ def held_interrupt(enabled: bool = True) -> Iterator[Callable[[], bool]]:
     """Hold the first Ctrl-C (SIGINT) back, so that the block can finish what it is at and save.
 
     The block gets a function that tells whether Ctrl-C was pressed; ``KeyboardInterrupt`` is raised
-    at its end. A second Ctrl-C stops at once. Where Python's own handler is not in place, and in
-    other threads than the main one, nothing is held.
+    at its end. A second Ctrl-C stops at once. Another handler than Python's own is left in place.
     """
     pending: list[int] = []
-    main = threading.current_thread() is threading.main_thread()
     own = signal.default_int_handler
-    held = enabled and main and signal.getsignal(signal.SIGINT) is own
 
     def hold(number: int, frame: object) -> None:
         pending.append(number)
         signal.signal(signal.SIGINT, own)
 
-    if held:
-        signal.signal(signal.SIGINT, hold)
+    main = threading.current_thread() is threading.main_thread()
+    if not (enabled and main and signal.getsignal(signal.SIGINT) is own):
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, hold)
     try:
         yield lambda: bool(pending)
     finally:
-        if held:
-            signal.signal(signal.SIGINT, own)
+        signal.signal(signal.SIGINT, own)
     if pending:
         raise KeyboardInterrupt

@@ -1,7 +1,4 @@
-"""A record is the only way a number leaves the library: what was run, on what, and what came out.
-
-Pages print numbers from records only, which are JSON files that can be compared and committed.
-"""
+"""A record is how a number leaves the library: what was run, on what, and what came out."""
 
 import inspect
 import json
@@ -9,11 +6,9 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -69,11 +64,6 @@ class Record:
     def __post_init__(self):
         for field in fields(self):
             object.__setattr__(self, field.name, plain(getattr(self, field.name)))
-        try:
-            datetime.fromisoformat(self.created)
-        except (TypeError, ValueError):
-            problem = f"'{self.created}' is not a date and time"
-            raise DataError(problem, "write it as 2026-01-31T12:00:00+00:00") from None
 
     @property
     def hash(self) -> str:
@@ -128,8 +118,8 @@ def read_record(path: str | os.PathLike[str]) -> Record:
             raise DataError("there is no such record", "run the experiment first") from None
         except ValueError as error:  # no UTF-8, or no JSON
             raise DataError(f"not a record ({error})", mend) from None
-        named = stored.keys() if isinstance(stored, dict) else set()
-        if odd := named ^ {"hash", "content_sha256", *(field.name for field in fields(Record))}:
+        names = {"hash", "content_sha256", *(field.name for field in fields(Record))}
+        if odd := names ^ set(stored if isinstance(stored, dict) else ()):
             raise DataError(f"not a record (missing or unknown: {', '.join(sorted(odd))})", mend)
         hash, sha256 = stored.pop("hash"), stored.pop("content_sha256")
         if fingerprint(stored) != sha256 or (record := Record(**stored)).hash != hash:
@@ -140,10 +130,10 @@ def read_record(path: str | os.PathLike[str]) -> Record:
 def result(
     experiment: Callable[..., Record], parameters: Mapping[str, Any], path: str, *, recompute: bool
 ) -> tuple[Record, bool]:
-    """Ask for a result by its parameters; returns the record and whether it was loaded.
+    """Load the record at ``path`` if its parameters, with defaults, are those asked for.
 
-    A record at ``path`` is loaded if its parameters are those asked for, completed with defaults.
-    Otherwise, or with ``recompute``, the experiment runs and its record is written there.
+    Otherwise, or with ``recompute``, the experiment runs and its record is written there. Returns
+    the record and whether it was loaded.
     """
     asked = inspect.signature(experiment).bind(**parameters)
     asked.apply_defaults()
@@ -158,11 +148,10 @@ def result(
 
 def describe(record: Record, loaded: bool) -> str:
     """Say in one sentence where a page's numbers come from, and name the record."""
-    where = record.environment.get("device", "an unknown device")
-    if threads := record.environment.get("threads"):
-        where += f" ({threads} thread{'' if threads == 1 else 's'})"
-    took = duration(sum(record.seconds.values()))
+    device, threads = (record.environment.get(name, "?") for name in ("device", "threads"))
+    where = f"{device} ({threads} thread{'' if threads == 1 else 's'})"
     when = f"loaded; computed on {record.created[:10]}" if loaded else "computed just now"
+    took = duration(sum(record.seconds.values()))
     return f"Record {name_record(record)}: {when} on {where} in {took}."
 
 
@@ -191,11 +180,11 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     # On Linux the standard library does not know the processor's name.
     processor = _kernel_says("/proc/cpuinfo", "model name") or platform.processor()
+    is_cuda = device.startswith("cuda")
     packages = {}
     for name in PACKAGES.split(", "):
         with suppress(PackageNotFoundError):
             packages[name] = version(name)
-    is_cuda = device.startswith("cuda")
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -209,16 +198,10 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float:
-    """The most resident memory this process ever held, in MB (10⁶ bytes); NaN on Windows."""
-    # Not getrusage: on Linux its peak includes what the parent held before it started us.
-    if kept := _kernel_says("/proc/self/status", "VmHWM"):
-        return int(kept.split()[0]) * 1024 / 1e6
-    with suppress(ImportError):
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-    return float("nan")
+    """The most resident memory this process ever held, in MB (10⁶ bytes); NaN but on Linux."""
+    # Not getrusage: its peak includes what the parent held before it started us.
+    kept = _kernel_says("/proc/self/status", "VmHWM")
+    return int(kept.split()[0]) * 1024 / 1e6 if kept else float("nan")
 
 
 def _kernel_says(file: str, name: str) -> str:
@@ -231,10 +214,7 @@ def _kernel_says(file: str, name: str) -> str:
 
 
 def commit_of(library: Path) -> str:
-    """The commit of a library's own repository, with ``-changed`` when the library differs from it.
-
-    ``unknown`` where there is no git, no repository, or one that the library is no part of.
-    """
+    """The commit of a library's own repository, ``-changed`` if it differs, or ``unknown``."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(library), *words]

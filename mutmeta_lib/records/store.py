@@ -1,13 +1,11 @@
 """One kind of file for all that a run keeps: tensors and a JSON value, sealed by a checksum.
 
-Files are safetensors with JSON and a SHA-256 over everything in the metadata. They are whole or not
-there, read memory-mapped, and never unpickled. `save` and `load` serve checkpoints and meta-trained
-starts, `Store` everything that can be computed anew.
+Files are safetensors with JSON and a SHA-256 over everything in the metadata, whole or not there.
+`save` and `load` serve checkpoints and meta-trained starts, `Store` what can be computed anew.
 """
 
 import hashlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable
@@ -26,16 +24,12 @@ from mutmeta_lib.records.files import DiskError, check_writable, fingerprint, re
 Content = tuple[dict[str, torch.Tensor], dict]
 
 
-def save(path: str | Path, tensors: dict, meta: dict, *, keep_previous: bool = False) -> None:
-    """Write tensors and a JSON-able dict to one file; raises `DiskError`.
-
-    With ``keep_previous``, which is for one run at a time, ``run.safetensors`` becomes
-    ``run.previous.safetensors``.
-    """
+def save(path: str | Path, tensors: dict[str, torch.Tensor], meta: dict) -> None:
+    """Write tensors and a JSON-able dict to one file; raises `DiskError`."""
     text = json.dumps(meta)
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     sealed = {"state": text, "sha256": checksum(whole, text)}
-    with replacing(path, older=_beside(path, "previous") if keep_previous else None) as temporary:
+    with replacing(path) as temporary:
         try:
             safetensors.torch.save_file(whole, temporary, sealed)
         except SafetensorError as error:
@@ -47,56 +41,37 @@ def load(path: str | Path) -> Content:
 
     Raises `DiskError` if it cannot be opened, `DataError` if it is not what was written.
     """
+    why = "wrong checksum"
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             meta = file.metadata() or {}
-        why = "" if meta.keys() == {"state", "sha256"} else "not of this version of mutmeta"
-        if not why and meta["sha256"] != checksum(tensors, meta["state"]):
-            why = "wrong checksum"
+        if meta.keys() != {"state", "sha256"}:
+            why = "not of this version of mutmeta"
+        elif meta["sha256"] == checksum(tensors, meta["state"]):
+            return tensors, json.loads(meta["state"])
     except SafetensorError:
         why = "not a whole safetensors file"
     except OSError as error:
         problem = f"the file cannot be opened ({error.strerror or error})"
         raise DiskError(problem, "look at its name and permissions", file=path) from error
-    if why:
-        mend = "restore a copy, or delete it to start again"
-        raise DataError(f"the file cannot be read ({why})", mend, file=path)
-    return tensors, json.loads(meta["state"])
+    mend = "restore a copy, or delete it to start again"
+    raise DataError(f"the file cannot be read ({why})", mend, file=path)
 
 
 def load_newest(path: str | Path) -> Content | None:
-    """The newest good checkpoint of a run, or None when it has none yet.
-
-    A damaged file is set aside as ``run.damaged.safetensors`` and the one before it read in its
-    place, with a warning. Where none is good nothing is touched; errors as of `load`.
-    """
-    path, previous, aside = Path(path), _beside(path, "previous"), _beside(path, "damaged")
+    """The checkpoint that a run saved last, or None when it has none yet; errors as of `load`."""
     check_writable(path)  # better now than after hours of work
-    if not previous.exists():
-        return load(path) if path.exists() else None
-    told = "the file is missing"
-    try:
-        if path.exists():
-            return load(path)
-    except DiskError:
-        raise
-    except DataError as error:
-        told = f"{error.problem} and is kept as {aside.name}"
-    found = load(previous)
-    if path.exists():
-        os.replace(path, aside)  # or it would take the good one's place at the next save
-    warnings.warn(f"{path}: {told}; going on from the one before it, {previous.name}", stacklevel=2)
-    return found
+    return load(path) if Path(path).exists() else None
 
 
 @dataclass(frozen=True)
 class Store:
     """Finished parts of long work in a folder; without a folder nothing is kept.
 
-    ``question`` is everything that the parts depend on, as JSON values: parts of several questions
-    can lie side by side. A part that is damaged is computed anew and one for which the disk is too
-    full is not kept, both with a warning; a folder that cannot be used is a `DiskError` at once.
+    ``question`` is everything that the parts depend on, as JSON values. A part that is damaged is
+    computed anew and one for which the disk is too full is not kept, both with a warning; a folder
+    that cannot be used is a `DiskError` at once.
     """
 
     folder: Path | None
@@ -121,7 +96,7 @@ class Store:
             return made()
         legible = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:60]
         file = Path(self.folder, f"{legible}-{key[:16]}.safetensors")
-        if os.path.exists(file):
+        if file.exists():
             try:
                 if (found := load(file))[1].get("question") == key:
                     return found
@@ -147,7 +122,3 @@ def checksum(tensors: dict[str, torch.Tensor], text: str = "") -> str:
         digest.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _beside(path: str | Path, word: str) -> Path:
-    return Path(path).with_suffix(f".{word}{Path(path).suffix}")

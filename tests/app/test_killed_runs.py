@@ -71,7 +71,6 @@ def assert_same(result, straight):
 
 
 @pytest.mark.parametrize(("every", "seed"), [(1, 0), (3, 3)])
-@pytest.mark.filterwarnings("ignore:.*newest checkpoint is missing")
 def test_killed_at_random_moments_it_ends_at_the_same_bits(tmp_path, straight, every, seed):
     rng = np.random.default_rng(seed)
     checkpoint, result = tmp_path / "run.safetensors", tmp_path / "result.safetensors"

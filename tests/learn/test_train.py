@@ -195,22 +195,6 @@ def test_a_run_goes_on_only_from_its_own_checkpoint(tmp_path):
     assert json.loads(json.dumps(asdict(SETTINGS))) == asdict(SETTINGS)
 
 
-def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(tmp_path):
-    path = tmp_path / "run.safetensors"
-    with pytest.raises(Killed):
-        train(checkpoint=path, checkpoint_every=1, progress=at(5, kill))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.warns(UserWarning, match="going on from the one before it"):
-        run, seen = steps_of(checkpoint=path)
-    assert seen == [4, 5, 6]
-    assert_same(run, train())
-    alone = tmp_path / "alone.safetensors"
-    alone.write_text("not a checkpoint")
-    with pytest.raises(DataError, match="cannot be read"):
-        train(checkpoint=alone)
-
-
 def test_a_full_disk_ends_the_run_and_keeps_the_last_state(tmp_path, monkeypatch):
     path = tmp_path / "run.safetensors"
 

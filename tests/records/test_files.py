@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import time
 
 import numpy as np
 import pandas as pd
@@ -22,16 +21,18 @@ def write(path, text, then=lambda: None):
         then()
 
 
-def test_the_old_content_stays_until_the_new_is_whole(tmp_path):
+def test_the_old_content_stays_until_the_new_is_whole_and_of_two_writers_the_last_one_wins(
+    tmp_path,
+):
     path = tmp_path / "new" / "a.txt"
     write(path, "old")
-    with replacing(path, older=tmp_path / "before") as temporary:
-        temporary.write_text("new")
+
+    def other():
         assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert (tmp_path / "before").read_text() == "old"
-    # Of writers at once the last one wins.
-    write(path, "first", lambda: write(path, "second"))
+        write(path, "second")
+        assert path.read_text() == "second"
+
+    write(path, "first", other)
     assert path.read_text() == "first"
     assert os.listdir(path.parent) == ["a.txt"]
 
@@ -53,16 +54,6 @@ def test_a_full_disk_changes_nothing(tmp_path, monkeypatch, before, failing):
         write(path, "new", full if failing == "block" else lambda: None)
     assert os.listdir(tmp_path) == before
     assert not before or path.read_text() == "old"
-
-
-def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
-    names = [".a[1].txt.12.part", ".a[1].txt.34.part", ".a1.txt.12.part", "a[1].txt.part"]
-    for name in names:
-        (tmp_path / name).write_text("half")
-        os.utime(tmp_path / name, (time.time() - files.ABANDONED_S - 60,) * 2)
-    os.utime(tmp_path / names[1])  # somebody is at it
-    write(tmp_path / "a[1].txt", "whole")
-    assert {file.name for file in tmp_path.iterdir()} == {"a[1].txt", *names[1:]}
 
 
 @pytest.mark.parametrize("place", ["file/a.txt", "file/deeper/a.txt", "folder"])
