@@ -109,7 +109,7 @@ FAULTS = [
     ),
     Fault(
         "kept results given to another question",
-        "study/case.py",
+        "study/run.py",
         "{k: v for k, v in study.parameters().items() if k not in own}",
         "{}",
         "study/test_run.py",

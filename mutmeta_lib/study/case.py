@@ -8,7 +8,6 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from mutmeta_lib.data.assays import Assay
@@ -24,25 +23,18 @@ from mutmeta_lib.models.encoder import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.models.swap import swap
 from mutmeta_lib.models.zero_shot import zero_shot
-from mutmeta_lib.records.progress import Report, silent
-from mutmeta_lib.records.record import fingerprint, plain, recorded_parameters
+from mutmeta_lib.records.progress import Report
+from mutmeta_lib.records.record import fingerprint, plain
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.seeds import stable_seed
-from mutmeta_lib.study.evaluate import MIN_QUERY, evaluate, hold_out_task, score
+from mutmeta_lib.study.evaluate import evaluate, hold_out_task, score, support_pool
 from mutmeta_lib.study.study import HOLD_OUTS, Case, Read, Study, read_assays
 from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, encode_assay, task_generator
-
-LADDER = (1, 2, 5, 10, 20, 40, 100)
-"""Sizes of support pools."""
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where a study runs and what it keeps; it changes no number but the seconds.
-
-    ``store`` keeps finished work, ``cache_dir`` embeddings, ``log_dir`` TensorBoard's curves;
-    ``workers`` processes share the cases.
-    """
+    """Where a study runs, and keeps its work, embeddings and curves; no number depends on it."""
 
     device: str = "auto"
     workers: int = 1
@@ -62,10 +54,10 @@ class Fold:
 
 def encode_fold(split: Split, assays: Sequence[Assay], encoding: str, predictor: Predictor) -> Fold:
     """Encode the assays of a split for the predictor's encoder."""
-    by_id = {assay.id: assay for assay in assays}
     how = (encoding, predictor.encoder.vocabulary, predictor.encoder.max_tokens)
+    encoded = {assay.id: encode_assay(assay, *how) for assay in assays}
     sides = (split.train, split.validation, split.test)
-    return Fold(*([encode_assay(by_id[name], *how) for name in ids] for ids in sides))
+    return Fold(*([encoded[name] for name in ids] for ids in sides))
 
 
 def make_predictor(encoder: str, pooling: str, *, seed: int = 0, device: str = "cpu") -> Predictor:
@@ -75,9 +67,8 @@ def make_predictor(encoder: str, pooling: str, *, seed: int = 0, device: str = "
 
 def initial_params(predictor: Predictor, seed: int, device: str = "cpu") -> Params:
     """The pretrained encoder with a fresh head, on the device."""
-    generator = torch.Generator().manual_seed(stable_seed("head", seed))
-    where = pick_device(device)
-    return {name: value.to(where) for name, value in predictor.init(generator).items()}
+    fresh = predictor.init(torch.Generator().manual_seed(stable_seed("head", seed)))
+    return {name: value.to(pick_device(device)) for name, value in fresh.items()}
 
 
 def _on_device(encoder: Encoder, device: str) -> Encoder:
@@ -98,12 +89,7 @@ class Prepared:
 
 @lru_cache(maxsize=2)
 def prepare(study: Study, read: Read, device: str, cache_dir: str | None) -> Prepared:
-    """Encode every assay once, and run what does not learn of the encoder.
-
-    Raises:
-        DataError: the encoder has no layers to begin at, or not so many.
-
-    """
+    """Encode every assay once, and run what does not learn of the encoder."""
     assays, _ = read_assays(study)
     encoder = load_encoder(read.encoder, max_tokens=read.max_tokens)
     if read.swap != "same":
@@ -121,26 +107,13 @@ def prepare(study: Study, read: Read, device: str, cache_dir: str | None) -> Pre
 
 
 def first_layer(depth: str, encoder: Encoder) -> int | None:
-    """The layer that learning begins at; 0 for ``all``, None for the head."""
+    """The layer that learning begins at, None for the head; a DataError if there is no such."""
     found = {"head": None, "raw head": None, "all": 0}
     found |= {f"last-{k}": encoder.layers - k for k in range(1, encoder.layers)}
     if depth not in found:
         told = f"'{depth}' is no depth of {encoder.name} ({encoder.layers} layers)"
         raise DataError(told, f"choose from {', '.join(found)}")
     return found[depth]
-
-
-def support_pool(size: int, pool: int) -> int:
-    """The support pool that an assay of ``size`` variants can afford: at most ``pool``.
-
-    Smaller assays take a step of `LADDER`, so that enough is left to predict; the steps do not
-    follow the shots of a study, so that studies of other shots predict the same rows.
-
-    >>> support_pool(200, 40), support_pool(35, 40)
-    (40, 20)
-    """
-    steps = [k for k in (*LADDER, pool) if k <= pool and k + MIN_QUERY <= size]
-    return max(steps, default=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +126,10 @@ class Run:
     where: Where
     kept: Store
     report: Report
+
+    def done(self, reads: Sequence[Read], report: Report) -> dict:
+        """Train, tune and test, unless it was kept; ``reads`` are the trained one or its swaps."""
+        return self.kept.get(self.label, partial(replace(self, report=report).outcome, reads))
 
     @property
     def label(self) -> str:
@@ -169,37 +146,32 @@ class Run:
         """A progress callback for one part."""
         return lambda done, total, *_: self.report(f"{self.label}: {what}", done, total)
 
-    def settings(self, name: str, inner_lr: float, meta_lr: float) -> MetaTraining:
-        """The outer loop of a start of `STARTS`."""
-        study, start = self.study, STARTS[name]
-        steps = min(study.solved_steps, study.meta_steps) if start.solved else study.meta_steps
-        first_order = study.first_order if start.first_order is None else start.first_order
-        return MetaTraining(
-            algorithm=start.algorithm,
-            steps=steps,
-            tasks_per_step=study.tasks_per_step,
-            support=study.support,
-            query=study.query,
-            inner=InnerLoop(inner_lr, study.inner_steps, first_order),
-            meta_lr=meta_lr,
-            validate_every=min(study.validate_every, max(1, steps // 4)),
-            validation_tasks=study.validation_tasks,
-            backend=study.backend,
-            precision=study.precision,
-        )
-
     def train(self, name: str) -> list[Trained]:
         """A start at every pair of outer rates, the one with the lowest validation loss first."""
-        vectors, split, where, tries = self.data.vectors, self.case.split, self.where, []
-        predictor = replace(vectors.predictor, objective=STARTS[name].objective)
+        study, start, where, tries = self.study, STARTS[name], self.where, []
+        vectors, split = self.data.vectors, self.case.split
+        predictor = replace(vectors.predictor, objective=start.objective)
         fresh = initial_params(predictor, self.case.seed, where.device)
         if name == "joint":
             return [self.train_jointly(predictor, fresh)]
-        for rates in self.study.outer_rates or [(self.study.inner_lr, self.study.meta_lr)]:
-            settings = self.settings(name, *rates)
-            asked = [self.kept.question, self.label, split.train, split.validation, list(rates)]
+        steps = min(study.solved_steps, study.meta_steps) if start.solved else study.meta_steps
+        first_order = study.first_order if start.first_order is None else start.first_order
+        for inner_lr, meta_lr in study.outer_rates or [(study.inner_lr, study.meta_lr)]:
+            settings = MetaTraining(
+                algorithm=start.algorithm,
+                steps=steps,
+                tasks_per_step=study.tasks_per_step,
+                support=study.support,
+                query=study.query,
+                inner=InnerLoop(inner_lr, study.inner_steps, first_order),
+                meta_lr=meta_lr,
+                validate_every=min(study.validate_every, max(1, steps // 4)),
+                validation_tasks=study.validation_tasks,
+                precision=study.precision,
+            )
+            rates = [inner_lr, meta_lr]
+            asked = [self.kept.question, self.label, split.train, split.validation, rates]
             key = f"{name}-{fingerprint(plain(asked))[:12]}"
-            checkpoint = where.store and Path(where.store, "starts", f"{key}.safetensors")
             trained = meta_train(
                 predictor,
                 fresh,
@@ -207,7 +179,7 @@ class Run:
                 settings,
                 seed=self.case.seed,
                 validation=[vectors.training[id] for id in split.validation],
-                checkpoint=checkpoint,
+                checkpoint=where.store and Path(where.store, "starts", f"{key}.safetensors"),
                 log_dir=where.log_dir and Path(where.log_dir, key),
                 progress=self.tell(name),
             )
@@ -216,12 +188,11 @@ class Run:
 
     def train_jointly(self, predictor: Predictor, start: Params) -> Trained:
         """Adam on the labels of all assays together; each step sees a few assays equally."""
-        study, seed = self.study, self.case.seed
+        study, seed, began = self.study, self.case.seed, time.perf_counter()
         supports = [self.hold_out(id).support for id in self.case.split.test]
         params = {name: value.requires_grad_(True) for name, value in start.items()}
         optimiser = torch.optim.Adam(params.values(), lr=study.meta_lr)
-        rng, began = np.random.default_rng(seed), time.perf_counter()
-        several = min(study.tasks_per_step, len(supports))
+        rng, several = np.random.default_rng(seed), min(study.tasks_per_step, len(supports))
         for step in range(study.meta_steps):
             optimiser.zero_grad()
             for index in rng.choice(len(supports), several, replace=False):
@@ -232,8 +203,7 @@ class Run:
             self.tell("joint training")(step + 1, study.meta_steps)
         done = {name: value.detach() for name, value in params.items()}
         settings = MetaTraining(algorithm="multitask", steps=study.meta_steps)
-        seconds = time.perf_counter() - began
-        return Trained(done, settings, seed, study.meta_steps, (), seconds)
+        return Trained(done, settings, seed, settings.steps, (), time.perf_counter() - began)
 
     def hold_out(self, id: str) -> Task:
         """The held-out task of an assay, in the regimes that have one."""
@@ -259,65 +229,58 @@ class Run:
     def tune(self, name: str, starts: Mapping[str, Params], tasks: Sequence[Task]) -> list[dict]:
         """The scores of every rate of the grid for one method (`tuning.grid_scores`)."""
         given = Given(self.data.vectors.predictor, steps=self.study.adapt_steps)
-
-        def scored() -> list[dict]:
-            build = lambda rate: build_methods([name], given, starts, {name: rate})[name]  # noqa: E731
-            return grid_scores(build, tasks)
-
+        build = lambda rate: build_methods([name], given, starts, {name: rate})[name]  # noqa: E731
+        scored = partial(grid_scores, build, tasks)
         return self.kept.get(f"{self.label}: rates of {name}", scored)
+
+    def methods(
+        self, starts: Mapping[str, Params], rates: Mapping[str, dict]
+    ) -> list[tuple[dict[str, Method], Sequence[int]]]:
+        """All methods at all shots, and those of ``by_error`` again at the deciding number."""
+        study, data = self.study, self.data
+        given = Given(
+            data.vectors.predictor,
+            steps=study.adapt_steps,
+            epochs=study.epochs,
+            fixed=study.support,
+            features=data.features,
+            zero_shot=data.zero_shot,
+        )
+        some = [name for name in study.by_error if name in study.methods]
+        again = build_methods(some, given, starts, rates["error"])
+        decided = [k for k in study.shots if k == study.decided_at]
+        return [
+            (build_methods(study.methods, given, starts, rates["spearman"]), study.shots),
+            ({f"{name}_mse": method for name, method in again.items()}, decided),
+        ]
 
     def test(self, starts: Mapping[str, Params], rates: Mapping[str, dict]) -> Iterator[dict]:
         """Per test assay its ``rows``, and how many adaptations ``diverged`` to their start."""
-        study, test = self.study, self.case.split.test
         told = {"regime": self.case.regime, "case": self.case.name, **_told(self.read)}
-
-        @cache  # building embeds; not needed where all results were kept
-        def methods() -> tuple[dict[str, Method], dict[str, Method]]:
-            data = self.data
-            given = Given(
-                data.vectors.predictor,
-                steps=study.adapt_steps,
-                epochs=study.epochs,
-                fixed=study.support,
-                features=data.features,
-                zero_shot=data.zero_shot,
-            )
-            again = [name for name in study.by_error if name in study.methods]
-            by_error = build_methods(again, given, starts, rates["error"])
-            return (
-                build_methods(study.methods, given, starts, rates["spearman"]),
-                {f"{name}_mse": method for name, method in by_error.items()},
-            )
-
-        def scored(id: str) -> dict:
-            with divergences() as diverged:
-                table = self.score(*methods(), self.data.vectors.assays[id])
-            return {"rows": table.to_dict("records"), "diverged": len(diverged)}
-
-        for place, id in enumerate(test, start=1):
+        # Building embeds, which is not needed where all results were kept.
+        methods = cache(partial(self.methods, starts, rates))
+        for place, id in enumerate(self.case.split.test, start=1):
             part = f"{self.label}, {self.read.swap}: test {id}"
-            kept = self.kept.get(part, partial(scored, id))
-            self.tell("test")(place, len(test))
+            kept = self.kept.get(part, lambda id=id: self.score(methods(), id))
+            self.tell("test")(place, len(self.case.split.test))
             yield {**kept, "rows": [{**row, **told} for row in kept["rows"]]}
 
-    def score(
-        self, methods: dict[str, Method], by_error: dict[str, Method], assay: EncodedAssay
-    ) -> pd.DataFrame:
+    def score(self, methods: list[tuple[dict[str, Method], Sequence[int]]], id: str) -> dict:
         """All methods on one assay, at the numbers of labels that it affords."""
-        study, seed = self.study, self.case.seed
-        if study.regime in HOLD_OUTS:
-            task = self.hold_out(assay.assay.id)
-            return pd.DataFrame([score(name, m, task, seed) for name, m in methods.items()])
+        study, seed, rows = self.study, self.case.seed, []
+        assay = self.data.vectors.assays[id]
         pool = support_pool(len(assay), study.reserved)
-        shots = [k for k in study.shots if k <= pool]
-        decided = [k for k in shots if k == study.decided_at]
         how = {"seeds": [seed], "pool": pool, "max_query": study.max_query or None}
-        parts = [
-            evaluate(some, [assay], shots=at, **how)
-            for some, at in ((methods, shots), (by_error, decided))
-            if some and at
-        ]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        with divergences() as diverged:
+            if study.regime in HOLD_OUTS:
+                task, (some, _) = self.hold_out(id), methods[0]
+                rows = [score(name, method, task, seed) for name, method in some.items()]
+            else:
+                for some, shots in methods:
+                    afforded = [k for k in shots if k <= pool]
+                    if some and afforded:
+                        rows += evaluate(some, [assay], shots=afforded, **how).to_dict("records")
+        return {"rows": rows, "diverged": len(diverged)}
 
     def outcome(self, reads: Sequence[Read]) -> dict:
         """Everything about the case, as plain JSON values."""
@@ -342,49 +305,17 @@ class Run:
             by: {name: best_rate(rows, by) for name, rows in choices.items()}
             for by in ("spearman", "error")
         }
-        tested = [
-            part
-            for read in (reads if study.shots or study.regime in HOLD_OUTS else ())
-            for part in replace(self, read=read).test(starts, rates)
-        ]
-        history = [
-            {"method": name, **row, **about}
-            for name, (best, *_) in tried.items()
-            for row in best.history
-        ]
+        tested = []
+        for read in reads if study.shots or study.regime in HOLD_OUTS else ():
+            tested += replace(self, read=read).test(starts, rates)
+        best = {name: runs[0].history for name, runs in tried.items()}
         return {
             "rows": [row for part in tested for row in part["rows"]],
             "choices": [row | about for row in _choices(choices, rates, tried)],
-            "history": history,
+            "history": [{"method": name, **row, **about} for name in best for row in best[name]],
             "seconds": seconds,
             "diverged": sum(part["diverged"] for part in tested),
         }
-
-
-def run_case(
-    study: Study,
-    reads: tuple[Read, ...],
-    case: Case,
-    where: Where,
-    question: dict,
-    *,
-    report: Report = silent,
-) -> dict:
-    """Train, tune and test one case; plain JSON values, read if they were kept.
-
-    ``reads`` differ in their swap alone: starts are trained on the first one's original.
-    """
-    own = ("seeds", "folds", "properties", "reads")
-    question = {
-        **question,
-        "study": {k: v for k, v in study.parameters().items() if k not in own},
-        "reads": [recorded_parameters(vars(read)) for read in reads],
-        "case": [case.regime, case.name, case.seed],
-        "split": [case.split.train, case.split.validation, case.split.test],
-    }
-    kept = Store(Path(where.store) if where.store else None, question)
-    run = Run(study, replace(reads[0], swap="same"), case, where, kept, report)
-    return kept.get(run.label, lambda: run.outcome(reads))
 
 
 def _told(read: Read) -> dict[str, str]:

@@ -22,6 +22,9 @@ from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, make_task, ta
 MIN_QUERY = 10
 """Fewest variants an assay must have left to predict."""
 
+LADDER = (1, 2, 5, 10, 20, 40, 100)
+"""Sizes of support pools."""
+
 
 def evaluate(
     methods: Mapping[str, Method],
@@ -152,3 +155,16 @@ def hold_out_task(
     else:
         raise ValueError(f"unknown hold-out {hold_out!r}; choose variants or sites")
     return make_task(assay, train, test[:max_query])
+
+
+def support_pool(size: int, pool: int) -> int:
+    """The support pool that an assay of ``size`` variants can afford: at most ``pool``.
+
+    Smaller assays take a step of `LADDER`, so that enough is left to predict; the steps do not
+    follow the shots of a study, so that studies of other shots predict the same rows.
+
+    >>> support_pool(200, 40), support_pool(35, 40)
+    (40, 20)
+    """
+    steps = [k for k in (*LADDER, pool) if k <= pool and k + MIN_QUERY <= size]
+    return max(steps, default=0)

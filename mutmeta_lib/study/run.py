@@ -30,9 +30,11 @@ from mutmeta_lib.records.record import (
     number,
     peak_memory_mb,
     read_record,
+    recorded_parameters,
     write_record,
 )
-from mutmeta_lib.study.case import Where, run_case
+from mutmeta_lib.records.store import Store
+from mutmeta_lib.study.case import Run, Where
 from mutmeta_lib.study.study import (
     Case,
     Read,
@@ -75,11 +77,11 @@ def run(*studies: Study, where: Where | None = None) -> Result:
         KeyboardInterrupt: Ctrl-C was pressed; no worker process is left.
 
     """
-    where = where or Where()
-    began = time.perf_counter()
+    where, began = where or Where(), time.perf_counter()
     assays, roles = read_assays(studies[0])
     about = describe_assays(assays, roles)
-    jobs, cases, sources = [], [], {}
+    data = {assay.id: assay.sha256 for assay in assays}
+    jobs, cases, encoders = [], [], []
     for study in studies:
         drawn = draw_cases(study, assays)
         cases += drawn
@@ -87,16 +89,13 @@ def run(*studies: Study, where: Where | None = None) -> Result:
         for read in study.reads:
             groups.setdefault(replace(read, swap="same"), []).append(read)
         for own, reads in groups.items():
-            source = own.encoder, own.max_tokens
-            if source not in sources:
-                sources[source] = load_encoder(own.encoder, max_tokens=own.max_tokens)
-            describe_head(study.methods, sources[source])  # refuses before anything is trained
-            question = {
-                "data": {assay.id: assay.sha256 for assay in assays},
-                "encoder": sources[source].sha256,
-                "version": __version__,
-            }
-            jobs += [(study, tuple(reads), case, where, question) for case in drawn]
+            encoder = load_encoder(own.encoder, max_tokens=own.max_tokens)
+            head = describe_head(study.methods, encoder)  # refuses before anything is trained
+            encoders.append(describe_encoder(encoder) | head)
+            asked = {"data": data, "encoder": encoder.sha256, "version": __version__}
+            for case in drawn:
+                kept = _kept(study, reads, case, where, asked)
+                jobs.append((Run(study, own, case, where, kept, silent), reads))
     with shown_progress() as report:
         done = list(_outcomes(jobs, where, report))
     rows, choices, history = (
@@ -108,21 +107,31 @@ def run(*studies: Study, where: Where | None = None) -> Result:
         rows = rows.assign(**{key: rows["assay"].map(known[key]) for key in ("role", "cluster")})
     seconds = pd.DataFrame([one["seconds"] for one in done]).sum().to_dict()
     seconds["everything_else"] = time.perf_counter() - began - sum(seconds.values())
-    first = next(iter(sources.values()))
-    methods = [name for study in studies for name in study.methods]
-    described = describe_encoder(first) | describe_head(methods, first)
     diverged = sum(one["diverged"] for one in done)
     return Result(
-        rows, choices, history, about, tuple(cases), tuple(assays), described, seconds, diverged
+        rows, choices, history, about, tuple(cases), tuple(assays), encoders[0], seconds, diverged
     )
 
 
+def _kept(study: Study, reads: Sequence[Read], case: Case, where: Where, asked: dict) -> Store:
+    """The store of one case's finished work, which depends on all that its numbers depend on."""
+    own = ("seeds", "folds", "properties", "reads")
+    question = {
+        **asked,
+        "study": {k: v for k, v in study.parameters().items() if k not in own},
+        "reads": [recorded_parameters(vars(read)) for read in reads],
+        "case": [case.regime, case.name, case.seed],
+        "split": [case.split.train, case.split.validation, case.split.test],
+    }
+    return Store(Path(where.store) if where.store else None, question)
+
+
 def _outcomes(jobs: Sequence[tuple], where: Where, report: Report) -> Iterator[dict]:
-    """What `run_case` finds, in the order of the jobs; processes of one thread each share them."""
+    """What each job finds, in their order; processes of one thread each share them."""
     done, again = 0, f"; start again to go on from {where.store}" if where.store else ""
     report("runs", done, len(jobs))
     heard = report if where.workers == 1 else silent
-    calls = (delayed(run_case)(*job, report=heard) for job in jobs)
+    calls = (delayed(job.done)(reads, heard) for job, reads in jobs)
     try:
         with parallel_config("loky", inner_max_num_threads=1):
             for outcome in Parallel(n_jobs=where.workers, return_as="generator")(calls):
@@ -130,11 +139,8 @@ def _outcomes(jobs: Sequence[tuple], where: Where, report: Report) -> Iterator[d
                 report("runs", done, len(jobs))
                 yield outcome
     except BrokenProcessPool:
-        raise DataError(
-            f"a worker process was killed after {done} of {len(jobs)} runs, often for want of "
-            "memory",
-            f"ask for fewer workers{again}",
-        ) from None
+        told = f"a worker process was killed after {done} of {len(jobs)} runs, perhaps for memory"
+        raise DataError(told, f"ask for fewer workers{again}") from None
     except KeyboardInterrupt as stop:
         told = str(stop) or f"stopped after {done} of {len(jobs)} runs{again}"
         raise KeyboardInterrupt(told) from None
@@ -154,25 +160,26 @@ def make_record(
     parameters: dict[str, Any],
     *,
     assays: Sequence[Assay],
-    encoder: dict[str, Any],
     device: str,
     seconds: Mapping[str, float],
-    numbers: dict[str, dict],
     tables: dict[str, pd.DataFrame],
+    **more: Any,
 ) -> Record:
-    """A record of what was just run, with the hashes of its data and the state of this machine."""
+    """A record of what was just run, with the hashes of its data and the state of this machine.
+
+    ``more`` are its ``encoder`` and ``numbers``.
+    """
     return Record(
         experiment=experiment,
         profile=profile,
         parameters=parameters,
         data={assay.id: assay.sha256 for assay in assays},
-        encoder=encoder,
         environment=environment(device),
         seconds={name: round(value, 3) for name, value in seconds.items()},
         peak_memory_mb=peak_memory_mb(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        numbers=numbers,
         tables={name: table.round(5) for name, table in tables.items()},
+        **more,
     )
 
 
@@ -213,6 +220,7 @@ def recorded(
     result = run(*studies, where=where)
     rows = average_seeds(result.rows) if studies[0].seeds > 1 and len(result.rows) else result.rows
     kept = {"results": rows, "choices": result.choices, "history": result.history}
+    kept |= {"assays": result.assays} | (tables(result) if tables else {})
     numbers = {
         "assays": number(len(result.measured)),
         "clusters": number(result.assays["cluster"].nunique()),
@@ -228,7 +236,7 @@ def recorded(
         device=(where or Where()).device,
         seconds=result.seconds,
         numbers=numbers,
-        tables=kept | {"assays": result.assays} | (tables(result) if tables else {}),
+        tables=kept,
     )
     if path is not None:
         write_record(record, path)

@@ -97,7 +97,7 @@ class Study:
         shots: numbers of labels; none trains only.
         decided_at: labels at which rates are chosen.
         pool: variants reserved for supports (largest of shots when 0); smaller assays reserve less
-            (`run.support_pool`), and are not tested beyond.
+            (`evaluate.support_pool`), and are not tested beyond.
         max_query: query variants per task; all when 0.
         meta_steps, solved_steps: outer steps of starts, and of those whose head is solved.
         inner_lr, meta_lr: rates of meta-training; with ``outer_rates``, pairs of them, every
@@ -143,7 +143,6 @@ class Study:
     outer_rates: tuple[tuple[float, float], ...] = ()
     validate_every: int = 10
     validation_tasks: int = 32
-    backend: str = "auto"
     precision: str = "float32"
     adapt_steps: int = 10
     epochs: int = 5

@@ -23,7 +23,8 @@ from mutmeta_lib.models.zero_shot import MASKED
 from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study import case as module
 from mutmeta_lib.study import run as runner
-from mutmeta_lib.study.case import Where, support_pool
+from mutmeta_lib.study.case import Where
+from mutmeta_lib.study.evaluate import support_pool
 from mutmeta_lib.study.run import average_seeds, recorded, run
 from mutmeta_lib.study.study import Study, grid
 
