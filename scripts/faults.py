@@ -278,8 +278,8 @@ FAULTS = [
     Fault(
         "a gradient summed where it is averaged",
         "learn/gradients.py",
-        "own.sum() / len(tasks)",
-        "own.sum()",
+        "value.sum() / share",
+        "value.sum()",
         "learn/test_family.py",
     ),
     Fault(

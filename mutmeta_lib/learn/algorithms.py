@@ -66,10 +66,9 @@ def _narrow(scope: str, loop: InnerLoop) -> InnerLoop:
 
 
 def reptile_task_gradient(loss, params, support, query, loop) -> tuple[Tensor, Params]:
-    r"""Query loss after adaptation (for the record only), and start minus adapted parameters.
+    """Reptile (Nichol et al. 2018, arXiv 1803.02999): start minus adapted in a gradient's place.
 
-    Reptile (Nichol et al. 2018, arXiv 1803.02999, batched): :math:`g_t = \theta - \theta'_t` in
-    the place of a gradient. Nothing is differentiated through, and no query set is needed.
+    Nothing is differentiated through. The query loss after adaptation is for the record only.
     """
     with torch.no_grad():
         adapted = inner_update(loss, params, support, loop)
@@ -112,7 +111,11 @@ ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
     "deepkernel": partial(
         _solved,
         DeepKernelPredictor,
-        lambda model: lambda loss, *on: ways.unadapted(model.surprise, *on),
+        lambda model: (
+            lambda loss, params, support, query, loop: ways.value_and_gradient(
+                lambda at: model.surprise(at, query), params
+            )
+        ),
         batches=lambda task: (task.support, everything(task)),
     ),
 }

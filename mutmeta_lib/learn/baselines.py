@@ -25,10 +25,9 @@ RIDGE_PENALTIES = np.logspace(-2, 4, 13)
 
 
 def embedding_features(encoder: Encoder, encoding: str, pooling: str, **how: Any) -> Features:
-    """Embed whole assays when they are first asked for, once each, and look rows up.
+    """Embed each assay when it is first asked for (``how`` is for `embed`), and look rows up.
 
-    Features are standardised over all variants of the assay: their sequences are known before
-    anything is measured, labels are not touched. More arguments are those of `embed`.
+    Features are standardised over all variants of the assay, which are known before any label.
     """
     tables: dict[str, np.ndarray] = {}
 

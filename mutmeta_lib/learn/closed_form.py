@@ -31,8 +31,6 @@ from mutmeta_lib.learn.inner import InnerLoop, Loss
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.tasks.tasks import Examples
 
-KERNEL = ("kernel.mean", "kernel.log_linear", "kernel.log_rbf", "kernel.log_length")
-
 
 @dataclass(frozen=True, eq=False)
 class SolvedPredictor(Predictor):
@@ -130,7 +128,9 @@ class DeepKernelPredictor(SolvedPredictor):
     labels of unit variance, its noise exp(-1.2) = 0.3 that of `baselines.GaussianProcess`.
     """
 
-    numbers = dict.fromkeys(KERNEL, 0.0) | {"kernel.log_noise": -1.2}
+    numbers = dict.fromkeys(
+        ("kernel.mean", "kernel.log_linear", "kernel.log_rbf", "kernel.log_length"), 0.0
+    ) | {"kernel.log_noise": -1.2}
 
     def head(self, params: Params, pooled: Tensor, generator=None) -> Tensor:
         """Posterior mean of the labels ``(n,)`` from pooled embeddings ``(n, width)``."""

@@ -29,31 +29,28 @@ TaskGradient = Callable[..., tuple[Tensor, Params]]
 """``(loss, params, support, query, loop)`` to a task's query loss and its gradient."""
 
 
+def value_and_gradient(function: Callable, params: Params, share: int = 1):
+    """What a function of parameters gives, and the gradient of its sum over ``share``."""
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+    with torch.enable_grad():
+        value = function(leaves)
+    slopes = torch.autograd.grad(value.sum() / share, [*leaves.values()], **UNUSED)
+    return value.detach(), dict(zip(leaves, slopes, strict=True))
+
+
 def differentiate(update: Update) -> TaskGradient:
     """The gradient *through* an inner loop: query loss after adaptation, by the start."""
 
     def task_gradient(loss: Loss, params: Params, support: Batch, query: Batch, loop: InnerLoop):
-        start = _leaves(params)
-        with torch.enable_grad():
-            value = loss(update(loss, start, support, loop), query)
-        return value.detach(), _slopes(value, start)
+        return value_and_gradient(
+            lambda start: loss(update(loss, start, support, loop), query), params
+        )
 
     return task_gradient
 
 
 task_gradient = differentiate(inner_update)
 """MAML's."""
-unadapted = differentiate(lambda loss, params, support, loop: params)
-"""That of the query loss at the start itself."""
-
-
-def _leaves(params: Params) -> Params:
-    return {name: value.detach().requires_grad_() for name, value in params.items()}
-
-
-def _slopes(value: Tensor, at: Params) -> Params:
-    found = torch.autograd.grad(value, [*at.values()], **UNUSED)
-    return dict(zip(at, found, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +74,7 @@ class Together:
         self, params: Params, tasks: Sequence[tuple[Examples, Examples]], loop: InnerLoop
     ) -> tuple[Tensor, Params]:
         """Query losses ``(n_tasks,)``, and the gradient of their mean."""
-        leaves = _leaves(params)
-        with torch.enable_grad():
-            own = self.losses(leaves, tasks, loop)
-        return own.detach(), _slopes(own.sum() / len(tasks), leaves)
+        return value_and_gradient(lambda at: self.losses(at, tasks, loop), params, len(tasks))
 
 
 BACKENDS: dict[str, TaskGradient | Together] = {

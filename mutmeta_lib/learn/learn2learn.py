@@ -1,8 +1,8 @@
 """The meta-gradient by the learn2learn package (Arnold et al. 2020, arXiv 2008.12284).
 
-learn2learn adapts clones of a ``torch.nn.Module``: a small one with our parameters and our loss. It
-has no child, as learn2learn stops at one that is ``None``, such as a pooler taken off an ESM model.
-Bare packages stand in for learn2learn's two ``__init__`` files, which import torchvision and gym.
+It adapts clones of a ``torch.nn.Module``: a small one with our parameters and our loss, without a
+child, as it stops at one that is ``None``. Bare packages stand in for its two ``__init__`` files,
+which import torchvision and gym.
 """
 
 import importlib
@@ -22,7 +22,7 @@ INSTALL = "pip install --no-deps --use-pep517 -r requirements-learn2learn.txt"
 
 
 def has_learn2learn() -> bool:
-    """Whether the package is installed; only what compares with it needs it."""
+    """Whether the package is installed."""
     return "learn2learn" in sys.modules or importlib.util.find_spec("learn2learn") is not None
 
 
@@ -45,10 +45,7 @@ def load_algorithm(module: str = "maml") -> types.ModuleType:
 
 
 class LossModule(nn.Module):
-    """A module whose forward is a loss and whose parameters are those that adapt.
-
-    All others are plain tensors, which clones share: they stay, and have a gradient.
-    """
+    """A module whose forward is a loss; its parameters adapt, clones share all other tensors."""
 
     def __init__(self, loss: Loss, params: Params, adapted: Sequence[str]):
         super().__init__()

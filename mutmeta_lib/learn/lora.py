@@ -34,8 +34,6 @@ def with_lora(
     except ImportError as error:
         told = 'low-rank adapters need the package peft: pip install "mutmeta[lora]"'
         raise ImportError(told) from error
-    if rank < 1:
-        raise DataError(f"adapters cannot have rank {rank}", "use a rank of 1 or more")
     if "lora" in encoder.provenance:
         told = f"the encoder {encoder.name} has adapters already"
         raise DataError(told, "start from the one without")

@@ -7,11 +7,9 @@ examples its weight is
    h W_s^\top = h W_0^\top - \alpha \sum_{r<s} (h H_r^\top) D_r
 
 with the layer's inputs :math:`H_r` (k, in) and the loss's derivative by its outputs :math:`D_r`
-(k, out) at step r: k (in + out) numbers a step in the place of in x out, and one product with the
-shared start :math:`W_0` over the examples of all tasks. The first layer's inputs never change, so
-there the sum over steps is kept; biases are the similarity 1; the last layer has one output and is
-adapted directly. The inner loop's backward pass is written out, so the meta-gradient is a first
-derivative of what is computed here. Nothing is approximated.
+(k, out) at step r. The first layer's inputs never change, so there the sum over steps is kept;
+biases are the similarity 1; the last layer has one output and is adapted directly. The inner loop's
+backward pass is written out, so the meta-gradient is a first derivative of what is computed here.
 """
 
 import torch

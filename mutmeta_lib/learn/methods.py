@@ -132,17 +132,12 @@ class Start:
 
 STARTS: dict[str, Start] = {
     "fresh": Start(),
-    "maml": Start("maml"),
+    **{name: Start(name) for name in ("maml", "multitask", "anil", "boil", "metasgd", "joint")},
     "fomaml": Start("maml", first_order=True),
     "maml_rank": Start("maml", objective="list_mle"),
-    "multitask": Start("multitask"),
-    "anil": Start("anil"),
-    "boil": Start("boil"),
     "reptile": Start("reptile", first_order=True),
-    "metasgd": Start("metasgd"),
     "r2d2": Start("r2d2", solved=True),
     "deepkernel": Start("deepkernel", solved=True),
-    "joint": Start("joint"),
 }
 """Name -> how it is made. Over a frozen encoder MAML adapts the head alone: it is ANIL as well.
 ``joint`` is trained on the labels of all test assays, where a study holds out variants of them."""
@@ -150,10 +145,7 @@ STARTS: dict[str, Start] = {
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What a method is built from: it reads what it needs. ``fixed`` is for ``maml_fixed``.
-
-    ``features`` are vectors of the frozen encoder, ``zero_shot`` makes the methods `MASKED`.
-    """
+    """What methods are built from; ``fixed`` is for ``maml_fixed``, ``zero_shot`` for `MASKED`."""
 
     predictor: Predictor
     start: Params | None = None

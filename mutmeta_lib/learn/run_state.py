@@ -74,7 +74,6 @@ class RunState:
             self.optimiser.state[value] = {
                 key: tensors[f"adam/{key}/{name}"].to("cpu" if key == "step" else value.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"adam/{key}/{name}" in tensors
             }
         if self.best_step:
             best = {name: tensors[f"best/{name}"] for name in self.current}
@@ -105,10 +104,7 @@ def run_identity(
 
 @contextmanager
 def curves(log_dir: str | Path | None, *, first_step: int = 1) -> Iterator[Callable]:
-    """Gives ``log(step, scalars)``, which writes what is not NaN for TensorBoard to show.
-
-    What an earlier run, killed after its last save, wrote of ``first_step`` and later ones goes.
-    """
+    """Gives ``log(step, scalars)`` for TensorBoard; what was written of later steps goes."""
     if log_dir is None:
         yield lambda step, scalars: None
         return

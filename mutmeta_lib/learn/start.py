@@ -27,13 +27,11 @@ from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, LabelScale, encode_a
 NEEDED = {"algorithm", "inner", "encoding", "encoder", "predictor"}
 """What a file must tell; the rest is `Start.origin`."""
 CHOICES = ("pooling", "hidden", "dropout", "objective")
-LEARNED = {"metasgd": {"lr"}, "r2d2": {"lr", "steps"}, "deepkernel": {"lr", "steps"}}
-"""What an algorithm has learned of the inner loop, or has no use for."""
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """A meta-trained start, ready to adapt to a few labels of an assay that it has not seen."""
+    """A meta-trained start, ready to adapt by ``inner`` to a few labels of a new assay."""
 
     predictor: Predictor
     params: Params
@@ -47,13 +45,8 @@ class Start:
         encoder = self.predictor.encoder
         return encode_assay(assay, self.encoding, encoder.vocabulary, encoder.max_tokens)
 
-    def adapt(
-        self, support: Examples | EncodedAssay, *, steps: int | None = None, lr: float | None = None
-    ) -> "Adapted":
-        """Adapt to labelled variants of one assay, or all of it, by the inner loop unless told.
-
-        As in training, labels are scaled by the mean and standard deviation of the support alone.
-        """
+    def adapt(self, support: Examples | EncodedAssay) -> "Adapted":
+        """Adapt to labelled variants of one assay, or all of it, scaled by these labels alone."""
         if isinstance(support, EncodedAssay):
             support = Examples(support, np.arange(len(support)), torch.empty(0))
         written, assay = support.assay.encoding, support.assay.assay
@@ -61,26 +54,25 @@ class Start:
             told = f"the support is written as '{written}', the start learned '{self.encoding}'"
             raise DataError(told, "encode the assay with start.encode")
         algorithm, params = ALGORITHMS[self.algorithm](self.predictor), self.params
-        asked = {k: v for k, v in (("steps", steps), ("lr", lr)) if v is not None}
-        if asked.keys() & LEARNED.get(self.algorithm, set()):
-            raise DataError(f"{self.algorithm} has learned how to adapt", "leave steps and lr out")
-        loop = algorithm.loop(replace(self.inner, first_order=True, **asked))
+        loop = algorithm.loop(replace(self.inner, first_order=True))
         scale = LabelScale.fit(support.scores)
         known = Examples(support.assay, support.rows, scale.to_labels(support.scores))
         if len(known):
             with torch.no_grad():
                 params = algorithm.update(algorithm.model.loss, params, known, loop)
         if not all(value.isfinite().all() for value in params.values()):
-            told = f"adaptation to {len(known)} labels of assay {assay.id} gave numbers that are "
-            raise DataError(f"{told}not finite", "lower lr, or take fewer steps")
-        return Adapted(self, algorithm.model, params, scale, assay.wild_type)
+            told = (
+                f"adaptation to {len(known)} labels of assay {assay.id} gave parameters that are "
+            )
+            raise DataError(f"{told}not finite", "lower the start's inner.lr")
+        return Adapted(self.encoding, algorithm.model, params, scale, assay.wild_type)
 
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
     """A start after a few labels of one protein, and the scale of these labels."""
 
-    start: Start
+    encoding: str
     predictor: Predictor
     params: Params
     label_scale: LabelScale
@@ -96,10 +88,9 @@ class Adapted:
             tokens = query.tokens
         else:
             variants = [parse_variant(one) if isinstance(one, str) else one for one in query]
-            how = (variants, self.predictor.encoder.vocabulary, self.predictor.encoder.max_tokens)
-            tokens = encode_variants(self.start.encoding, self.wild_type, *how)
-        labels = predict(self.predictor, self.params, tokens).numpy()
-        return self.label_scale.to_scores(labels)
+            written, encoder = (self.encoding, self.wild_type, variants), self.predictor.encoder
+            tokens = encode_variants(*written, encoder.vocabulary, encoder.max_tokens)
+        return self.label_scale.to_scores(predict(self.predictor, self.params, tokens).numpy())
 
 
 def save_start(

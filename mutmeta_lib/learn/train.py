@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.algorithms import ALGORITHMS, Algorithm
@@ -87,32 +86,27 @@ class OuterLoop:
     algorithm: Algorithm
     settings: MetaTraining
 
-    def gradient(self, params: Params, tasks: Sequence[Task]) -> tuple[Tensor, Params, Tensor]:
-        """`meta_gradient` over the tasks, as the algorithm sees them."""
-        algorithm, settings = self.algorithm, self.settings
-        loop = algorithm.training_loop(algorithm.loop(settings.inner))
-        backend = algorithm.fastest(loop) if settings.backend == "auto" else settings.backend
-        device = next(iter(params.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            return meta_gradient(
-                algorithm.model.loss,
-                params,
-                [algorithm.batches(task) for task in tasks],
-                loop,
-                backend=backend,
-                backends=algorithm.backends(loop),
-            )
-
     def step(self, state: RunState, tasks: Sequence[Task]) -> tuple[float, float]:
         """Move the parameters of ``state`` by one step of its optimiser.
 
         Returns the mean query loss before it and the gradient norm before clipping. Where they are
         not finite, a DataError names step and assays.
         """
-        loss, gradient, losses = self.gradient(state.params(), tasks)
+        algorithm, settings, params = self.algorithm, self.settings, state.params()
+        loop = algorithm.training_loop(algorithm.loop(settings.inner))
+        device = next(iter(params.values())).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            loss, gradient, losses = meta_gradient(
+                algorithm.model.loss,
+                params,
+                [algorithm.batches(task) for task in tasks],
+                loop,
+                backend=algorithm.fastest(loop) if settings.backend == "auto" else settings.backend,
+                backends=algorithm.backends(loop),
+            )
         for name, value in state.current.items():
             value.grad = gradient[name]
-        norm = torch.nn.utils.clip_grad_norm_(state.current.values(), self.settings.clip)
+        norm = torch.nn.utils.clip_grad_norm_(state.current.values(), settings.clip)
         if not (loss.isfinite() and norm.isfinite()):
             broken = [task for task, one in zip(tasks, losses, strict=True) if not one.isfinite()]
             ids = ", ".join(sorted({task.support.assay.assay.id for task in broken or tasks}))

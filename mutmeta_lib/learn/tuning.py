@@ -1,7 +1,4 @@
-"""Choosing a method's optimiser and rate on meta-validation tasks, never on test tasks.
-
-Every gradient method chooses from one grid, on the same draws, with the steps it will be tested at.
-"""
+"""Choosing a method's optimiser and rate on meta-validation tasks, never on test tasks."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,9 +1,7 @@
 """The one outer loop: what it learns, what it keeps, and what may go wrong on the way."""
 
-import errno
 import json
 import math
-import os
 import signal
 import sys
 from dataclasses import asdict, replace
@@ -17,11 +15,10 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.learn.methods import METHODS, Given, build_methods
-from mutmeta_lib.learn.run_state import RunState, curves, run_identity
+from mutmeta_lib.learn.run_state import RunState, run_identity
 from mutmeta_lib.learn.train import MetaTraining, OuterLoop, meta_train
 from mutmeta_lib.models.embed import freeze
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.records.store import load_newest
 from mutmeta_lib.tasks.tasks import sample_tasks
 
 PREDICTOR = toy_predictor()
@@ -32,6 +29,7 @@ INNER = InnerLoop(0.05, 2)
 SETTINGS = MetaTraining(
     steps=6, tasks_per_step=2, support=4, query=4, inner=INNER, validate_every=2, validation_tasks=2
 )
+BOTH = ("autograd", "auto")
 
 
 class Broken(Predictor):
@@ -121,19 +119,11 @@ def test_a_run_is_a_function_of_seed_and_algorithm_and_leaves_the_start_alone():
     torch.testing.assert_close(START, before, rtol=0, atol=0)
 
 
-@pytest.mark.learn2learn
-@pytest.mark.parametrize("backend", ["learn2learn", "auto"])
-def test_every_backend_trains_to_the_same_start(backend):
-    """On vectors ``auto`` is lowrank, here and in validation."""
-    predictor, assays = PREDICTOR, ASSAYS[:4]
-    # In double precision, else Adam makes steps of the rounding of gradients that are 0.
-    start = {name: value.double() for name, value in START.items()}
-    if backend == "auto":
-        predictor, assays = freeze(PREDICTOR, assays, None)
-        start = predictor.learning(START)
+def test_heads_on_frozen_vectors_train_and_are_validated_together_as_one_by_one():
+    predictor, assays = freeze(PREDICTOR, ASSAYS[:4], None)
+    start = predictor.learning(START)
     given = {"predictor": predictor, "assays": assays[:3], "validation": assays[3:]}
-    given["start"] = start
-    one, other = (train(replace(SETTINGS, backend=b), **given) for b in ("autograd", backend))
+    one, other = (train(replace(SETTINGS, backend=b), start=start, **given) for b in BOTH)
     torch.testing.assert_close(other.params, one.params, rtol=2e-3, atol=1e-5)
     outer = OuterLoop(ALGORITHMS["maml"](predictor), SETTINGS)
     alone = replace(outer, algorithm=replace(outer.algorithm, lowrank=False))
@@ -195,21 +185,7 @@ def test_a_run_goes_on_only_from_its_own_checkpoint(tmp_path):
     assert json.loads(json.dumps(asdict(SETTINGS))) == asdict(SETTINGS)
 
 
-def test_a_full_disk_ends_the_run_and_keeps_the_last_state(tmp_path, monkeypatch):
-    path = tmp_path / "run.safetensors"
-
-    def full(handle):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    fill = at(4, lambda: monkeypatch.setattr("os.fsync", full))
-    with pytest.raises(DataError, match="No space left on device"):
-        train(checkpoint=path, checkpoint_every=2, progress=fill)
-    monkeypatch.undo()
-    assert load_newest(path)[1]["history"][-1]["step"] == 2
-    assert_same(train(checkpoint=path), train())
-
-
-def test_ctrl_c_saves_the_step_it_meets_or_stops_at_once(tmp_path):
+def test_ctrl_c_saves_the_step_it_meets(tmp_path):
     path = tmp_path / "run.safetensors"
 
     def ctrl_c():
@@ -221,9 +197,6 @@ def test_ctrl_c_saves_the_step_it_meets_or_stops_at_once(tmp_path):
     run, seen = steps_of(checkpoint=path)
     assert seen == [4, 5, 6]
     assert_same(run, train())
-    stop = at(2, lambda: (ctrl_c(), pytest.fail("this line must not be met")))
-    with pytest.raises(KeyboardInterrupt):
-        train(progress=stop)
 
 
 def fresh():
@@ -268,30 +241,21 @@ def test_curves_show_every_step_once_and_go_on_after_a_kill(tmp_path):
     with pytest.raises(Killed):
         train(checkpoint_every=2, progress=at(3, kill), **places)
     run = train(checkpoint_every=2, **places)
-    assert_same(run, train())
     events = accumulator.EventAccumulator(str(tmp_path / "logs"))
     events.Reload()
     shown = {name: events.Scalars(name) for name in events.Tags()["scalars"]}
     taken = {name: [one.step for one in values] for name, values in shown.items()}
-    names = ("loss/train", "gradient_norm", "seconds_per_step")
-    assert taken == {**{name: [1, 2, 3, 4, 5, 6] for name in names}, "loss/validation": [2, 4, 6]}
+    each = ("loss/train", "gradient_norm", "seconds_per_step")
+    assert taken == {"loss/validation": [2, 4, 6]} | {name: [1, 2, 3, 4, 5, 6] for name in each}
     losses = [one.value for one in shown["loss/train"]]
     assert losses == pytest.approx([row["train_loss"] for row in run.history], rel=1e-6)
-    assert all(one.value > 0 for name in names[1:3] for one in shown[name])
 
 
 def test_curves_need_tensorboard_and_a_folder_only_where_they_are_asked_for(tmp_path, monkeypatch):
-    def told(place):
-        with pytest.raises(DataError) as error, curves(place):
-            pass
-        return str(error.value)
-
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in told(tmp_path / "file" / "logs")
+    with pytest.raises(DataError, match="cannot be written"):
+        train(log_dir=tmp_path / "file" / "logs")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    assert 'not installed; leave log_dir out or run: pip install "mutmeta[tensorboard]"' in told(
-        "x"
-    )
-    with curves(None) as log:
-        log(1, {"loss": 1.0})
-    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(DataError, match=r'pip install "mutmeta\[tensorboard\]"'):
+        train(log_dir=tmp_path / "logs")
+    assert_same(train(), train())
