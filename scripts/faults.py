@@ -172,7 +172,7 @@ FAULTS = [
     ),
     Fault(
         "rows written backwards that are read forwards",
-        "reproduction/counts.py",
+        "reproduction/released.py",
         'rows["undone"].where(backwards, rows["sequence"])',
         'rows["sequence"].where(backwards, rows["undone"])',
         "reproduction/test_audit.py",
@@ -199,11 +199,11 @@ FAULTS = [
         "reproduction/test_protocol.py",
     ),
     Fault(
-        "a pair's protein in meta-training",
-        "reproduction/pair_transfer.py",
-        "split_around(assays, list(paired.values())",
-        "split_around(assays, list(paired.values())[:1]",
-        "reproduction/test_pairs.py",
+        "query rows drawn with replacement",
+        "reproduction/query_draws.py",
+        '"replace": False',
+        '"replace": True',
+        "reproduction/test_audit.py",
     ),
     Fault(
         "a checksum that is not compared",

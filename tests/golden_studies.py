@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from mutmeta_lib.reproduction.pair_transfer import pair_transfer
 from mutmeta_lib.reproduction.protocol import protocol_experiment
 from mutmeta_lib.reproduction.speed import Question, speed
 from mutmeta_lib.study.run import run
@@ -77,13 +76,11 @@ STUDIES = {
         Study(**WHOLE, shots=(), folds=(0,), methods=("maml", "fomaml", "multitask")),
     ],
 }  # fmt: skip
-PAIRS = Study(**OUTER, per_protein=4, shots=(0, 10), seeds=1, adapt_steps=2, share=0.25)
 SPEED = Study(**OUTER, per_protein=1, n_folds=3, folds=(0,), seeds=1, max_query=20, epochs=1)
 EXPERIMENTS = {
     "speed": lambda: speed(
         SPEED, Question((5, 10), 3, size_ids=("GB1_NISTHAL2019_on_WT",), sizes=(5, 20))
     ),
-    "protocols": lambda: pair_transfer(PAIRS, pair_cap=40, source_steps=3),
     "protocol": lambda: protocol_experiment(
         release_dir="demo", encoder="tiny", encodings=("separator",), tiny_encodings=(),
         max_tokens=120, sizes=(4,), draws=2, seeds=1, initial_epochs=1, finetune_epochs=1,

@@ -24,7 +24,6 @@ from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.record import Record, recorded_parameters
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.reproduction import protocol_estimates as estimates
-from mutmeta_lib.reproduction.counts import INITIAL
 from mutmeta_lib.reproduction.protocol_run import (
     Protocol,
     Rows,
@@ -33,7 +32,7 @@ from mutmeta_lib.reproduction.protocol_run import (
     run_times,
     targets,
 )
-from mutmeta_lib.reproduction.released import as_stated, find_table, read_release
+from mutmeta_lib.reproduction.released import INITIAL, as_stated, find_table, read_release
 from mutmeta_lib.reproduction.speed import timed
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.run import make_record

@@ -41,6 +41,8 @@ LISTED = tuple(
 )
 """Every table that the version of 22 July 2025 lists, but for ``combined_ddG_all``, which is the
 train and test part of ``combined_ddG`` one after the other."""
+INITIAL = "combined_ddG"
+"""The data set of the initial fit, train and test part together."""
 
 NUMBERED = tuple(f"mutation{i}" for i in range(1, 8))
 _WRITTEN = re.compile(r"([A-Z])([1-9][0-9]*)([A-Z])", re.ASCII)
@@ -135,6 +137,26 @@ def undo(sequence: str, mutations: Sequence[Written]) -> str:
     for written in mutations:
         letters[written.position - 1] = written.last
     return "".join(letters)
+
+
+def described(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `read_release` with what undoing them shows.
+
+    ``written`` has all mutations as text, ``undone`` their last letters at their positions;
+    ``agrees``: the first letters are those of the sequence, which backwards rows pass too. Where
+    the rows of a source state many sequences (``stated`` counts them) and undoing leaves one, that
+    one is the ``wild_type`` and they are written ``backwards``; elsewhere it is the sequence.
+    """
+    pairs = list(zip(rows["sequence"], rows["mutations"], strict=True))
+    rows = rows.assign(
+        written=[" ".join(map(str, mutations)) for _, mutations in pairs],
+        agrees=[all(s[m.position - 1] == m.first for m in mutations) for s, mutations in pairs],
+        undone=[undo(*pair) for pair in pairs],
+    )
+    distinct = rows.groupby(["table", "source"])[["sequence", "undone"]].transform("nunique")
+    backwards = (distinct["sequence"] > 1) & (distinct["undone"] == 1)
+    wild_type = rows["undone"].where(backwards, rows["sequence"])
+    return rows.assign(backwards=backwards, wild_type=wild_type, stated=distinct["sequence"])
 
 
 def as_stated(mutations: Sequence[Written]) -> Variant:

@@ -283,5 +283,5 @@ def test_data_that_the_list_was_not_made_for_are_refused(tmp_path, scan, change)
 def test_a_list_that_is_not_valid_is_refused(tmp_path, rows, says):
     with pytest.raises(DataError, match=says):
         read_list(listing(tmp_path / "bad.csv", *rows))
-    with pytest.raises(DataError, match="no list of assays 'loud'; name pairs, sound, or a csv"):
+    with pytest.raises(DataError, match="no list of assays 'loud'; name sound, or a csv"):
         read_list("loud")
