@@ -1,6 +1,5 @@
 """Meta-training on made-up data as a command of its own: the process that tests kill."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,9 +25,14 @@ SETTINGS = MetaTraining(
 app = typer.Typer(cls=Commands)
 
 
-def train(checkpoint: Path, result: Path, every: int, report: Callable[[int], None]) -> None:
-    """Train to the end, or go on; the outcome is written only then."""
-    torch.set_num_threads(1)
+@app.callback()
+def main() -> None:
+    """Hold the command's name: a group of one command."""
+
+
+@app.command("train")
+def train(checkpoint: Path, result: Path) -> None:
+    """Train to the end, or go on, and print every step; the outcome is written at the end."""
     predictor = toy_predictor()
     run = meta_train(
         predictor,
@@ -38,23 +42,12 @@ def train(checkpoint: Path, result: Path, every: int, report: Callable[[int], No
         seed=0,
         validation=toy_encoded(3)[2:],
         checkpoint=checkpoint,
-        checkpoint_every=every,
-        progress=lambda step, steps, loss: report(step),
+        checkpoint_every=3,
+        progress=lambda step, steps, loss: print(step, flush=True),
     )
     kept = ("step", "train_loss", "validation_loss")
     history = [[repr(row[name]) for name in kept] for row in run.history]
     save(result, run.params, {"best_step": run.best_step, "history": history})
-
-
-@app.callback()
-def main() -> None:
-    """Hold the command's name: a group of one command."""
-
-
-@app.command("train")
-def train_command(checkpoint: Path, result: Path) -> None:
-    """Train and print every step."""
-    train(checkpoint, result, STEPS, lambda step: print(step, flush=True))
 
 
 if __name__ == "__main__":
