@@ -21,21 +21,10 @@ from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
 
-from mutmeta_lib.app.style import (
-    DARK,
-    PALETTE,
-    ROLES,
-    SMALLEST,
-    TOKEN_KINDS,
-    WIDTH,
-    Look,
-    count,
-    label,
-    looks,
-    style,
-)
+from mutmeta_lib.app.style import PALETTE, ROLES, TOKEN_KINDS, Look, count, label, looks, style
 from mutmeta_lib.errors import DataError
 
+DARK = "#444444"
 ENDS = ["mean", "low", "high"]
 Names = Sequence[str]
 
@@ -260,7 +249,7 @@ def tokens(table: pd.DataFrame, **words) -> Figure:
                 x, y = nth % 12, line + 1 + nth // 12
                 box = {"facecolor": TOKEN_KINDS[kind], "boxstyle": "round,pad=0,rounding_size=0.12"}
                 axis.add_patch(FancyBboxPatch((x + 0.04, y - 0.34), 0.92, 0.68, **box, **edge))
-                size = SMALLEST if len(token) > 1 else 10
+                size = 9 if len(token) > 1 else 10
                 axis.text(x + 0.5, y, token, ha="center", va="center", fontsize=size)
             line += -(-len(group) // 12) + 1.1
         axis.set(xlim=(0, 12), ylim=(line - 0.4, -0.6))
@@ -310,7 +299,7 @@ def _drawn(
             entries = [found[name] for name in names]
             figure.legend(entries, names, loc="outside lower center", **how)
         lines = -(-len(names) // columns)
-        figure.set_size_inches(WIDTH, 1.15 + 0.22 * lines + height * len(of[0]))
+        figure.set_figheight(1.15 + 0.22 * lines + height * len(of[0]))
         subtitle = _averaged(table) if subtitle is None else subtitle
         # The empty second line makes the layout keep room for the subtitle.
         head = f"{title}\n" if subtitle else title

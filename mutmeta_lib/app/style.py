@@ -8,12 +8,7 @@ import matplotlib.pyplot as plt
 
 from mutmeta_lib.tasks.metrics import METRICS
 
-WIDTH = 5.5
-"""Width of a figure in inches. Shown 375 pixels wide, 9 points are then 8.5 pixels."""
-SMALLEST = 9
-"""Points; no text of a figure is smaller."""
-
-BLACK, GREY, DARK = "#000000", "#7F7F7F", "#444444"
+BLACK, GREY = "#000000", "#7F7F7F"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK, GREY)
@@ -113,7 +108,8 @@ def style() -> Iterator[None]:
     white = dict.fromkeys(("figure.facecolor", "savefig.facecolor"), "white")
     grid = {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#E3E3E3"}
     more = {"axes.titlelocation": "left", "legend.handlelength": 2.2, "errorbar.capsize": 0}
-    files = {"figure.dpi": 120, "savefig.dpi": 200, "svg.fonttype": "none"}
-    files["figure.constrained_layout.use"] = True
+    # Shown 375 pixels wide, 9 points (no text is smaller) are 8.5 pixels.
+    files = {"figure.figsize": (5.5, 4), "figure.constrained_layout.use": True}
+    files |= {"figure.dpi": 120, "savefig.dpi": 200, "svg.fonttype": "none"}
     with plt.rc_context(spines | sizes | white | grid | more | files):
         yield
