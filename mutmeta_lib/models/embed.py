@@ -1,9 +1,8 @@
 """What an encoder that does not learn makes of variants: run once, and kept.
 
 Where only the head or the last layers learn, everything below them gives the same numbers in every
-step of every task. `freeze` runs it once per variant and returns a predictor that begins above it,
-and assays that bring what it reads. The numbers are those of the whole, up to rounding. Kept on
-disk (`mutmeta_lib.records.store`) they are memory-mapped: a task reads its own rows.
+step of every task. `freeze` runs it once per variant. Kept on disk (`records.store`) they are
+memory-mapped: a task reads its own rows.
 """
 
 import hashlib
@@ -15,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.func import functional_call
 
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import Encoder, on_device
-from mutmeta_lib.models.predictor import Predictor, inputs, pooled
+from mutmeta_lib.models.predictor import Predictor, pooled, run
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
 from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay, with_normal_scores
@@ -41,9 +39,8 @@ def embed(
 ) -> np.ndarray:
     """Pooled vectors of variants, float32 ``(n, encoder.width)`` in the order of rows.
 
-    The encoder is not moved or changed. From `cache_dir` the result is read if it was kept, or else
-    it is kept there; `device` changes it by rounding and does not tell results apart. A folder that
-    cannot be used and an unknown pooling are a DataError.
+    They are kept in `cache_dir`, or read if they are there; `device` does not tell results apart.
+    A folder that cannot be used and an unknown pooling are a DataError.
 
     >>> from mutmeta_lib.models.encoder import tiny_encoder
     >>> from mutmeta_lib.tasks.encodings import encode_variants
@@ -54,15 +51,13 @@ def embed(
 
     """
 
-    def compute() -> np.ndarray:
+    def compute() -> torch.Tensor:
         weights = on_device(encoder.module, device)
         first, which = distinct_rows(batch, pooling)
-        texts = batch.rows(first) if len(first) < len(batch) else batch
-        result = np.empty((len(first), encoder.width), dtype=np.float32)
+        result = torch.empty(len(first), encoder.width)
         with torch.no_grad():
-            for rows, part in run_batches(texts, siblings=encoder.siblings):
-                vectors = pooled(encoder.module, weights, inputs(part.to(device), pooling))
-                result[rows] = vectors.cpu().numpy()
+            for rows, part in run_batches(batch.rows(first), siblings=encoder.siblings):
+                result[rows] = pooled(encoder.module, weights, part.to(device), pooling).cpu()
         return result[which]
 
     return _store(cache_dir, encoder, batch, pooling=pooling).tensor("embeddings", compute).numpy()
@@ -84,15 +79,10 @@ def freeze(
     at which the encoder cannot be begun is a DataError.
     """
     encoder = predictor.encoder
-    if start is not None and not encoder.layers:
-        raise DataError(
-            f"the encoder {encoder.name} cannot be begun at a layer",
-            "freeze all of it (start=None), or use tiny, an ESM-2 or a BERT",
-        )
     if start is not None and not 0 < start <= encoder.layers:
         raise DataError(
-            f"layer {start} is not one that a trunk can end at ({encoder.layers} layers)",
-            f"choose from 1 to {encoder.layers}, or None",
+            f"layer {start} is not one that a trunk of {encoder.name} can end at",
+            f"choose from 1 to {encoder.layers}, or None" if encoder.layers else "choose None",
         )
 
     def frozen(tokens: TokenBatch) -> TokenBatch:
@@ -118,13 +108,8 @@ def _below(encoder: Encoder, tokens: TokenBatch, start: int, device) -> torch.Te
     weights = on_device(encoder.module, device)
     with torch.no_grad():
         for rows, part in run_batches(tokens, siblings=encoder.siblings):
-            given = part.to(device)
-            mask = None if bool(part.mask.all()) else given.mask
-            options = {"stop": start}
-            if part.varying is not None:
-                options["varying"] = part.varying
-            hidden = functional_call(encoder.module, weights, (given.token_ids, mask), options)
-            states[rows, : hidden.shape[1]] = hidden.cpu() * part.mask[..., None]
+            hidden = run(encoder.module, weights, part.to(device), stop=start).cpu()
+            states[rows, : hidden.shape[1]] = hidden * part.mask[..., None]
     return states
 
 
@@ -168,9 +153,9 @@ def read_with(
 ) -> Vectors:
     """Encode every assay once, for a predictor that learns from encoder layer `start` on.
 
-    With `start` 0 all of the encoder learns. With None only the head does, on pooled vectors that
-    are `standardised` over the (capped) variants of their assay, whose sequences are known before
-    anything is measured, or as they are.
+    With `start` 0 all of the encoder learns. With None only the head does, on pooled vectors as
+    they are, or `standardised` over the variants of their assay, which are known before anything
+    is measured.
     """
     if labels not in LABELS:
         raise ValueError(f"unknown labels {labels!r}; choose from {LABELS}")

@@ -1,8 +1,7 @@
 """Encoders: protein language models that turn tokens into hidden states, loaded by name.
 
 Checkpoints in Hugging Face's format are read strictly: no file is unpickled, no code from the hub
-is run, and what a checkpoint lacks is told. Hugging Face itself draws missing weights at random and
-goes on.
+is run, and what a checkpoint lacks is an error, where Hugging Face draws it at random and goes on.
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.layers import TinyTransformer, context_of, hidden_states
+from mutmeta_lib.models.layers import context_of, hidden_states
+from mutmeta_lib.models.tiny import TinyTransformer
 from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY, Vocabulary
 
 if TYPE_CHECKING:  # importing transformers takes seconds, so it waits until a model is loaded
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 SHAPING_SETTINGS = (
     "model_type",
@@ -46,9 +46,8 @@ class Encoder:
     ``name`` is short, for tables and records, never a path. ``max_tokens`` is the context, start
     and end tokens included, ``width`` the length of a hidden state. ``module(token_ids, mask)``
     gives hidden states ``(n, length, width)``, in evaluation mode, differentiable twice; every
-    named parameter takes part. Only `models.layers.Layered` ones (tiny, ESM-2, BERT) work under
-    ``torch.func.vmap``. ``sha256`` is over the weights and the settings that shape the function,
-    ``source`` what `load_encoder` loads it by, a path or a hub name, never part of a record.
+    named parameter takes part. ``sha256`` is over the weights and the settings that shape the
+    function, ``source`` what `load_encoder` loads it by, never part of a record.
     """
 
     name: str
@@ -67,7 +66,7 @@ class Encoder:
 
     @property
     def siblings(self) -> bool:
-        """Whether rows that differ in one token share work (`models.layers.TinyTransformer`)."""
+        """Whether rows that differ in one token share work (`models.tiny.TinyTransformer`)."""
         return getattr(self.module, "siblings", False)
 
 
@@ -89,18 +88,17 @@ def on_device(module: nn.Module, device: torch.device | str) -> dict[str, Tensor
 def tiny_encoder(
     seed: int = 0, width: int = 64, layers: int = 2, heads: int = 4, max_tokens: int = 256
 ) -> Encoder:
-    """Our own small transformer with random weights: no download, fast on one processor core.
+    """Our own small transformer (`models.tiny`), which has seen no protein.
 
-    It has seen no protein. `seed` alone decides the weights; `width` is a multiple of
-    ``2 * heads``.
+    `seed` alone decides the weights; `width` is a multiple of ``2 * heads``.
 
     >>> tiny_encoder(seed=1).sha256 == tiny_encoder(seed=1).sha256 != tiny_encoder().sha256
     True
 
     """
-    settings = {"width": width, "layers": layers, "heads": heads, "max_tokens": max_tokens}
+    sizes = {"width": width, "layers": layers, "heads": heads, "max_tokens": max_tokens}
     generator = torch.Generator().manual_seed(seed)
-    module = TinyTransformer(len(TINY_VOCABULARY), generator=generator, **settings).eval()
+    module = TinyTransformer(len(TINY_VOCABULARY), generator=generator, **sizes).eval()
     return Encoder(
         name="tiny",
         vocabulary=TINY_VOCABULARY,
@@ -108,7 +106,7 @@ def tiny_encoder(
         width=width,
         module=module,
         sha256=fingerprint(module, {"encoder": "tiny", "heads": heads}),
-        provenance={"encoder": "tiny transformer, random weights", "seed": seed, **settings},
+        provenance={"encoder": "tiny transformer, random weights", "seed": seed, **sizes},
     )
 
 
@@ -119,12 +117,9 @@ def load_encoder(name: str, *, seed: int = 0, max_tokens: int | None = None) -> 
     (config.json, model.safetensors, tokenizer files, and a PROVENANCE.json if one is at hand), or a
     name on the hub, such as ``facebook/esm2_t6_8M_UR50D`` or ``Rostlab/prot_bert``. `max_tokens` is
     a shorter context than the model's own (1,024 tokens for ESM-2, 256 for ``tiny``): attention
-    takes memory in proportion to its square.
-
-    Raises:
-        DataError: The name cannot be loaded, its checkpoint is incomplete, its tokenizer is not
-            one token per residue, or `max_tokens` exceeds its context.
-
+    takes memory in proportion to its square. A name that cannot be loaded, an incomplete
+    checkpoint, a tokenizer that is not one token per residue, and `max_tokens` beyond the context
+    are a DataError.
     """
     if name == "tiny":
         return tiny_encoder(seed, **({} if max_tokens is None else {"max_tokens": max_tokens}))
@@ -204,6 +199,8 @@ def read_checkpoint(name: str, *, head: bool = False) -> Checkpoint:
 
     A name that cannot be loaded, or a tokenizer that is not one token per residue, is a DataError.
     """
+    from safetensors import SafetensorError
+
     directory = Path(name)
     local = directory.is_dir()
     if local and not (directory / "config.json").is_file():
@@ -212,14 +209,10 @@ def read_checkpoint(name: str, *, head: bool = False) -> Checkpoint:
             "give the directory that save_pretrained wrote",
             file=directory,
         )
-    from safetensors import SafetensorError
-
     try:
         # The random state is forked because weights that a checkpoint lacks are drawn from it.
         with _quiet(), torch.random.fork_rng(devices=[]):
             model, tokenizer, report = _load(name, local, head)
-    except DataError:
-        raise
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise DataError(
@@ -239,50 +232,44 @@ def read_checkpoint(name: str, *, head: bool = False) -> Checkpoint:
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     weights = dict(model.named_parameters(remove_duplicate=False))
     lost = {id(weights[key]) for key in absent & weights.keys()}
+    if local:
+        provenance = _read_provenance(directory / "PROVENANCE.json")
+    else:
+        provenance = {"source": f"Hugging Face hub, {name}", "commit": model.config._commit_hash}
     return Checkpoint(
         model=model.float().eval(),
         vocabulary=vocabulary,
         mask=tokenizer.mask_token or "",
         absent=frozenset(key for key, value in weights.items() if id(value) in lost),
-        provenance=_read_provenance(directory)
-        if local
-        else {"source": f"Hugging Face hub, {name}", "commit": model.config._commit_hash},
+        provenance=provenance,
     )
 
 
-def _load(
-    name: str, local_files_only: bool, head: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
+def _load(name: str, local: bool, head: bool):
     """The model, its tokenizer, and Hugging Face's report of what the checkpoint lacks."""
     from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-    given = {"local_files_only": local_files_only, "trust_remote_code": False}
+    given = {"local_files_only": local, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **given)
     except TypeError as error:  # EsmTokenizer opens the file None when there is no vocab.txt
-        raise DataError(
-            f"the encoder '{name}' comes without the files of its tokenizer",
-            "add them, such as vocab.txt and tokenizer_config.json",
-        ) from error
+        raise OSError("it comes without the files of its tokenizer") from error
     given |= {
         "use_safetensors": True,  # the older format is a pickle
         "ignore_mismatched_sizes": True,  # reported with the missing weights instead
         "output_loading_info": True,
     }
-    kind = AutoModelForMaskedLM if head else AutoModel
-    if not head:
-        given["attn_implementation"] = "eager"  # fused kernels have no second derivative
-    model, report = kind.from_pretrained(name, **given)
+    if head:
+        model, report = AutoModelForMaskedLM.from_pretrained(name, **given)
+    else:  # fused kernels have no second derivative
+        model, report = AutoModel.from_pretrained(name, attn_implementation="eager", **given)
     return model, tokenizer, report
 
 
-def _read_provenance(directory: Path) -> dict:
-    """The directory's PROVENANCE.json, or an empty dictionary if it has none."""
-    file = directory / "PROVENANCE.json"
-    if not file.is_file():
-        return {}
+def _read_provenance(file: Path) -> dict:
+    """What a directory says of its encoder, or an empty dictionary if it says nothing."""
     try:
-        provenance = json.loads(file.read_text(encoding="utf-8"))
+        provenance = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
         raise DataError(f"this is not JSON ({error})", "mend or remove it", file=file) from error
     if not isinstance(provenance, dict):
@@ -293,17 +280,14 @@ def _read_provenance(directory: Path) -> dict:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence Hugging Face's load reports, retries and progress bars; errors still raise."""
-    from huggingface_hub.utils import logging as hub
     from transformers.utils import logging as models
 
-    levels, bars = [log.get_verbosity() for log in (hub, models)], models.is_progress_bar_enabled()
-    for log in (hub, models):
-        log.set_verbosity(logging.CRITICAL)
+    bars, level = models.is_progress_bar_enabled(), logging.root.manager.disable
     models.disable_progress_bar()
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        for log, level in zip((hub, models), levels, strict=True):
-            log.set_verbosity(level)
+        logging.disable(level)
         if bars:
             models.enable_progress_bar()

@@ -6,7 +6,6 @@ and differentiate through them.
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,56 +41,36 @@ def pooling_weights(batch: TokenBatch, pooling: str) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-class Inputs(NamedTuple):
-    """A batch as tensors alone, ready for a pure function (and for ``torch.func.vmap``).
-
-    ``states`` are token ids ``(n, length)``, hidden states that enter a layer ``(n, length,
-    width)``, or pooled vectors ``(n, width)``; ``mask`` is True at real tokens, None where none is
-    padding; ``wanted`` are the positions of the tokens that are pooled, ``(n, m)``, None for all,
-    and ``weights`` their shares; ``varying`` as in `TokenBatch`.
-    """
-
-    states: Tensor
-    mask: Tensor | None
-    wanted: Tensor | None
-    weights: Tensor | None
-    varying: int | None = None
+def run(module: nn.Module, weights: Params, batch: TokenBatch, **options) -> Tensor:
+    """Hidden states of a batch with these weights; options as of `models.layers.Layered`."""
+    if batch.varying is not None:
+        options["varying"] = batch.varying
+    mask = None if bool(batch.mask.all()) else batch.mask
+    return functional_call(module, weights, (batch.token_ids, mask), options)
 
 
-def inputs(batch: TokenBatch, pooling: str) -> Inputs:
-    """Prepare a batch; whatever depends on its values is decided here.
+def pooled(
+    module: nn.Module, weights: Params, batch: TokenBatch, pooling: str, start: int = 0
+) -> Tensor:
+    """Pooled hidden states ``(n, width)`` of an encoder with these weights, begun at a layer.
 
     Where the pooling takes a quarter of the tokens or fewer, only these are wanted.
     """
-    weights = pooling_weights(batch, pooling)
-    mask = None if bool(batch.mask.all()) else batch.mask
-    states = batch.token_ids if batch.hidden is None else batch.hidden
-    most = int((weights > 0).sum(dim=1).max()) if len(weights) else 0
-    if not 0 < most <= weights.shape[1] // 4:
-        return Inputs(states, mask, None, weights, batch.varying)
-    shares, wanted = weights.topk(most, dim=1)
-    return Inputs(states, mask, wanted, shares, batch.varying)
-
-
-def pooled(module: nn.Module, weights: Params, given: Inputs, start: int = 0) -> Tensor:
-    """Pooled hidden states ``(n, width)`` of an encoder with these weights, begun at a layer."""
-    options = {"wanted": given.wanted, "varying": given.varying}
-    options = {name: value for name, value in options.items() if value is not None}
-    token_ids = given.states
-    if start:
-        token_ids, options = None, options | {"hidden": given.states, "start": start}
-    hidden = functional_call(module, weights, (token_ids, given.mask), options)
-    return (given.weights.to(hidden.dtype)[:, None, :] @ hidden).squeeze(1)
+    shares = pooling_weights(batch, pooling)
+    options = {"hidden": batch.hidden, "start": start} if start else {}
+    most = int((shares > 0).sum(dim=1).max()) if len(shares) else 0
+    if 0 < most <= shares.shape[1] // 4:
+        shares, options["wanted"] = shares.topk(most, dim=1)
+    hidden = run(module, weights, batch, **options)
+    return (shares.to(hidden.dtype)[:, None, :] @ hidden).squeeze(1)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """Encoder, pooling and an MLP head ``width -> hidden... -> 1`` with ReLU and dropout.
 
-    Sizes 256 and 128 and dropout 0.1 are those of the public code (see the method chapter).
-    Dropout is active only when a call is given a ``generator``, and draws from it alone.
-    ``objective`` names the task loss (``losses.LOSSES``). Trained on a ranking loss, a predictor
-    leaves location and scale of its predictions free: rank metrics apply, errors do not.
+    Sizes and dropout are by default those of the public code. Dropout is active only when a call is
+    given a ``generator``, and draws from it alone. ``objective`` names one of `tasks.losses`.
 
     ``start`` is the first encoder layer that is run. Those below it, and the token vectors, are
     frozen, have no parameters here, and batches bring what enters the layer (`models.embed`). With
@@ -112,9 +91,8 @@ class Predictor:
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters: the encoder's weights that learn (copied) and a random head.
 
-        Head layers are drawn uniformly in ±1/sqrt(fan_in), torch's own rule for linear layers,
-        the last one ten times smaller so that an untrained predictor says about 0, the support
-        mean.
+        Head layers are uniform in ±1/sqrt(fan_in), torch's own rule for linear layers, the last
+        one ten times smaller, so that an untrained predictor says about 0, the support mean.
         """
         encoder = {f"encoder.{k}": v for k, v in self.encoder.module.named_parameters()}
         params = {name: v.detach().clone() for name, v in self.learning(encoder).items()}
@@ -132,32 +110,21 @@ class Predictor:
             return params
         names = [name for name in params if name.startswith("encoder.")]
         layers = [layer_of(name) for name in names]
-        if self.start is None:
-            frozen = set(names)
-        else:
+        frozen = set(names)
+        if self.start is not None:
             # What stands before the first layer feeds it; what stands after the last reads it.
             first = next((i for i, layer in enumerate(layers) if layer is not None), len(layers))
             below = [layer is not None and layer < self.start for layer in layers]
             frozen = {name for i, name in enumerate(names) if i < first or below[i]}
         return {name: value for name, value in params.items() if name not in frozen}
 
-    def inputs(self, tokens: TokenBatch) -> Inputs:
-        """The tensors that ``pooled_inputs`` reads, on the tokens' device."""
-        if self.start is None:
-            return Inputs(tokens.hidden, None, None, None)
-        return inputs(tokens, self.pooling)
-
-    def pooled_inputs(self, params: Params, given: Inputs) -> Tensor:
-        """Pooled encoder output, ``(n, width)``; no decision depends on a tensor's values."""
-        if self.start is None:
-            return given.states
-        prefix = "encoder."
-        own = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
-        return pooled(self.encoder.module, own, given, self.start)
-
     def pooled(self, params: Params, tokens: TokenBatch) -> Tensor:
         """Pooled encoder output, ``(n, width)``."""
-        return self.pooled_inputs(params, self.inputs(tokens))
+        if self.start is None:
+            return tokens.hidden
+        prefix = "encoder."
+        own = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
+        return pooled(self.encoder.module, own, tokens, self.pooling, self.start)
 
     def head(
         self, params: Params, pooled: Tensor, generator: torch.Generator | None = None
@@ -170,9 +137,8 @@ class Predictor:
                 if generator is not None and self.dropout:
                     keep = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=generator)
                     x = x * keep / (1 - self.dropout)
-            x = nn.functional.linear(
-                x, params[f"head.{layer}.weight"], params[f"head.{layer}.bias"]
-            )
+            named = (params[f"head.{layer}.{part}"] for part in ("weight", "bias"))
+            x = nn.functional.linear(x, *named)
         return x.squeeze(-1)
 
     def __call__(
@@ -196,14 +162,12 @@ def predict(predictor: Predictor, params: Params, tokens: TokenBatch, batch_size
 
     The same text gets the same prediction (`tasks.batches.distinct_rows`).
     """
-    first = next(iter(params.values()))
-    which = None
+    first, which = next(iter(params.values())), slice(None)
     if tokens.hidden is None:
         texts, which = distinct_rows(tokens, predictor.pooling)
-        tokens = tokens.rows(texts) if len(texts) < len(tokens) else tokens
+        tokens = tokens.rows(texts)
     predicted = torch.empty(len(tokens), dtype=first.dtype)
-    siblings = predictor.encoder.siblings
     with torch.no_grad():
-        for rows, part in run_batches(tokens, batch_size, siblings=siblings):
+        for rows, part in run_batches(tokens, batch_size, siblings=predictor.encoder.siblings):
             predicted[rows] = predictor(params, part.to(first.device)).cpu()
-    return predicted if which is None else predicted[torch.from_numpy(which)]
+    return predicted[which]

@@ -36,8 +36,7 @@ def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
     ``noise <share>``: Gaussian noise on every weight matrix, its standard deviation that share of
     the matrix's own; ``bfloat16``: all weights rounded to that format; ``int8``: weight matrices
     rounded to 255 levels per row, as dynamic quantisation keeps them; ``one layer less``: states
-    that enter the last layer; ``shuffled``: the entries of every weight matrix in random order, an
-    encoder of the same make that knows nothing.
+    that enter the last layer; ``shuffled``: the entries of every weight matrix in random order.
 
     >>> from mutmeta_lib.models.encoder import tiny_encoder
     >>> swap(tiny_encoder(), "bfloat16").name
@@ -65,26 +64,20 @@ def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
 
 
 def _change(kind: str, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    def matrices(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda value: change(value) if value.dim() > 1 else value
+    """What becomes of a weight, which may be a matrix or a vector."""
+    share = float(kind.removeprefix("noise ")) if kind.startswith("noise ") else 0.0
 
-    if kind.startswith("noise "):
-        share = float(kind.removeprefix("noise "))
-        return matrices(lambda w: w + share * w.std() * torch.randn(w.shape, generator=generator))
+    def of_matrix(w: Tensor) -> Tensor:
+        if share:
+            return w + share * w.std() * torch.randn(w.shape, generator=generator)
+        if kind == "shuffled":
+            return w.flatten()[torch.randperm(w.numel(), generator=generator)].view_as(w)
+        step = w.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / 127
+        return (w / step).round() * step
+
     if kind == "bfloat16":
         return lambda w: w.bfloat16().float()
-    if kind == "int8":
-        return matrices(_eight_bits)
-    if kind == "shuffled":
-        return matrices(
-            lambda w: w.flatten()[torch.randperm(w.numel(), generator=generator)].view_as(w)
-        )
-    raise DataError(
-        f"there is no swap '{kind}'",
-        "use same, noise <share>, bfloat16, int8, one layer less, or shuffled",
-    )
-
-
-def _eight_bits(weight: Tensor) -> Tensor:
-    step = weight.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / 127
-    return (weight / step).round() * step
+    if share or kind in ("shuffled", "int8"):
+        return lambda w: of_matrix(w) if w.dim() > 1 else w
+    mend = "use same, noise <share>, bfloat16, int8, one layer less, or shuffled"
+    raise DataError(f"there is no swap '{kind}'", mend)

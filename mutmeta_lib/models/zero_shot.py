@@ -9,8 +9,7 @@ where the context is the whole wild type (*wild-type marginals*, one forward pas
 with the site itself masked (*masked marginals*, one pass per site), Meier et al. 2021,
 doi:10.1101/2021.07.09.450648. Each site is masked alone, as their code does. Over which tokens the
 probabilities are normalised makes no difference: the sum cancels. The score of a variant is the sum
-over its substitutions, each judged beside the wild type's other residues, so that one table per
-protein serves all its variants.
+over its substitutions, each judged beside the wild type's other residues.
 """
 
 from __future__ import annotations
@@ -29,9 +28,8 @@ from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution, Variant
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import Encoder, fingerprint, on_device, read_checkpoint
-from mutmeta_lib.models.layers import context_of
 from mutmeta_lib.records.store import Store
-from mutmeta_lib.tasks.batches import length_buckets
+from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
 from mutmeta_lib.tasks.encodings import encode_variants
 from mutmeta_lib.tasks.tasks import Examples
 from mutmeta_lib.tasks.vocabulary import Vocabulary
@@ -72,37 +70,28 @@ class LanguageModel:
     sha256: str
 
 
-def load_language_model(name: str, *, max_tokens: int | None = None) -> LanguageModel:
-    """Load an encoder together with its head, from a directory or the hub.
+def head_of(encoder: Encoder) -> LanguageModel:
+    """The encoder with its language-model head, loaded from where it was.
 
     A checkpoint without the weights of a head, which Hugging Face would draw at random, is a
-    DataError.
+    DataError, and so is one without a mask.
     """
-    with torch.inference_mode(False):
-        found = read_checkpoint(name, head=True)
-        module = found.checked(Logits(found.model).eval(), MEND)
-    if not found.mask:
-        raise DataError(f"the tokenizer of encoder '{found.vocabulary.name}' has no mask", MEND)
-    length = max_tokens or context_of(found.model.config)
-    sha256 = fingerprint(module, found.settings)
-    return LanguageModel(found.vocabulary, found.mask, length, module, sha256)
-
-
-def head_of(encoder: Encoder) -> LanguageModel:
-    """The encoder with its language-model head, loaded from where it was, or a DataError."""
     if not encoder.source:
         raise DataError(
             f"the encoder '{encoder.name}' has no language-model head, which zero-shot scores need",
             MEND,
         )
-    return load_language_model(encoder.source, max_tokens=encoder.max_tokens)
+    with torch.inference_mode(False):
+        found = read_checkpoint(encoder.source, head=True)
+        module = found.checked(Logits(found.model).eval(), MEND)
+    if not found.mask:
+        raise DataError(f"the tokenizer of encoder '{encoder.name}' has no mask", MEND)
+    sha256 = fingerprint(module, found.settings)
+    return LanguageModel(found.vocabulary, found.mask, encoder.max_tokens, module, sha256)
 
 
 def describe_head(methods: Sequence[str], encoder: Encoder) -> dict:
-    """What a record adds about the encoder if zero-shot methods are asked for, else nothing.
-
-    Called before anything is trained, it finds out then whether there is a head (a DataError).
-    """
+    """What a record adds about the encoder if zero-shot methods are asked for; as `head_of`."""
     return {"head_sha256": head_of(encoder).sha256} if MASKED.keys() & set(methods) else {}
 
 
@@ -117,10 +106,9 @@ def log_odds(
 ) -> np.ndarray:
     """Log-odds of all 20 letters against the wild type at some sites, counted from 1.
 
-    Natural logarithms, float32, ``(len(positions), 20)``, columns in the order of `AMINO_ACIDS`; 0
-    at the wild type's own letter. A wild type longer than the context is read through a window
-    around each site (`encodings.window`); sites that see the same text share a pass. A position
-    that is X or outside the wild type is a DataError.
+    Natural logarithms, float32, ``(len(positions), 20)``, columns in the order of `AMINO_ACIDS`. A
+    wild type longer than the context is read through a window around each site; sites that see the
+    same text share a pass. A position that is X or outside the wild type is a DataError.
     """
     if not len(positions):
         return np.empty((0, len(AMINO_ACIDS)), dtype=np.float32)
@@ -131,29 +119,26 @@ def log_odds(
                 "odds to compare with",
                 "leave variants of that site out",
             )
-    token_ids, mask, column = _texts(model, wild_type, positions, masked)
-    unique, row = torch.unique(token_ids, dim=0, return_inverse=True)
-    real = torch.zeros_like(unique, dtype=torch.bool)
-    real[row] = mask
+    batch, column = _texts(model, wild_type, positions, masked)
+    first, text = distinct_rows(batch, "cls")
     letters = torch.tensor(model.vocabulary.residue_ids(AMINO_ACIDS))
     own = torch.tensor([AMINO_ACIDS.index(wild_type[position - 1]) for position in positions])
     weights = on_device(model.module, device)
     found = torch.empty(len(positions), len(AMINO_ACIDS))
     with torch.no_grad():
-        for part in length_buckets(real.sum(dim=1), batch_size):
-            length = int(real[part].sum(dim=1).max())
-            reads = unique[part, :length].to(device), real[part, :length].to(device)
+        for rows, part in run_batches(batch.rows(first), batch_size, siblings=False):
+            reads = part.token_ids.to(device), part.mask.to(device)
             logits = functional_call(model.module, weights, reads).float().cpu()[..., letters]
-            for place, text in enumerate(part.tolist()):
-                sites = torch.nonzero(row == text)[:, 0]
-                found[sites] = logits[place, column[sites]]
+            for row, read in zip(rows, logits, strict=True):
+                sites = np.flatnonzero(text == row)
+                found[sites] = read[column[sites]]
     return (found - found.gather(1, own[:, None])).numpy()
 
 
 def _texts(
     model: LanguageModel, wild_type: str, positions: Sequence[int], masked: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The text that each site is judged in: token ids, mask, and the column of the site."""
+) -> tuple[TokenBatch, Tensor]:
+    """The text that each site is judged in, and the column of the site."""
     # The encoding that writes an unknown token at the site, with the mask in its place.
     hiding = replace(model.vocabulary, unknown=model.mask)
     sites = []
@@ -162,19 +147,16 @@ def _texts(
         sites.append((Substitution(position, letter, "C" if letter == "A" else "A"),))
     batch = encode_variants("unknown_site", wild_type, sites, hiding, model.max_tokens)
     column = batch.sites.int().argmax(dim=1)
-    if masked:
-        return batch.token_ids, batch.mask, column
-    letters = [wild_type[position - 1] for position in positions]
-    shown = torch.tensor(model.vocabulary.residue_ids("".join(letters)))
-    return batch.token_ids.masked_scatter(batch.sites, shown), batch.mask, column
+    if not masked:
+        letters = "".join(wild_type[position - 1] for position in positions)
+        shown = torch.tensor(model.vocabulary.residue_ids(letters))
+        batch = replace(batch, token_ids=batch.token_ids.masked_scatter(batch.sites, shown))
+    return batch, column
 
 
 @dataclass(frozen=True, eq=False)
 class ZeroShot:
-    """A method that has nothing to learn; its predictions are in natural logarithms.
-
-    They have no scale on the axis of labels, hence no errors, only ranks.
-    """
+    """A method that has nothing to learn; its predictions, natural logarithms, only rank."""
 
     name: str
     scores: Callable[[Assay], np.ndarray]

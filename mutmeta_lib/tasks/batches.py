@@ -84,7 +84,7 @@ def run_batches(
     """Cut a batch into those in which it is run: row numbers and rows, every row once.
 
     Batches have `rows` rows at most (all, where pooled vectors are given). `siblings` says whether
-    the encoder makes use of them (`models.layers`).
+    the encoder makes use of them (`models.tiny`).
     """
     if tokens.pooled:
         yield np.arange(len(tokens)), tokens

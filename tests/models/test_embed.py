@@ -130,7 +130,7 @@ def test_a_frozen_part_is_read_whole_mended_and_never_changed(tmp_path, monkeypa
 
 def test_a_layer_or_a_folder_that_cannot_be_used_is_refused(tmp_path):
     for start in (0, 4, -1):
-        with pytest.raises(DataError, match="is not one that a trunk can end at"):
+        with pytest.raises(DataError, match="is not one that a trunk of tiny can end at"):
             freeze(PREDICTOR, encoded(), start)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="the file cannot be written"):

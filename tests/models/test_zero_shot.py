@@ -18,7 +18,7 @@ from mutmeta_lib.models.zero_shot import (
     MASKED,
     add_up,
     describe_head,
-    load_language_model,
+    head_of,
     log_odds,
     zero_shot,
 )
@@ -39,7 +39,7 @@ def directory(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(directory):
-    return load_language_model(str(directory))
+    return head_of(load_encoder(str(directory)))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_neither_batches_nor_order_nor_a_long_protein_matter(model, directory, m
     order = [7, 2, 20, 2]
     one_by_one = log_odds(model, WILD, order, masked=masked, batch_size=1)
     np.testing.assert_allclose(one_by_one, whole[np.array(order) - 1], rtol=1e-4, atol=1e-4)
-    short = load_language_model(str(directory), max_tokens=11)  # 9 residues and a frame
+    short = head_of(load_encoder(str(directory), max_tokens=11))  # 9 residues and a frame
     found = log_odds(short, WILD, [1, 10, 20], masked=masked)
     windows = [(WILD[:9], 1), (WILD[5:14], 5), (WILD[-9:], 9)]
     for row, (window, place) in zip(found, windows, strict=True):
@@ -213,7 +213,7 @@ def test_an_incomplete_checkpoint_is_refused(tmp_path, kind, name):
         del weights[key]
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match=f"'lossy' lacks 1 weights .*{name}"):
-        load_language_model(str(directory))
+        head_of(load_encoder(str(directory)))
 
 
 def test_a_tokenizer_without_a_mask_is_refused(directory, monkeypatch):
@@ -221,17 +221,17 @@ def test_a_tokenizer_without_a_mask_is_refused(directory, monkeypatch):
     maskless = lambda *a, **k: Checkpoint(**{**vars(real(*a, **k)), "mask": ""})  # noqa: E731
     monkeypatch.setattr(module, "read_checkpoint", maskless)
     with pytest.raises(DataError, match="has no mask"):
-        load_language_model(str(directory))
+        head_of(load_encoder(str(directory)))
 
 
 def test_the_hash_is_of_what_the_logits_depend_on(tmp_path, encoder):
     directory = write_esm(tmp_path / "esm", head=True)
-    first = load_language_model(str(directory)).sha256
-    assert load_language_model(str(directory)).sha256 == first != load_encoder(directory).sha256
+    first = head_of(load_encoder(str(directory))).sha256
+    assert head_of(load_encoder(str(directory))).sha256 == first != load_encoder(directory).sha256
     weights = load_file(directory / "model.safetensors")
     weights["lm_head.bias"] += 1
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    assert load_language_model(str(directory)).sha256 != first
+    assert head_of(load_encoder(str(directory))).sha256 != first
 
 
 def test_the_command_ranks_with_a_head_and_refuses_one_without(directory, model, tmp_path):
