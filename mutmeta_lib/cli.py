@@ -80,8 +80,6 @@ def data_check(
     check_property(property)
     if (wild_type is None) == (fasta is None):
         raise typer.BadParameter("give the wild type by one of --wild-type and --fasta")
-    if wild_type is not None and console.is_file(wild_type):
-        raise typer.BadParameter(f"{wild_type} is a file; give it with --fasta")
     sequence = wild_type if fasta is None else read_wild_type(fasta, record)
     words = DROP if drop == "all" else [word.strip() for word in drop.split(",") if word.strip()]
     columns = {"mutant_column": mutant_column, "score_column": score_column}
@@ -195,16 +193,14 @@ def sweep_command(
     index = sweep.output / f"{file.stem}.index.json"
     with shown_progress() as report:
         results = planned(sweep) if dry_run else run_sweep(sweep, index, report)
-    console.print_table(
-        ["run", *next(iter(results)).varied, "state", "seconds", "record"],
-        [
-            [r.record.stem, *r.varied.values(), o.state, o.seconds, o.record]
-            for r, o in results.items()
-        ],
-    )
-    failed = {run.record.stem: outcome.error for run, outcome in results.items() if outcome.error}
-    for name, error in failed.items():
-        console.say_error(f"{name} failed; {error}")
+    rows, failed = [], [run for run, outcome in results.items() if outcome.error]
+    for run, outcome in results.items():
+        told = [outcome.state, outcome.seconds, outcome.record]
+        rows.append([run.record.stem, *run.varied.values(), *told])
+    headings = ["run", *next(iter(results)).varied, "state", "seconds", "record"]
+    console.print_table(headings, rows)
+    for run in failed:
+        console.say_error(f"{run.record.stem} failed; {results[run].error}")
     if not dry_run:
         print(f"index of the runs: {console.seen_from_here(index)}")
     if failed:

@@ -35,10 +35,9 @@ ORDER = "Order of the meta-gradient."
 
 
 class Commands(TyperGroup):
-    """A group of commands in which a `DataError` becomes one sentence and exit code 2.
+    """Commands whose `DataError` ends in a sentence and exit code 2, and Ctrl-C in one and 130.
 
-    Ctrl-C ends with exit code 130, and with a sentence where the work has something to say. A
-    warning is a sentence as well, without its place in the code.
+    A warning is a sentence as well, without its place in the code.
     """
 
     def invoke(self, ctx: typer.Context) -> Any:
@@ -124,10 +123,10 @@ def unknown(what: str, name: Any, known: Iterable[str]) -> DataError:
 
 
 def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Refuse a name that is not one of the known ones."""
+    """Refuse a name that is not one of the known ones, all of which are told."""
     for name in names:
         if name not in known:
-            raise unknown(what, name, known)
+            raise DataError(f"there is no {what} '{name}'", f"use one of {', '.join(known)}")
 
 
 def check_device(device: str) -> None:

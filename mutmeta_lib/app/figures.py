@@ -150,10 +150,7 @@ def scatter(
 def histogram(
     table: pd.DataFrame, height: str, by: str, *, panels: Names = (), log: bool = False, **words
 ) -> Figure:
-    """Bins from low to high: those of the first value of ``by`` filled, of the others outlined.
-
-    If ``by`` is also the column of panels, each panel has a colour of its own.
-    """
+    """Bins from low to high: of the first value of ``by``, or where it is a panel, filled."""
     table = _checked(table, [], ["low", "high", height, by, *panels])
     alone = by in panels
     with _drawn(table, panels, 1.35, legend=not alone, **words) as (figure, parts):
@@ -176,9 +173,9 @@ def histogram(
 def distribution(
     table: pd.DataFrame, x: str, rows: str, by: str, *, panels: Names, **words
 ) -> Figure:
-    """How values spread in each row: median, middle half (box) and middle 90 % (whiskers).
+    """Values of each row as boxes (median, middle half, middle 90 %), sorted by median.
 
-    Rows are sorted by median, and coloured by ``by`` if that has few values; panels share no axis.
+    They are coloured by ``by`` if that has few values; panels share no axis.
     """
     table = _checked(table, [], [x, rows, by, *panels])
     colours = {name: look.colour for name, look, _ in _series(table[by])}
@@ -204,8 +201,8 @@ def distribution(
 def split_overview(split: pd.DataFrame, **words) -> Figure:
     """Which proteins each fold trains on, validates on and tests on, with numbers of assays.
 
-    ``split`` has one row per fold and assay with columns fold, role (one of `ROLES`), assay and
-    protein. More than 30 proteins are counted by role.
+    ``split`` has a row per fold and assay: fold, role (of `ROLES`), assay and protein. More than 30
+    proteins are counted by role.
     """
     split = _checked(split, [], ["fold", "role", "assay", "protein"])
     row = "protein" if split["protein"].nunique() <= 30 else "role"
@@ -228,11 +225,7 @@ def split_overview(split: pd.DataFrame, **words) -> Figure:
 
 
 def tokens(table: pd.DataFrame, **words) -> Figure:
-    """Tokens as boxes, one block of lines per encoding, wrapped at 12 tokens.
-
-    ``table`` has one row per token, in order, with columns encoding, token and kind (one of
-    `TOKEN_KINDS`).
-    """
+    """Tokens (a row each: encoding, token and kind, of `TOKEN_KINDS`) as boxes, 12 to a line."""
     table = _checked(table, [], ["encoding", "token", "kind"])
     groups = list(table.groupby("encoding", sort=False))
     height = sum(-(-len(group) // 12) + 1.1 for _, group in groups)

@@ -1,9 +1,8 @@
 """A sweep: one notebook with many parameters and seeds, in one YAML file, run side by side on Ray.
 
-Every combination of the grid and the seeds is a run, named after what it asks: a hash of the
-notebook's code, all parameters, and the contents of the data and the encoder that they name. A run
-is finished when its record reads and answers what the run asks. Ray is optional, and imported only
-when there is work for it.
+A run is named after what it asks: a hash of the notebook's code, its parameters, and the contents
+of the data and the encoder that they name. It is finished when its record reads and answers that.
+Ray is optional, and imported only when there is work for it.
 """
 
 import hashlib

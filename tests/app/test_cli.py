@@ -86,7 +86,7 @@ run nowhere.ipynb                            | no notebook 'nowhere.ipynb'
 evaluate --metric accuracy                   | no metric 'accuracy'; use one of spearman
 evaluate --shots 0;5                         | --shots got '0;5'; write different whole numbers
 evaluate --shots 5,0,05                      | --shots got '5,0,05'; write different whole numbers
-evaluate --methods maml,rigde                | no method 'rigde'; did you mean 'ridge'?
+evaluate --methods maml,rigde                | no method 'rigde'; use one of maml
 evaluate --device tpu                        | no device 'tpu'
 train x --algorithm protonet                 | unknown algorithm 'protonet'; choose from maml
 train x --encoding seperator                 | there is no encoding 'seperator'
