@@ -99,20 +99,19 @@ def test_every_combination_is_one_run_with_one_name(grid, seeds):
     assert [run.record for run in again] == [run.record for run in runs]
 
 
-def name(folder: Path, **content) -> str:
-    (run,) = runs_of(write_sweep(folder, **content))
-    return run.record.name
-
-
-def test_the_name_is_that_of_the_question(tmp_path):
-    first = name(tmp_path)
-    assert first.startswith("toy-")
-    # A default spelt out, and what cannot change a result.
-    same = {"parameters": {"steps": 3, "rate": 0.5, "profile": "full"}, "retries": 5}
-    assert name(tmp_path, **same) == first
-    assert name(tmp_path, parameters={"rate": 1}) == name(tmp_path, grid={"rate": [1.0]}) != first
-    assert name(tmp_path, profile="quick") == name(tmp_path, parameters={"steps": 7}) != first
-    assert name(tmp_path, profile="quick", parameters={"steps": 3}) == first, "it overrides"
+@pytest.mark.parametrize(
+    ("one", "same"),
+    [
+        ({}, {"parameters": {"steps": 3, "rate": 0.5, "profile": "full"}, "retries": 5}),
+        ({}, {"profile": "quick", "parameters": {"steps": 3}}),
+        ({"parameters": {"rate": 1}}, {"grid": {"rate": [1.0]}}),
+        ({"parameters": {"steps": 7}}, {"profile": "quick"}),
+    ],
+)
+def test_one_question_has_one_name_however_it_is_put(tmp_path, one, same):
+    names = [runs_of(write_sweep(tmp_path, **content))[0].record.name for content in (one, same)]
+    assert names[0] == names[1]
+    assert names[0].startswith("toy-")
 
 
 def test_code_and_data_that_change_rename_and_text_does_not(tmp_path):
@@ -146,11 +145,6 @@ def executed(tmp_path_factory) -> Path:
     return path
 
 
-def state(path: Path) -> str:
-    (outcome,) = planned(read_sweep(path)).values()
-    return outcome.state
-
-
 def test_a_run_leaves_a_record_and_an_executed_copy_and_nothing_else(executed):
     ((done, outcome),) = planned(read_sweep(executed)).items()
     record, copy = read_record(done.record), done.record.with_suffix(".ipynb")
@@ -171,12 +165,12 @@ def test_a_run_leaves_a_record_and_an_executed_copy_and_nothing_else(executed):
     ],
 )
 def test_a_record_that_does_not_read_or_answer_is_not_finished(executed, tamper):
-    (run,) = runs_of(executed)
-    kept = run.record.read_bytes()
-    assert state(executed) == "finished"
-    tamper(run.record)
-    assert state(executed) == "waiting"
-    run.record.write_bytes(kept)
+    (file,) = executed.parent.glob("runs/*.json")
+    kept = file.read_bytes()
+    for change, state in ((lambda file: None, "finished"), (tamper, "waiting")):
+        change(file)
+        assert [outcome.state for outcome in planned(read_sweep(executed)).values()] == [state]
+    file.write_bytes(kept)
 
 
 @pytest.mark.parametrize(
@@ -279,11 +273,7 @@ def test_a_ray_that_is_missing_is_one_sentence_and_a_dry_run_needs_none(monkeypa
     monkeypatch.setitem(sys.modules, "ray", None)
     path = write_sweep(tmp_path, grid={"mood": ["fine", "slow"]}, seeds=[3, 4])
     done = command(str(path), "--dry-run")
-    assert done.exit_code == 0, done.stderr
-    rows = [line.split("│")[2:5] for line in done.stdout.splitlines() if "toy-" in line]
-    assert [" ".join(map(str.strip, row)) for row in rows] == [
-        f"{mood} {seed} waiting" for mood in ("fine", "slow") for seed in (3, 4)
-    ]
+    assert (done.exit_code, done.stdout.count("waiting")) == (0, 4), done.output
     assert not (tmp_path / "sweeps/runs").exists()
     done = command(str(path))
     told = 'a sweep needs Ray, which is not installed; pip install "mutmeta[sweep]"\n'
@@ -295,7 +285,5 @@ def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", Mock(side_effect=OSError("no room")))
     done = command(str(write_sweep(tmp_path)))
-    assert (done.exit_code, done.stderr) == (
-        2,
-        "Ray does not start (no room); mend what it names\n",
-    )
+    told = "Ray does not start (no room); mend what it names\n"
+    assert (done.exit_code, done.stderr) == (2, told)
