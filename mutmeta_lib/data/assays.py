@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,9 +32,9 @@ class Assay:
     """Measured variants of one wild type.
 
     `scores` has shape (n,), float64 and read-only, in `units`; higher is better, and `sign` says
-    how that was arranged. `source` is the DOI of the measurement where known; `left_out` counts
-    the rows left out of the table, by word of `variants.DROP`. Raises `DataError` when a variant
-    does not fit the wild type or occurs twice, or a score is not finite.
+    how that was arranged. `source` is a DOI where known; `left_out` counts the rows left out of the
+    table, by word of `variants.DROP`. Raises `DataError` when a variant does not fit the wild type
+    or occurs twice, or a score is not finite.
     """
 
     id: str
@@ -82,13 +82,8 @@ def read_table(
     wild_type: str,
     *,
     property: str,
-    id: str | None = None,
-    protein: str | None = None,
     mutant_column: str = "mutant",
     score_column: str = "score",
-    units: str = "",
-    sign: str = HIGHER_IS_BETTER,
-    source: str = "",
     drop: Sequence[str] = (),
 ) -> Assay:
     """Read a table of your own: a column of mutations and a column of scores, one protein.
@@ -96,26 +91,25 @@ def read_table(
     Mutations may be in any notation of `parse_variant`, on positions of `wild_type` from 1. Where
     there is no such column, but one called ``mutated_sequence`` or ``sequence``, the mutations are
     its differences from the wild type; beside mutations, ``mutated_sequence`` must agree with them.
-    Rows of the kinds in `drop` (`variants.DROP`) are left out and counted. `id` and `protein` are
-    the file's name by default, and `source` is a DOI. Raises `DataError` for what cannot be read;
-    warns of what is read and odd all the same.
+    Rows of the kinds in `drop` (`variants.DROP`) are left out and counted. Raises `DataError` for
+    what cannot be read; warns of what is read and odd all the same.
 
     >>> from mutmeta_lib.data.folders import demo_dir, read_data_dir
     >>> wild_type = read_data_dir(ids=["GB1_NISTHAL2019_on_WT"])[0].wild_type
     >>> table = demo_dir() / "stability" / "GB1_NISTHAL2019_on_WT.csv"
-    >>> assay = read_table(table, wild_type, property="stability", units="kcal/mol")
+    >>> assay = read_table(table, wild_type, property="stability")
     >>> len(assay), format_variant(assay.variants[0]), float(assay.scores[0])
     (813, 'T2A', -0.4704)
     """
     check_property(property)
     columns = {"mutant_column": mutant_column, "score_column": score_column}
-    rows = check_table(csv, wild_type, **columns, drop=drop)
+    rows, name = check_table(csv, wild_type, **columns, drop=drop), table_name(csv)
     if rows.problems:
         raise rows.problems[0]
     for note in rows.notes:
         warnings.warn(f"{csv}: {note}", stacklevel=2)
-    names = id or table_name(csv), protein or table_name(csv), property, wild_type
-    return Assay(*names, rows.variants, rows.scores, units, sign, source, rows.left_out)
+    measured = rows.variants, rows.scores, "", HIGHER_IS_BETTER, "", rows.left_out
+    return Assay(name, name, property, wild_type, *measured)
 
 
 def table_name(path: str | Path) -> str:
@@ -152,59 +146,54 @@ def check_table(
 class DataSet:
     """A table in a folder (``.csv``, or ``.csv.gz`` beside it), and what the folder says of it.
 
-    `about` holds the texts of an `Assay`; its wild_type is empty for a collection, a file with the
-    columns protein and wild_type_sequence, of which each protein is an assay.
+    `about` holds the texts of an `Assay`; its wild_type may be empty for a collection, a file with
+    the columns protein and wild_type_sequence, of which each protein is an assay.
     """
 
     path: Path
     about: dict[str, str]
-    n_proteins: int = 1
     score_column: str = "score"
 
-    def read(self, drop: Sequence[str] = ()) -> list[Assay]:
-        """Read its assays; warns of proteins of a collection of which `drop` leaves nothing."""
+    def read(self) -> list[Assay]:
+        """Read its assays; raises the first problem of the file."""
         packed = self.path.with_name(f"{self.path.name}.gz")
         path = packed if packed.exists() and not self.path.exists() else self.path
         needed = ["mutant", self.score_column, *(() if self.about["wild_type"] else _COLLECTION)]
         columns = read_columns(path, needed, [MUTATED, *_COLLECTION])
-        assays, problems = [], []
         with located(file=path):
             groups = self._proteins(columns)
-        for protein, (wild_type, index) in groups.items():
-            rows = read_rows(path, columns, wild_type, "mutant", self.score_column, drop, index)
-            if protein and sum(rows.left_out.values()) == len(index):
-                warnings.warn(f"{path}: no row of {protein} is kept", stacklevel=4)
-                continue
-            own = {"id": f"{self.about['id']}/{protein}", "protein": protein} if protein else {}
-            assays.append((rows, {**self.about, **own, "wild_type": wild_type}))
-            problems += rows.problems
-        if problems:
+        found = {
+            key: read_rows(path, columns, key[1], "mutant", self.score_column, index=index)
+            for key, index in groups.items()
+        }
+        if problems := [problem for rows in found.values() for problem in rows.problems]:
             raise min(problems, key=lambda problem: problem.row or 0)
-        return [
-            Assay(**a, variants=r.variants, scores=r.scores, left_out=r.left_out) for r, a in assays
-        ]
+        assays = []
+        for (protein, wild_type), rows in found.items():
+            own = {"id": f"{self.about['id']}/{protein}", "protein": protein} if protein else {}
+            about = {**self.about, **own, "wild_type": wild_type}
+            assays.append(Assay(**about, variants=rows.variants, scores=rows.scores))
+        return assays
 
-    def _proteins(self, columns: Mapping[str, list[str]]) -> dict[str, tuple[str, list[int]]]:
-        """Return protein -> (wild type, row indices); one without name unless a collection."""
-        groups: dict[str, tuple[str, list[int]]] = {}
+    def _proteins(self, columns: Mapping[str, list[str]]) -> dict[tuple[str, str], list[int]]:
+        """Return (protein, wild type) -> row indices; one without name unless a collection."""
         if not set(_COLLECTION) <= set(columns):
-            groups[""] = self.about["wild_type"], list(range(len(columns["mutant"])))
-        rows = zip(*(columns[name] for name in _COLLECTION), strict=True) if not groups else ()
-        for i, (protein, wild_type) in enumerate(rows):
+            return {("", self.about["wild_type"]): list(range(len(columns["mutant"])))}
+        wild_types: dict[str, str] = {}
+        groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for i, (protein, wild_type) in enumerate(zip(*map(columns.get, _COLLECTION), strict=True)):
             with located(row=FIRST_ROW + i, column="wild_type_sequence"):
                 if not protein:
                     raise DataError("the protein has no name", "fill it in", column="protein")
-                if protein not in groups:
+                if protein not in wild_types:
                     check_sequence(wild_type)
-                first, index = groups.setdefault(protein, (wild_type, []))
-                if first != wild_type:
-                    problem = f"{protein} has another wild type than in row {FIRST_ROW + index[0]}"
+                if wild_types.setdefault(protein, wild_type) != wild_type:
+                    problem = f"{protein} has another wild type than in the rows above"
                     raise DataError(problem, "give each wild type its own protein name")
                 if self.about["wild_type"] not in ("", wild_type):
                     mend = "leave it empty there, or correct one of the two"
                     raise DataError("the wild type is not the manifest's target_seq", mend)
-            index.append(i)
-        if len(groups) != self.n_proteins:
-            problem = f"the file holds {len(groups)} proteins, the manifest says {self.n_proteins}"
-            raise DataError(problem, "correct n_proteins, or the file")
+            groups[protein, wild_type].append(i)
+        if not groups:
+            raise DataError("the file has no rows to read", "add rows")
         return groups

@@ -19,15 +19,14 @@ from mutmeta_lib.seeds import stable_seed
 DEMO = "demo"
 LISTS = Path(__file__).parent / "lists"
 """Lists of assays: ids and counts, no measured value. ``sound`` is that of the book's third arm:
-proteins of at most 500 residues, per role one assay for each protein cluster, the one with most
-variants (chosen by counts, without a look at scores)."""
+proteins of at most 500 residues, per role the assay with most variants of each protein cluster."""
 
 _LOWER = re.compile(
     r"(as in source:? *)?(lower|low|smaller|negative)\b"
     r"|(?!flipped).*(\b(lower|smaller) *(=|is) *better|\bhigher *(=|is) *worse)",
     re.IGNORECASE,
 )
-_MANIFEST = ("id", "property", "protein", "target_seq", "n_proteins", "score_units", "sign")
+_MANIFEST = ("id", "property", "protein", "target_seq", "score_units", "sign")
 
 
 def demo_dir() -> Path:
@@ -40,7 +39,6 @@ def read_data_dir(
     *,
     ids: Sequence[str] | None = None,
     properties: Sequence[str] | None = None,
-    drop: Sequence[str] = (),
 ) -> list[Assay]:
     """Read the assays of a folder; ``demo`` means those bundled with the library.
 
@@ -49,9 +47,8 @@ def read_data_dir(
     columns protein and wild_type_sequence as well is a collection: it gives one assay per protein,
     called ``<id>/<protein>``. Without a manifest, it holds ProteinGym's reference file and tables.
 
-    `ids` selects data sets, or single proteins of a collection; `drop` is as in `read_table`.
-    Warns of tables that the folder does not name. Raises `DataError` for an id that is not there
-    and for any invalid row.
+    `ids` selects data sets, or single proteins of a collection. Warns of tables that the folder
+    does not name. Raises `DataError` for an id that is not there and for any invalid row.
 
     >>> [assay.id for assay in read_data_dir("demo", properties=["stability"])]
     ['GB1_NISTHAL2019_on_WT']
@@ -68,7 +65,7 @@ def read_data_dir(
         raise DataError(f"there is no data set '{missing[0]}'", mend, file=folder)
     kinds = PROPERTIES if properties is None else properties
     chosen = [d for name, d in sets.items() if name in wanted and d.about["property"] in kinds]
-    assays = [assay for data in chosen for assay in data.read(drop)]
+    assays = [assay for data in chosen for assay in data.read()]
     if ids is None:
         return assays
     absent = {name for name in ids if "/" in name} - {assay.id for assay in assays}
@@ -80,9 +77,9 @@ def read_data_dir(
 def read_manifest(data_dir: str | Path) -> pd.DataFrame:
     """Read ``MANIFEST.csv`` of a data directory: one row per data set.
 
-    Columns: id, property, protein, target_seq (the wild type; empty for a collection),
-    n_proteins (int), score_units, sign (not empty, and not that lower is better), doi (empty where
-    unknown). Raises `DataError` for what is not so, and for an id twice.
+    Columns: id, property, protein, target_seq (the wild type; empty for a collection), score_units,
+    sign (not empty, and not that lower is better), doi (empty where unknown). Raises `DataError`
+    for what is not so, and for an id twice.
     """
     if Path(data_dir).is_file():
         raise DataError("this is a file", "give the folder with MANIFEST.csv", file=data_dir)
@@ -100,13 +97,11 @@ def read_manifest(data_dir: str | Path) -> pd.DataFrame:
                 check_property(entry.property)
             with located(column="target_seq"):
                 check_sequence(entry.target_seq or "X")
-            if not re.fullmatch("[1-9][0-9]*", n := entry.n_proteins):
-                raise DataError(f"'{n}' is not a count", "write 1 or more", column="n_proteins")
             if _LOWER.match(entry.sign) or not entry.sign:
                 problem = f"the sign '{entry.sign}' does not say that higher is better"
                 mend = "multiply the scores by -1 if it is not, and say so, as in 'flipped'"
                 raise DataError(problem, mend, column="sign")
-    return table.assign(n_proteins=table["n_proteins"].astype(int), doi=table.get("doi", ""))
+    return table.assign(doi=table.get("doi", ""))
 
 
 def _manifest_sets(folder: Path) -> dict[str, DataSet]:
@@ -114,7 +109,7 @@ def _manifest_sets(folder: Path) -> dict[str, DataSet]:
     names = {"target_seq": "wild_type", "score_units": "units", "doi": "source"}
     for about in read_manifest(folder).rename(columns=names).to_dict("records"):
         path = folder / about["property"] / f"{about['id']}.csv"
-        sets[about["id"]] = DataSet(path, about, about.pop("n_proteins"))
+        sets[about["id"]] = DataSet(path, about)
     named = {data.path for data in sets.values()}
     found = [path for name in PROPERTIES for path in sorted((folder / name).glob("*.csv*"))]
     if others := [p for p in found if p.with_name(f"{table_name(p)}.csv") not in named]:
@@ -128,7 +123,7 @@ def read_list(name: str | Path = "sound") -> pd.DataFrame:
 
     Columns: id (of a data set, or ``<data set>/<protein>``), property, role (assays of one kind of
     measurement), variants (how many the assay has), length (residues of the wild type), cap (how
-    many variants to use at most). Raises `DataError` for what is not so, and for an id twice.
+    many variants to use at most).
 
     >>> read_list("sound")["property"].value_counts().to_dict()
     {'stability': 56, 'fitness': 24, 'solubility': 14}
@@ -141,14 +136,6 @@ def read_list(name: str | Path = "sound") -> pd.DataFrame:
     table = pd.DataFrame(read_columns(path, ["id", "property", "role", *counts]), dtype=str)
     for column in counts:
         table[column] = parse_numbers(table[column].tolist(), file=path, column=column).astype(int)
-    twice = table["id"].duplicated()
-    for i, row in enumerate(table.itertuples()):
-        with located(file=path, row=FIRST_ROW + i, column="property"):
-            check_property(row.property)
-            if row.cap < 1:
-                raise DataError("the cap leaves no variant", "write 1 or more", column="cap")
-            if twice[i]:
-                raise DataError(f"'{row.id}' is listed twice", "list it once", column="id")
     return table
 
 
@@ -162,8 +149,8 @@ def read_listed(
     """Read the assays of a list (of `roles` only) from a data directory, in order of id.
 
     Each is cut to its cap in the list, or to `cap` if that is lower (`cap_assay`). Raises
-    `DataError` for an assay that is not there, or differs from the list in its property, number of
-    variants or length, so that other data would be tested under the same name.
+    `DataError` for an assay that is not there, or that differs from the list in its property,
+    number of variants or length.
     """
     table = read_list(name).sort_values("id")
     if unknown := sorted(set(roles or ()) - set(table["role"])):

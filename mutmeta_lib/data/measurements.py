@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +25,16 @@ from mutmeta_lib.data.variants import (
 from mutmeta_lib.errors import DataError
 
 MUTATED = "mutated_sequence"  # must agree with the mutations where there are both
-_FEWEST = 5  # fewer sites fit at some offset by chance, and fewer sequences share a change
+_FEWEST = 5  # fewer sites fit at some offset by chance
 
 
 @dataclass(frozen=True)
 class Rows:
     """What was read of the rows of one protein.
 
-    `scores` has shape (n_variants,); `left_out` counts the rows left out by word of
-    `variants.DROP`; unless there are no `problems`, variants and scores are not to be used. `notes`
-    say in sentences what is readable and still odd.
+    `scores` has shape (n_variants,); `left_out` counts the rows left out, by word of
+    `variants.DROP`. Where there are `problems`, variants and scores are not to be used; `notes` say
+    what is readable and still odd.
     """
 
     variants: tuple[Variant, ...]
@@ -54,13 +55,12 @@ def read_rows(
 ) -> Rows:
     """Read the rows of a file's columns of text (those of `index`), and find every problem in them.
 
-    A cell of `mutant_column` is a mutation in any notation of `parse_variant`, or the mutated
-    sequence. Rows whose problem is one of `drop` are left out and counted. Where the positions fit
-    the wild type after one number is added to all of them, the problems say so; nothing is shifted.
+    Rows whose problem is one of `drop` are left out and counted. Where the positions fit the wild
+    type after one number is added to all of them, the problems say so; nothing is shifted.
     """
     if unknown := [word for word in drop if word not in DROP]:
         raise DataError(f"'{unknown[0]}' cannot be dropped", f"use {', '.join(DROP)}")
-    texts, sequences, notes, left_out = columns[mutant_column], [], [], Counter()
+    texts, left_out, notes = columns[mutant_column], Counter(), []
     kept: dict[Variant, tuple[int, float]] = {}
     problems: list[DataError] = []
     misfits: list[DataError] = []
@@ -93,8 +93,6 @@ def read_rows(
             kept.setdefault(variant, (FIRST_ROW + i, score))
             if not variant and text.lower() in WILD_TYPE_WORDS - {"wt", "p.="}:
                 notes.append(f"row {FIRST_ROW + i}: '{text}' is read as the wild type")
-            if _is_sequence(text, wild_type):
-                sequences.append(variant)
     if not kept and not problems:
         problem = f"the file has no rows to read but {left_out.total()} left out"
         problems.append(DataError(problem, "add rows", file=file))
@@ -102,7 +100,7 @@ def read_rows(
         for error in misfits:
             error.mend = hint
     scores = np.array([score for _, score in kept.values()])
-    notes += _doubts(list(kept), scores, sequences, wild_type)
+    notes += _doubts(kept, scores, wild_type)
     return Rows(tuple(kept), scores, dict(left_out), problems, notes)
 
 
@@ -130,10 +128,8 @@ def _disagreement(variant: Variant, text: str, wild_type: str, place: dict) -> l
     right, found = apply_variant(variant, wild_type), text.removesuffix("*")
     if found == right:
         return []
-    pairs = enumerate(zip(right, found, strict=False), start=1)
-    where = next((f"{b} at position {n}, not {a}" for n, (a, b) in pairs if a != b), "")
-    where = where if len(found) == len(right) else f"{len(found)} residues, not {len(right)}"
-    problem = f"the sequence is not the wild type with {format_variant(variant)} ({where})"
+    first = next(i for i, (a, b) in enumerate(zip_longest(right, found), start=1) if a != b)
+    problem = f"the sequence is not the wild type with {format_variant(variant)} (position {first})"
     return [DataError(problem, "correct the sequence or the mutation", **place, column=MUTATED)]
 
 
@@ -164,21 +160,13 @@ def _offset_hint(texts: Sequence[str], wild_type: str) -> str:
     return f"add {offsets[0]} to every position: then {counted} fit"
 
 
-def _doubts(
-    variants: list[Variant], scores: np.ndarray, sequences: list[Variant], wild_type: str
-) -> list[str]:
-    """Say what makes a readable table doubtful; `sequences` are the variants given as such."""
+def _doubts(variants: Iterable[Variant], scores: np.ndarray, wild_type: str) -> list[str]:
+    """Say what makes a readable table doubtful."""
     doubts = []
-    if len(variants) > 1 and len(set(scores)) == 1:
+    if len(scores) > 1 and len(set(scores)) == 1:
         doubts.append("all scores are equal, so that nothing can be ranked")
     sites = {(s.position, s.wild_type) for variant in variants for s in variant}
     if others := [str(offset) for offset in numbering_offsets(sites, wild_type) if offset]:
         added = f"{' or '.join(others[:3])} added to each"
         doubts.append(f"the positions would also fit with {added}; make sure of the numbering")
-    if 2 * sum(3 * len(variant) > len(wild_type) for variant in sequences) > len(sequences):
-        where = "most sequences differ from the wild type at more than a third of its sites"
-        doubts.append(f"{where}; make sure that it is theirs, and that they are not shifted")
-    elif len(sequences) >= _FEWEST and (shared := set.intersection(*map(set, sequences))):
-        which = f"all sequences have {format_variant(tuple(sorted(shared)))}"
-        doubts.append(f"{which}; make sure that the wild type is what was mutated")
     return doubts

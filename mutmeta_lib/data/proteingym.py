@@ -41,10 +41,9 @@ def find_reference(folder: Path) -> Path | None:
 def proteingym_sets(folder: Path, reference: Path) -> dict[str, DataSet]:
     """Find the tables in a folder that the reference file names, wherever they lie in it.
 
-    An assay is found by its name (DMS_id), with its wild type and property (`PROPERTY`). Scores are
-    taken as they are: by ProteinGym's convention higher is better, but for those in `UNFLIPPED`,
-    whose `sign` says so. Raises `DataError` for entries that cannot be used and two tables of one
-    name; warns of tables that are not named.
+    Scores are taken as they are: by ProteinGym's convention higher is better, but for those in
+    `UNFLIPPED`, whose `sign` says so. Raises `DataError` for entries that cannot be used and two
+    tables of one name; warns of tables that are not named.
     """
     table = read_columns(reference, *_COLUMNS)
     # What a Mac adds to an archive, such as __MACOSX/._P_2020.csv, is no table.
@@ -64,8 +63,6 @@ def proteingym_sets(folder: Path, reference: Path) -> dict[str, DataSet]:
 
 def _data_set(csv: Path, table: dict[str, list[str]]) -> DataSet:
     name = table_name(csv)
-    if (count := table["DMS_id"].count(name)) > 1:
-        raise DataError(f"'{name}' is there {count} times", "keep one of them", column="DMS_id")
     row = table["DMS_id"].index(name)
     entry = {column: cells[row] for column, cells in table.items()}
     wild_type, kind = entry["target_seq"], entry["coarse_selection_type"]
@@ -77,7 +74,7 @@ def _data_set(csv: Path, table: dict[str, list[str]]) -> DataSet:
     about = {"id": name, "protein": entry["UniProt_ID"], "property": PROPERTY[kind]}
     about |= {"wild_type": wild_type, "units": "DMS_score", "source": entry.get("jo", "")}
     about["sign"] = UNFLIPPED.get(name, HIGHER_IS_BETTER)
-    return DataSet(csv, about, score_column="DMS_score")
+    return DataSet(csv, about, "DMS_score")
 
 
 def fetch_proteingym(
@@ -88,10 +85,10 @@ def fetch_proteingym(
 ) -> Path:
     """Download ProteinGym's substitution assays once; returns the folder they lie in.
 
-    File names and checksums come from the record itself (`DOI`), through pooch, which keeps a file
-    only when its checksum agrees; `registry` (name -> ``md5:...``) and `downloader` (see pooch)
-    replace it, for mirrors and tests. Where the record has no reference file, a warning says where
-    to find it. Raises `DataError` without a network and for files that are not the record's.
+    File names and checksums come from the record itself (`DOI`), or from `registry` (name ->
+    ``md5:...``) and `downloader` (see pooch). Where the record has no reference file, a warning
+    says where to find it. Raises `DataError` without a network and for files that are not the
+    record's.
     """
     import pooch  # loads tqdm's notebook bars, which warn where nothing is downloaded
 

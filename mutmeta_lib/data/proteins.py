@@ -57,13 +57,11 @@ def cluster_proteins(assays: Iterable[Assay], threshold: float = 0.3) -> dict[st
     """Group wild types by single linkage; returns wild type -> cluster number.
 
     Numbers count from 0 in alphabetical order of each cluster's first sequence. Sequences of one
-    length that are at least 90 % identical position by position (or `threshold`, if that is higher)
-    are merged first, and the alphabetically first stands for them all. Then two are joined whose
-    best local alignment is significant (E-value up to 0.001 against all residues given) and whose
-    `identity` reaches `threshold`. Of more than 100 only those that share three words of four
-    residues near one diagonal are aligned, which may miss distant relatives.
-
-    Raises `DataError` for a threshold outside (0, 1].
+    length, alike at 90 % of positions (or `threshold`, if that is higher), are merged first; the
+    alphabetically first stands for them. Then two are joined whose best local alignment is
+    significant (E-value up to 0.001 against all residues given) and whose `identity` reaches
+    `threshold`. Of more than 100 only those that share three words of four residues near one
+    diagonal are aligned. Raises `DataError` for a threshold outside (0, 1].
     """
     if not 0 < threshold <= 1:
         raise DataError(f"the threshold {threshold} is not in (0, 1]", "use 0.3, say")

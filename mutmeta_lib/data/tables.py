@@ -1,7 +1,7 @@
 """Strict reading of csv and FASTA files: text, or an error that names file, row and column.
 
-pandas guesses (an extra cell becomes an index, ``NA`` a number, a short row is padded). A table of
-measurements must not be guessed at, so cells stay text here until a parser has accepted them.
+pandas guesses (an extra cell becomes an index, ``NA`` a number, a short row is padded); a table of
+measurements must not be guessed at.
 """
 
 import csv
@@ -38,7 +38,7 @@ def reading(path: str | Path) -> Iterator[None]:
     except IsADirectoryError:
         problem, mend = "this is a folder", "give a file"
     except UnicodeDecodeError:
-        problem, mend = "the file is not UTF-8 text", "save it as csv with UTF-8 encoding"
+        problem, mend = "the file is not UTF-8 text", "save it (an Excel sheet, too) as UTF-8 csv"
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         problem, mend = f"the file is damaged ({error})", "fetch or copy it again"
     except OSError as error:
@@ -52,8 +52,6 @@ def read_text(path: str | Path) -> str:
     """Read a text file (plain or ``.gz``, UTF-8) whole; raises `DataError` where that fails."""
     with reading(path):
         content = Path(path).read_bytes()
-        if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-            raise DataError("this is an Excel file", "save the sheet as csv (UTF-8)", file=path)
         content = gzip.decompress(content) if Path(path).suffix == ".gz" else content
         return content.decode("utf-8-sig")
 
@@ -76,10 +74,13 @@ def read_columns(
     groups = [(name,) if isinstance(name, str) else name for name in required]
     names = list(dict.fromkeys([name for group in [*groups, optional] for name in group]))
     first = re.split("[\r\n]", text, maxsplit=1)[0]
-    headers = {sign: {cell.strip(' "') for cell in first.split(sign)} for sign in _SEPARATORS}
-    known = max(len(header.intersection(names)) for header in headers.values())
-    likely = [s for s in _SEPARATORS if len(headers[s].intersection(names)) == known]
-    separator = likely[0] if known else max(likely, key=lambda sign: len(headers[sign]))
+
+    def fit(separator: str) -> tuple[int, int]:
+        header = {cell.strip(' "') for cell in first.split(separator)}
+        known = len(header.intersection(names))
+        return known, 0 if known else len(header)
+
+    separator = max(_SEPARATORS, key=fit)
     with located(file=path):
         header, *body = _rows(text, separator)
         with located(row=1):
@@ -105,12 +106,8 @@ def _rows(text: str, separator: str) -> list[list[str]]:
         for cells in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True):
             rows.append([cell.strip() for cell in cells])
     except csv.Error as error:
-        problem, mend = f"the row is not csv ({error})", "mend its quotation marks"
-        if "unexpected end" in str(error):
-            problem, mend = "a quotation mark is opened and not closed", "close it or delete it"
-        if "field limit" in str(error):
-            mend = "close the quotation mark that begins the cell, or shorten the cell"
-        raise DataError(problem, mend, row=len(rows) + 1) from None
+        mend = "mend its quotation marks, of which one may be open"
+        raise DataError(f"the row is not csv ({error})", mend, row=len(rows) + 1) from None
     while rows and not any(rows[-1]):
         rows.pop()
     if not rows:
@@ -119,17 +116,11 @@ def _rows(text: str, separator: str) -> list[list[str]]:
 
 
 def _without(missing: Sequence[str], header: Sequence[str], mend: str) -> DataError:
-    if header[0].startswith("#"):
-        return DataError("the file begins with a comment", "delete the lines with '#'")
-    if header[0].startswith(">"):
-        return DataError("this is FASTA, not a table", "give the table of scores")
-    if len(header) == 1 and not set(missing).isdisjoint(header[0].split()):
-        return DataError("cells are separated by blanks", "separate them by commas")
     lower = {name.lower(): name for name in header}
     near = [difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6) for name in missing]
     hints = [f"did you mean '{lower[match[0]]}'?" for match in near if match]
-    if any(map(_NUMBER.fullmatch, header)):
-        hints.append("is the header missing? Write it above the first row;")
+    if any(map(_NUMBER.fullmatch, header)) or header[0].startswith(("#", ">")):
+        hints.append("is the header missing? Begin the file with it;")
     columns = f"{' and no '.join(map(repr, missing))} (found: {', '.join(header)})"
     return DataError(f"there is no column {columns}", " ".join([*hints, mend]))
 
@@ -139,11 +130,8 @@ def _misshapen(header: list[str], cells: list[str], separator: str) -> DataError
     if not cells:  # how csv.reader gives an empty line
         return DataError("the row is empty", "delete the row")
     if len(cells) != len(header):
-        mend = "fill in what is missing"
-        if len(cells) > len(header):
-            mend = "delete the separator left over at its end, and write decimals with a point"
-        if any(cells[len(header) :]):
-            mend = "quote cells that hold a separator, and write decimals with a point"
+        mend = "write decimals with a point, quote cells that hold a separator, end on none"
+        mend = mend if len(cells) > len(header) else "fill in what is missing"
         return DataError(f"the row has {len(cells)} cells and the header {len(header)}", mend)
     for name, cell in zip(header[1:], cells[1:], strict=True):
         # The first column may have no name: it is the index that pandas writes.
@@ -166,11 +154,11 @@ def _decimal_points(cells: list[str]) -> list[str]:
     read = [cell.translate(_MINUS) for cell in cells]
     numbers = {c for c in read if re.fullmatch(r"[+-]?[.,]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?", c)}
     decimals = set(filter(_DECIMAL_COMMA.fullmatch, numbers))
-    if not (shown := sorted(n for n in decimals if not _THOUSANDS.fullmatch(n))):
+    if all(map(_THOUSANDS.fullmatch, decimals)):
         return cells
     for row, cell in enumerate(read, start=FIRST_ROW):
         if cell in numbers and "," not in cell and "." in cell:
-            problem = f"'{cell}' has a point, and '{shown[0]}' in the same column a comma"
+            problem = f"'{cell}' has a point, and other cells of the column a decimal comma"
             raise DataError(problem, "write all decimals alike, and no thousands", row=row)
     if not all(n in decimals or re.fullmatch("[+-]?[0-9]+", n) for n in numbers):
         return cells
@@ -214,17 +202,13 @@ def read_wild_type(path: str | Path, record: str | None = None) -> str:
     content = read_text(path).strip()
     sequences: dict[str, str] = {}
     with located(file=path):
-        if not content:
-            raise DataError("the file is empty", "begin each record with a line '>name'")
         if not content.startswith(">"):
-            if re.search("[,;\t]", content.partition("\n")[0]):
-                raise DataError("this is a table, not FASTA", "give the wild type's file")
-            raise DataError("the sequence has no name", "write a line '>name' above it")
+            problem = "the sequence has no name" if content else "the file is empty"
+            raise DataError(problem, "write a line '>name' above each sequence")
         for header, sequence in FastaFile.read_iter(io.StringIO(content, newline=None)):
             name = (header.split() or [""])[0]
-            if not name or name in sequences:
-                problem = f"'{name}' occurs twice" if name else "a record has no name"
-                raise DataError(problem, "give each record a line '>name' of its own")
+            if name in sequences:
+                raise DataError(f"'{name}' occurs twice", "give each record a name of its own")
             sequences[name] = "".join(sequence.split())
             check_sequence(sequences[name], f"wild type '{name}'")
         names = ", ".join(sequences)

@@ -1,7 +1,4 @@
-"""Substitutions and variants: how they are written, and what they make of a wild type.
-
-Tables write them in many ways (`NOTATIONS`); we write ProteinGym's ``A24G:F30L``, or HGVS.
-"""
+"""Substitutions and variants: how they are written, and what they make of a wild type."""
 
 import re
 from dataclasses import dataclass
@@ -23,8 +20,7 @@ WILD_TYPE_WORDS = frozenset(
 MISSING = frozenset({"", "na", "nan", "n/a", "#n/a", "null", "none", "-", "--", "."})
 
 DROP = ("nonsense", "synonymous", "indels", "missing")
-"""What rows of a table may be left out for: stop codons, synonymous changes, insertions, deletions
-and frame shifts, and a mutation or score that is missing."""
+"""What rows of a table may be left out for; ``missing`` is a mutation or a score."""
 
 _THREE_TO_ONE = {AA_CODES[one]: one for one in AMINO_ACIDS}
 
@@ -71,15 +67,13 @@ NOTATIONS = tuple(
         ("a substitution", "", rf"{_SITE}(?P<new>{_AA})"),
     )
 )
-"""What a change at one place is, the word of `DROP` that leaves such rows out (empty for a
-substitution), and how it is written in one-letter or three-letter code; the first to fit."""
+"""What a change is, its word of `DROP` and how it is written; the first to fit counts."""
 
 
 def parse_variant(text: str) -> Variant:
-    """Read one variant: substitutions in any notation of `NOTATIONS`, or a word for the wild type.
+    """Read substitutions in HGVS or one-letter code, joined as tables do, or a word for wild type.
 
-    They may stand in HGVS' ``p.`` and brackets, joined by a colon, a blank or any of
-    ``, ; / | + & _ -``. Raises `DataError` for what is no substitution, named for what it is.
+    Raises `DataError` for what is no substitution, named for what it is.
 
     >>> parse_variant("A24G")
     (Substitution(position=24, wild_type='A', mutant='G'),)
@@ -200,7 +194,7 @@ def check_sequence(sequence: str, what: str = "wild type") -> None:
     A wild type alone may hold ``X``, a residue not resolved in a structure. What looks like DNA or
     RNA (20 letters or more, all of them bases) is refused.
     """
-    unresolved = "X" if what.startswith("wild type") else ""
+    letters = f"{AMINO_ACIDS}X" if what.startswith("wild type") else AMINO_ACIDS
     bases = set(sequence.upper())
     if not sequence:
         raise DataError(f"the {what} is empty", "give its amino-acid sequence")
@@ -208,12 +202,11 @@ def check_sequence(sequence: str, what: str = "wild type") -> None:
         raise DataError(f"the {what} looks like DNA or RNA", "give its amino-acid sequence")
     if sequence != sequence.upper():
         raise DataError(f"the {what} has lower-case letters", "write it in capitals")
-    if strange := re.search(f"[^{AMINO_ACIDS}{unresolved}]", sequence):
-        similar = {"U": "C", "O": "K", "B": "DN", "Z": "EQ", "J": "IL"}.get(strange[0])
-        mend = f"write {' or '.join(similar + unresolved)}" if similar else "take the gaps out"
-        if not similar and strange[0] not in "-.":
-            last = strange[0] == "*" and strange.end() == len(sequence)
-            mend = "leave the final '*' out" if last else f"use {AMINO_ACIDS}{unresolved}"
+    if strange := re.search(f"[^{letters}]", sequence):
+        similar = {"U": "C", "O": "K", "B": "D or N", "Z": "E or Q", "J": "I or L"}
+        mend = (
+            f"write {similar.get(strange[0], 'it without gaps, blanks and stops')}; use {letters}"
+        )
         raise DataError(f"the {what} has '{strange[0]}' at position {strange.end()}", mend)
 
 

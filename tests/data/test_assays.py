@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from on_disk import write
 
-from mutmeta_lib.data.assays import Assay, check_property, check_table, read_table
+from mutmeta_lib.data.assays import Assay, check_table, read_table
 from mutmeta_lib.data.folders import read_data_dir
 from mutmeta_lib.data.measurements import numbering_offsets, parse_cell
 from mutmeta_lib.data.variants import AMINO_ACIDS, DROP, format_variant, parse_variant
@@ -29,13 +29,20 @@ def make(**changes):
     return Assay(**{**given, **changes})
 
 
-def test_an_assay_owns_its_scores():
+def test_an_assay_owns_its_scores_and_its_hash_is_of_the_content():
     scores = np.array([1.0, 2.0])
     assay = make(scores=scores)
     scores[0] = 9
     assert (assay.scores.tolist(), assay.scores.dtype, len(assay)) == ([1, 2], np.float64, 2)
     with pytest.raises(ValueError, match="read-only"):
         assay.scores[0] = 9
+    assert assay.sha256 == make(id="b", protein="q", units="x", sign="y", source="z").sha256
+    changed = [
+        make(wild_type="MKTAYIAKQK"), make(variants=variants("K2E", "WT")),
+        make(variants=variants("WT", "K2R")), make(scores=[1, 2 + 1e-12]),
+        replace(assay, scores=np.array([1, 3])),
+    ]  # fmt: skip
+    assert len({assay.sha256, *(other.sha256 for other in changed)}) == 6
 
 
 @pytest.mark.parametrize(
@@ -55,19 +62,6 @@ def test_an_invalid_assay_cannot_be_made(changes, says):
         make(**changes)
 
 
-def test_the_hash_is_of_the_content():
-    first = make()
-    assert first.sha256 == make(id="b", protein="q", units="x", sign="y", source="z").sha256
-    changed = [
-        make(wild_type="MKTAYIAKQK"),
-        make(variants=variants("K2E", "WT")),
-        make(variants=variants("WT", "K2R")),
-        make(scores=[1, 2 + 1e-12]),
-    ]
-    assert len({first.sha256, *(assay.sha256 for assay in changed)}) == 5
-    assert replace(first, scores=np.array([1, 3])).sha256 != first.sha256
-
-
 READERS = {
     "own table": "A.csv", "data directory": "fitness/A.csv.gz", "collection": "fitness/A.csv",
     "ProteinGym": "x/A.csv",
@@ -80,21 +74,21 @@ def reader(request, tmp_path):
     """Read rows of mutant and score (and others) in one of the ways."""
     kind, path = request.param, tmp_path / READERS[request.param]
     if kind == "ProteinGym":
-        text = f"DMS_id,UniProt_ID,target_seq,coarse_selection_type\nA,P,{WT},Activity\n"
+        text = f"DMS_id,UniProt_ID,target_seq,coarse_selection_type\nA,A,{WT},Activity\n"
         write(tmp_path / "DMS_substitutions.csv", text)
     elif kind != "own table":
-        header = "id,property,protein,target_seq,n_proteins,score_units,sign\n"
+        header = "id,property,protein,target_seq,score_units,sign\n"
         target = "" if kind == "collection" else WT
-        write(tmp_path / "MANIFEST.csv", f"{header}A,fitness,P,{target},1,au,higher = better\n")
+        write(tmp_path / "MANIFEST.csv", f"{header}A,fitness,A,{target},au,higher = better\n")
 
-    def read(header, body, **options):
+    def read(header, body):
         if kind == "collection":
             header = f"protein,wild_type_sequence,{header}"
-            body = "".join(f"P,{WT},{row}\n" if row else "\n" for row in body.splitlines())
+            body = "".join(f"A,{WT},{row}\n" if row else "\n" for row in body.splitlines())
         write(path, f"{header.replace('score', read.score)}\n{body}")
         if kind == "own table":
-            return read_table(path, WT, property="fitness", protein="P", **options)
-        return read_data_dir(tmp_path, **options)[0]
+            return read_table(path, WT, property="fitness")
+        return read_data_dir(tmp_path)[0]
 
     read.path = path
     read.score = "DMS_score" if kind == "ProteinGym" else "score"
@@ -108,7 +102,7 @@ def test_every_reader_reads_every_notation(reader):
     found = [format_variant(v) for v in assay.variants]
     assert found == ["K2R", "T3S", "WT", "K2R:T3A", "R10E", "A4G"]
     assert assay.scores.tolist() == [0, 1, 2, 3, 4, 5]
-    assert (assay.protein, assay.property, assay.wild_type) == ("P", "fitness", WT)
+    assert (assay.protein, assay.property, assay.wild_type) == ("A", "fitness", WT)
     assert (assay.sign, assay.left_out) == ("higher = better", {})
 
 
@@ -116,27 +110,17 @@ def test_every_reader_reads_every_notation(reader):
     ("body", "row", "column", "says"),
     [
         ("K2R,1\nT3A,\n", 3, "score", "empty; fill it in or leave the row out"),
-        ("K2R,1\nT3A,NA\n", 3, "score", "missing"),
-        ("K2R,1\nT3A,high\n", 3, "score", "not a number"),
         ("K2R,1\nT3A,inf\n", 3, "score", "infinite"),
         ("K2R,1\nA3T,2\n", 3, "mutant", "A3T expects A at position 3, but the wild type has T"),
         ("K2R,1\nT300A,2\n", 3, "mutant", "outside the wild type .10 residues.; check the number"),
         ("K2R,1\nt3a,2\n", 3, "mutant", "write T3A"),
         ("K2R,1\nT3*,2\n", 3, "mutant", "stop codon, .*; leave it out"),
-        ("K2R,1\nT3X,2\n", 3, "mutant", "T3X has what is not an amino acid"),
-        ("K2R,1\nT3T,2\n", 3, "mutant", "synonymous change, .*; leave it out"),
-        ("K2R,1\nc.4A>G,2\n", 3, "mutant", "nucleotide"),
-        ("K2R,1\nT3A:T3S,2\n", 3, "mutant", "same position 3"),
-        ("K2R,1\nK2R,2\n", 3, "mutant", "occurs twice .first in row 2."),
         ("K2R,1\np.Lys2Arg,2\n", 3, "mutant", "'p.Lys2Arg' occurs twice .first in row 2."),
         ("WT,1\nT3A,2\n_wt,3\n", 4, "mutant", "'_wt' occurs twice .first in row 2."),
-        ("K2R,1\nMRTAYIAKQR,2\n", 3, "mutant", "'MRTAYIAKQR' occurs twice .first in row 2."),
         ("K2R:T3A,1\nT3A:K2R,2\n", 3, "mutant", "occurs twice"),
-        ("K2R,1\n,2\n", 3, "mutant", "empty"),
         ("K2R,1\n\nT3A,2\n", 3, None, "row is empty"),
         ("K2R,1\nT3A,2,3\n", 3, None, "cells and the header"),
-        ("K2R,1\nT3A\n", 3, None, "cells and the header"),
-        ("", None, None, "no rows|holds 0 proteins"),
+        ("", None, None, "no rows"),
     ],
 )
 def test_every_reader_locates_bad_rows(reader, body, row, column, says):
@@ -157,45 +141,47 @@ ODD = {
 
 
 @pytest.mark.parametrize("word", DROP)
-def test_every_reader_leaves_rows_out_on_request_only_and_counts_them(reader, word):
+def test_rows_are_left_out_on_request_only_and_counted(tmp_path, word):
     body = "".join(f"{text},{i}\n" for i, text in enumerate(("K2R", *ODD[word], "T3A")))
-    others = [other for other in DROP if other != word]
-    for drop in ([], others):
+    path = write(tmp_path / "A.csv", f"mutant,score\n{body}")
+    for drop in ([], [other for other in DROP if other != word]):
         with pytest.raises(DataError, match="row 3, column 'mutant'") as caught:
-            reader("mutant,score", body, drop=drop)
+            read_table(path, WT, property="fitness", drop=drop)
         assert caught.value.drop == word
-    assay = reader("mutant,score", body, drop=[word])
+    assay = read_table(path, WT, property="fitness", drop=[word])
     assert [format_variant(v) for v in assay.variants] == ["K2R", "T3A"]
     assert assay.left_out == {word: len(ODD[word])}
     with pytest.raises(DataError, match="'stops' cannot be dropped; use nonsense, synonymous"):
-        reader("mutant,score", body, drop=["stops"])
+        read_table(path, WT, property="fitness", drop=["stops"])
 
 
 @pytest.mark.parametrize(
-    ("sequence", "says"),
+    ("sequence", "differs"),
     [
-        ("MRTAYIAKQR", ""), ("MRTAYIAKQR*", ""), ("MRTAYIAKQK", "K at position 10, not R"),
-        (WT, "K at position 2, not R"), ("MRTAYIAKQ", "9 residues, not 10"),
-        ("", "0 residues, not 10"),
+        ("MRTAYIAKQR", 0),
+        ("MRTAYIAKQR*", 0),
+        ("MRTAYIAKQK", 10),
+        (WT, 2),
+        ("MRTAYIAKQ", 10),
+        ("", 1),
     ],
-)  # fmt: skip
-def test_a_mutated_sequence_must_agree_in_every_reader(reader, sequence, says):
+)
+def test_a_mutated_sequence_must_agree_in_every_reader(reader, sequence, differs):
     body = f"K2R,{sequence},1\n"
-    if not says:
+    if not differs:
         assert len(reader("mutant,mutated_sequence,score", body)) == 1
         return
-    with pytest.raises(DataError, match=f"not the wild type with K2R .{says}") as caught:
+    with pytest.raises(DataError, match=f"not the wild type with K2R .position {differs}.;") as e:
         reader("mutant,mutated_sequence,score", body)
-    assert (caught.value.row, caught.value.column) == (2, "mutated_sequence")
+    assert (e.value.row, e.value.column) == (2, "mutated_sequence")
 
 
 def test_columns_of_a_table_of_ones_own_may_have_other_names(tmp_path):
     text = "variant,note,ddG\nK2R,x,-1.5\np.[Lys2Glu;Thr3Ala],y,0.25\nWT,z,0\n"
     path = write(tmp_path / "mine.csv", text)
     names = {"mutant_column": "variant", "score_column": "ddG"}
-    assay = read_table(path, WT, property="stability", **names, units="kcal", source="10.1/x")
-    about = (assay.id, assay.protein, assay.units, assay.source)
-    assert about == ("mine", "mine", "kcal", "10.1/x")
+    assay = read_table(path, WT, property="stability", **names)
+    assert (assay.id, assay.protein) == ("mine", "mine")
     assert [format_variant(v) for v in assay.variants] == ["K2R", "K2E:T3A", "WT"]
     assert assay.scores.tolist() == [-1.5, 0.25, 0]
     told = "found: variant, note, ddG.*--mutant-column.*mutant_column="
@@ -204,8 +190,6 @@ def test_columns_of_a_table_of_ones_own_may_have_other_names(tmp_path):
     assert (caught.value.row, caught.value.column) == (1, "mutant")
     with pytest.raises(DataError, match=r"no column 'variants'.*did you mean 'variant'"):
         read_table(path, WT, property="fitness", mutant_column="variants", score_column="ddG")
-    with pytest.raises(DataError, match="'speed' is not a property"):
-        check_property("speed")
 
 
 @pytest.mark.parametrize("name", ["sequence", "mutated_sequence", "variant_aa"])
@@ -226,9 +210,7 @@ def test_a_table_of_sequences(tmp_path, name):
         ("MKTAYIAKQRR", "11 residues", "indels"),
         ("MKTA-IAKQR", "a deletion at position 5", "indels"),
         (r"MKTAYI*KQR", "a stop codon at position 7", "nonsense"),
-        ("MKTAXIAKQR", "'X' at position 5", ""), ("MKTAUIAKQR", "'U' at position 5; write C$", ""),
-        ("CTRL", "'CTRL' is not a substitution", ""),
-        ("TOTAL", "'TOTAL' is not a substitution", ""),
+        ("MKTAXIAKQR", "'X' at position 5", ""), ("TOTAL", "'TOTAL' is not a substitution", ""),
     ],
 )  # fmt: skip
 def test_a_sequence_in_place_of_a_mutation_is_judged_as_one_and_a_word_is_not(text, says, drop):
@@ -312,7 +294,6 @@ def test_the_right_offset_is_among_the_best(protein, offset):
 
 
 REPEATS = "MAAAAAAAAAG"
-OTHER = "GSHMEELLKQ"
 
 
 @pytest.mark.parametrize(
@@ -322,18 +303,8 @@ OTHER = "GSHMEELLKQ"
         (["K2R", "T3A"], [0, 0], WT, "all scores are equal, so that nothing can be ranked"),
         (["K2R", "_wt"], None, WT, "row 3: '_wt' is read as the wild type"),
         ([f"A{i}G" for i in range(2, 9)], None, REPEATS, "would also fit with 1 or 2 added"),
-        # Sequences of another protein, shifted ones, and those of another parent.
-        ([OTHER, OTHER[:-1] + "R"], None, WT, "more than a third of its sites"),
-        ([f"{WT[1:-1]}{a}{b}" for a, b in ("GG", "SG", "GS", "TT")], None, WT, "more than a third"),
-        (
-            [f"MRTAYI{letter}KQR" for letter in "CDEFG"], None, WT,
-            "all sequences have K2R; make sure that the wild type is what was mutated",
-        ),
-        ([f"M{letter}TAYIAKQR" for letter in "CDEFG"], None, WT, ""),
-        ([f"K2R:A7{letter}" for letter in "CDEFG"], None, WT, ""),
-        ([WT, *[f"MRTAYI{letter}KQR" for letter in "CDEFG"]], None, WT, ""),
     ],
-)  # fmt: skip
+)
 def test_what_is_read_and_still_odd_is_remarked_on(
     tmp_path, recwarn, texts, scores, wild_type, note
 ):

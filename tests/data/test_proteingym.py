@@ -37,7 +37,6 @@ def test_an_assay_of_proteingym(tmp_path, kind, property):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        (f"P_2020,P_X,{WT},Activity,\n" * 2, "column 'DMS_id': 'P_2020' is there 2 times"),
         (f"P_2020,P_X,{WT},Taste,\n", "row 2.*'Taste' is not a known selection type; use Act"),
         ("P_2020,P_X,MK-T,Activity,\n", "row 2, column 'target_seq'.*'-' at position 3"),
     ],
