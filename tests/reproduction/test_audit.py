@@ -11,13 +11,7 @@ from release_copy import ROOT, WILD, backwards, write_table
 
 from mutmeta_lib.data.folders import read_data_dir
 from mutmeta_lib.records.record import read_record
-from mutmeta_lib.reproduction.query_draws import (
-    draw_errors,
-    error_histogram,
-    label_histogram,
-    query_error_table,
-    skilled,
-)
+from mutmeta_lib.reproduction import query_draws
 from mutmeta_lib.reproduction.released import described, read_release
 
 CLASH, LETTERS = "GGGGGCCCCC", "ACDEFGHI"
@@ -126,65 +120,50 @@ def test_a_sequence_of_two_sources_is_found_and_collections_left_aside(counted):
 
 @pytest.mark.parametrize("together", [True, False])
 def test_scaling_tells_labels_scaled_together_per_source_from_others(page, tmp_path, together):
-    def scaled(values):
-        return (np.array(values) - np.mean(values)) / np.std(values)
-
-    raw, source = [1.0, 4.0, 2.0, 9.0, 5.0, 7.0, 1.0], list("aaaabba")
+    raw = pd.Series([1.0, 4.0, 2.0, 9.0, 5.0, 7.0, 1.0])
+    source = pd.Series(list("aaaabba"))
     # The last row is in neither part and must not enter the standardisation.
-    labels = [*scaled(raw[:4]), *scaled(raw[4:6])] if together else scaled(raw[:6])
+    kept = raw[:6].groupby(source[:6] if together else [0] * 6)
+    labels = kept.transform(lambda own: (own - own.mean()) / own.std(ddof=0))
     rows = [(WILD, [f"K2{x}"], y, s, "f") for x, y, s in zip("ACDEFGH", raw, source, strict=True)]
     parts = [(*r[:2], y, *r[3:]) for r, y in zip(rows, labels, strict=False)]
     write_table(tmp_path, "fireprot_dTm_train", parts[::2])
     write_table(tmp_path, "fireprot_dTm_test", parts[1::2])
-    unknown = page["scaling"](described(read_release(tmp_path)[0])).iloc[0]
+    assert np.isnan(page["scaling"](described(read_release(tmp_path)[0]))["from_raw"].item())
     write_table(tmp_path, "fireprot_dTm_raw", rows)
     found = page["scaling"](described(read_release(tmp_path)[0])).iloc[0]
     assert found["dropped"] == 1
-    for what in ("mean", "sd_off", "from_raw"):
-        assert (found[what] < 1e-12) == together
-    assert pd.isna(unknown["from_raw"])
-
-
-def tailed(n=400):
-    labels = 0.2 * np.random.default_rng(0).standard_normal(n)
-    labels[7] = 20.0
-    return labels
+    assert ((found[["mean", "sd_off", "from_raw"]] < 1e-12) == together).all()
 
 
 def test_draws_are_without_replacement_and_shared_and_skill_is_as_asked():
     squared = np.stack([np.arange(10.0), 2 * np.arange(10.0)])
-    (a, b), rows = draw_errors(squared, 4, 50, np.random.default_rng(0))
+    (a, b), rows = query_draws.draw_errors(squared, 4, 50, np.random.default_rng(0))
     assert all(len(set(drawn)) == 4 for drawn in rows.tolist())
     assert a == pytest.approx(squared[0][rows].mean(axis=1))
     assert b == pytest.approx(2 * a)
     labels = np.random.default_rng(1).standard_normal(20_000)
-    predicted = skilled(labels, 0.6, np.random.default_rng(2))
-    assert np.corrcoef(labels, predicted)[0, 1] == pytest.approx(0.6, abs=0.02)
-    assert np.mean((labels - predicted) ** 2) / labels.var() == pytest.approx(1 - 0.36, abs=0.02)
+    predicted = query_draws.skilled(labels, 0.6, np.random.default_rng(2))
+    found = np.corrcoef(labels, predicted)[0, 1], np.mean((labels - predicted) ** 2) / labels.var()
+    assert found == pytest.approx((0.6, 1 - 0.36), abs=0.02)
 
 
 def test_a_tail_makes_few_rows_look_too_good_and_even_labels_do_not():
-    def first(labels):
-        how = {"draws": 4000, "correlation": 0.5, "seed": 0}
-        table = query_error_table(labels, sizes=(16, len(labels)), **how)
-        assert table["q50"][1] == pytest.approx(1), "all rows are the truth"
-        assert table["worse_same"][1] == 0
-        return table.iloc[0]
-
-    with_tail, without = first(tailed()), first(np.random.default_rng(0).standard_normal(400))
-    assert with_tail["q50"] < 0.1
-    assert with_tail["over_50"] > 0.9
-    assert without["q50"] == pytest.approx(1, abs=0.1)
-    assert without["over_94"] == 0
-    assert without["worse_whole"] < 0.5 < with_tail["worse_whole"]
-    assert without["worse_same"] < without["worse_apart"]
-    assert with_tail["has_largest"] == pytest.approx(16 / 400, abs=0.01)
-
-
-def test_histograms_hold_every_draw_and_every_label():
-    errors = error_histogram(tailed(), size=16, draws=300, seed=0)
+    even = np.random.default_rng(0).standard_normal(400)
+    tail = np.where(np.arange(400) == 7, 20.0, 0.2 * even)
+    how = {"sizes": (16, 400), "draws": 4000, "correlation": 0.5, "seed": 0}
+    (few, every), (tailed, _) = (
+        query_draws.query_error_table(labels, **how).to_dict("records") for labels in (even, tail)
+    )
+    assert (every["q50"], every["worse_same"]) == (pytest.approx(1), 0), "all rows are the truth"
+    assert (tailed["q50"] < 0.1, tailed["over_50"] > 0.9) == (True, True)
+    assert (few["q50"], few["over_94"]) == (pytest.approx(1, abs=0.1), 0)
+    assert few["worse_whole"] < 0.5 < tailed["worse_whole"]
+    assert few["worse_same"] < few["worse_apart"]
+    assert tailed["has_largest"] == pytest.approx(16 / 400, abs=0.01)
+    errors = query_draws.error_histogram(tail, size=16, draws=300, seed=0)
     assert errors["share"].sum() == pytest.approx(1)
     assert errors.loc[errors["high"] <= 1, "share"].sum() > 0.9
-    counted = label_histogram(tailed())
+    counted = query_draws.label_histogram(tail)
     assert counted["rows"].sum() == 400
-    assert (counted["low"].iloc[-1], counted["high"].iloc[-1]) == (20.0, 20.5)
+    assert counted[["low", "high"]].iloc[-1].tolist() == [20.0, 20.5]

@@ -12,17 +12,7 @@ from release_copy import named_on_pages
 from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.learn.inner import InnerLoop, finetune, inner_update
-from mutmeta_lib.reproduction.speed import (
-    STEPS,
-    Question,
-    bill,
-    follow,
-    race,
-    rapid,
-    saved,
-    slopes,
-    speed,
-)
+from mutmeta_lib.reproduction import speed
 from mutmeta_lib.study.case import Where
 from mutmeta_lib.study.study import Study
 from mutmeta_lib.tasks.metrics import mse, spearman
@@ -32,7 +22,7 @@ STUDY = Study(
     per_protein=1, n_folds=3, folds=(0,), seeds=1, meta_steps=2, tasks_per_step=2, support=4,
     query=4, inner_steps=1, max_query=20, epochs=1,
 )  # fmt: skip
-QUESTION = Question((5, 10), 3, size_ids=("GB1_NISTHAL2019_on_WT",), sizes=(5, 20))
+QUESTION = speed.Question((5, 10), 3, size_ids=("GB1_NISTHAL2019_on_WT",), sizes=(5, 20))
 PREDICTOR = toy_predictor()
 TASK = draw_task(toy_encoded(1)[0], 8, task_generator(0, "t"), pool=8)
 START = PREDICTOR.init(torch.Generator().manual_seed(0))
@@ -45,7 +35,7 @@ def path(errors, seconds=None):
 
 @pytest.mark.parametrize("rate", [("adam", 1e-2), ("sgd", 0.05)])
 def test_what_is_followed_is_fine_tuning_seen_on_the_query_set(rate):
-    (optimiser, lr), found = rate, follow(PREDICTOR, START, TASK, rate, 4)
+    (optimiser, lr), found = rate, speed.follow(PREDICTOR, START, TASK, rate, 4)
     if optimiser == "adam":
         tuned = finetune(PREDICTOR.loss, START, [TASK.support] * 4, lr=lr)
     else:
@@ -60,7 +50,7 @@ def test_what_is_followed_is_fine_tuning_seen_on_the_query_set(rate):
 
 
 def test_what_diverges_has_an_infinite_error_and_no_rank():
-    last = follow(PREDICTOR, START, TASK, ("sgd", 1e20), 3).iloc[-1]
+    last = speed.follow(PREDICTOR, START, TASK, ("sgd", 1e20), 3).iloc[-1]
     assert (np.isinf(last["error"]), last["spearman"]) == (True, 0)
 
 
@@ -68,7 +58,7 @@ def test_what_diverges_has_an_infinite_error_and_no_rank():
 def test_a_target_is_reached_at_the_first_step_that_is_as_good(errors, data):
     target = data.draw(st.floats(0, 10))
     there = path([5.0, 5.0, target, *[9.0] * 6][: len(errors)])
-    rows = race({"maml": path(errors), "finetune": there}, 2)
+    rows = speed.race({"maml": path(errors), "finetune": there}, 2)
     ours, theirs = rows["draws"]
     before = errors[: ours["steps"]] if ours["reached"] else errors
     assert all(error > target for error in before)
@@ -77,12 +67,12 @@ def test_a_target_is_reached_at_the_first_step_that_is_as_good(errors, data):
     assert theirs["reached"]
     assert (ours["error_start"], ours["error_end"]) == (errors[0], errors[2])
     steps = [row["step"] for row in rows["curves"] if row["arm"] == "maml"]
-    assert steps == [step for step in STEPS if step < len(errors)]
+    assert steps == [step for step in speed.STEPS if step < len(errors)]
 
 
 def test_only_finished_steps_count_and_who_never_arrives_took_all_of_them():
     slow, quick = path([2.0] * 5, [0, 10, 20, 30, 40]), path([1.0, 0.6, 0.5, 0.3, 0.2])
-    rows = race({"maml": slow, "finetune": quick}, 2)
+    rows = speed.race({"maml": slow, "finetune": quick}, 2)
     never, itself = rows["draws"]
     assert (never["reached"], never["steps"], never["seconds"]) == (False, 4, 40)
     assert (itself["reached"], itself["steps"], itself["seconds_end"]) == (True, 2, 2)
@@ -95,7 +85,7 @@ def test_only_finished_steps_count_and_who_never_arrives_took_all_of_them():
 
 def test_every_number_of_the_pages_is_billed_and_finished_parts_are_kept(tmp_path):
     where = Where(store=str(tmp_path))
-    record, again = (speed(STUDY, QUESTION, where=where) for _ in range(2))
+    record, again = (speed.speed(STUDY, QUESTION, where=where) for _ in range(2))
     assert again.tables == record.tables, "finished parts are not computed again"
     values = {name: number["value"] for name, number in record.numbers.items()}
     for arm, k in product(("maml", "multitask"), (5, 10)):
@@ -144,14 +134,14 @@ def test_half_the_time_saves_half_and_is_paid_for_after_twenty_assays():
         "finetune_seconds_10": 1,
         "finetune_all_seconds_10": 2,
     }
-    numbers, slower = bill(rows(), [1, 20]), bill(rows(maml=3.0), [1])
+    numbers, slower = speed.bill(rows(), [1, 20]), speed.bill(rows(maml=3.0), [1])
     assert {k: numbers[k]["value"] for k in expected} == pytest.approx(expected)
     assert slower["saved_maml_10"]["value"] == pytest.approx(-2.0)
     assert slower["break_even_maml_10"]["value"] is None, "what is slower is never paid for"
 
 
 def test_a_saving_is_of_sums_and_resamples_clusters():
-    found = saved(*map(pd.Series, ([1.0, 0.0, 3.0], [2.0, 2.0, 4.0], [0, 0, 1])))
+    found = speed.saved(*map(pd.Series, ([1.0, 0.0, 3.0], [2.0, 2.0, 4.0], [0, 0, 1])))
     assert (found["value"], found["low"], found["high"]) == pytest.approx((0.5, 0.25, 0.75))
 
 
@@ -163,7 +153,7 @@ def test_slopes_are_those_of_seconds_against_labels():
         for a in range(3)
         for k in (10, 100)
     )
-    values = {name: number["value"] for name, number in slopes(sizes).items()}
+    values = {name: number["value"] for name, number in speed.slopes(sizes).items()}
     told = {"exponent_maml_fixed": 0, "exponent_maml_steps": 0.5, "exponent_maml_epochs": 1}
     told |= {"flat_saving": 0.99, "flat_saving_finetune": 0.99, "fixed_maml_over_finetune": 1}
     assert {name: values[name] for name in told} == pytest.approx(told, abs=1e-9)
@@ -172,6 +162,6 @@ def test_slopes_are_those_of_seconds_against_labels():
 def test_what_the_first_step_gains_is_over_no_step_and_its_share_of_ten():
     names = ("arm", "cluster", "assay", "after_0", "after_1", "after_10")
     after = [("maml", 0, "A", 0.1, 0.2, 0.4), ("maml", 0, "B", 0.3, 0.4, 0.6)]
-    made = rapid(pd.DataFrame(after, columns=names).assign(seed=0))
+    made = speed.rapid(pd.DataFrame(after, columns=names).assign(seed=0))
     assert made["rapid_maml_first_step"]["value"] == pytest.approx(0.1)
     assert made["rapid_maml_share"]["value"] == pytest.approx(0.6)
