@@ -31,11 +31,10 @@ def everything(task: Task) -> Examples:
 class Algorithm:
     """One member of the family; the defaults are those of MAML.
 
-    ``model`` predicts from adapted parameters and has the task loss; ``update`` adapts parameters
-    to a support set; ``gradients`` are ways to the gradient of one task, ``lowrank`` says whether
-    there is that one as well. ``prepare`` turns given parameters into those that are meta-trained,
-    ``loop`` the inner loop asked for into the one of a new task, ``training_loop`` that one into
-    the one inside the meta-gradient; ``batches`` is what inner and outer loss see of a task there.
+    ``model`` has the task loss, ``update`` adapts to a support set, ``gradients`` are ways to the
+    gradient of one task, beside ``lowrank``. ``prepare`` makes the parameters that are
+    meta-trained, ``loop`` the inner loop of a new task, ``training_loop`` from that the one inside
+    the meta-gradient; ``batches`` is what inner and outer loss see of a task there.
     """
 
     model: Predictor
@@ -49,7 +48,8 @@ class Algorithm:
 
     def backends(self, loop: InnerLoop) -> dict[str, TaskGradient | Together]:
         """All ways to the meta-gradient that this algorithm and model have, by name."""
-        closed = self.lowrank and self.model.start is None and loop.scope in ("all", "head")
+        pooled = self.model.start is None and loop.scope in ("all", "head")
+        closed = self.lowrank and pooled and self.model.hidden
         return {**self.gradients, **({"lowrank": Together(self.model)} if closed else {})}
 
     def fastest(self, loop: InnerLoop) -> str:

@@ -124,8 +124,8 @@ def factor(params: Params, inputs: Tensor) -> Tensor:
 class DeepKernelPredictor(SolvedPredictor):
     """Deep kernel transfer: without labels the prior mean is predicted.
 
-    ``objective`` judges predictions, but does not train them (see the module). The start is for
-    labels of unit variance, its noise exp(-1.2) = 0.3 that of `baselines.GaussianProcess`.
+    The start is for labels of unit variance, its noise exp(-1.2) = 0.3 that of
+    `baselines.GaussianProcess`.
     """
 
     numbers = dict.fromkeys(

@@ -63,8 +63,6 @@ class Together:
         """Query losses ``(n_tasks,)`` of tasks of equal size."""
         device, sides = next(iter(params.values())).device, []
         for sets in zip(*tasks, strict=True):
-            if len(sizes := {len(examples) for examples in sets}) != 1:
-                raise ValueError(f"these tasks need equally many examples, not {sorted(sizes)}")
             vectors = torch.stack([examples.tokens.hidden for examples in sets])
             labels = torch.stack([examples.labels for examples in sets])
             sides.append((vectors.to(device), labels.to(device)))
@@ -97,8 +95,6 @@ def meta_gradient(
 
     Without inner steps this is joint (multi-task) training on the query sets.
     """
-    if not tasks:
-        raise ValueError("meta_gradient needs at least one task")
     if backend not in backends:
         raise ValueError(f"unknown MAML backend {backend!r}; choose from {sorted(backends)}")
     way = backends[backend]

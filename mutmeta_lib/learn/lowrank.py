@@ -31,7 +31,7 @@ def lowrank_losses(
     loop: InnerLoop,
     objective: str = "mse",
 ) -> Tensor:
-    """Query losses ``(n_tasks,)`` after adapting a ReLU MLP to each support set, differentiable.
+    """Query losses ``(n_tasks,)`` after adapting a ReLU MLP with hidden layers, differentiable.
 
     ``support`` and ``query`` are features ``(n_tasks, k, width)`` and labels ``(n_tasks, k)``.
     """
@@ -44,12 +44,6 @@ def lowrank_losses(
     slope = vmap(grad(LOSSES[objective]))
 
     last = weights[-1].expand(n_tasks, 1, -1), biases[-1].expand(n_tasks, 1, 1)
-    if layers == 1:
-        for _ in range(loop.steps):
-            delta = slope(_out(examples, last), labels)[..., None]
-            last = _descend(last, examples, delta, loop)
-        return loss(_out(others, last), others_labels)
-
     both, sizes = torch.cat([examples, others], dim=1), [k, others.shape[1]]
     # Split once: a slice in every step would be as many zero-padded gradients to add up.
     start, start_others = linear(both, weights[0], biases[0]).split(sizes, dim=1)

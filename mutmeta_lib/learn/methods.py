@@ -61,10 +61,9 @@ def divergences() -> Iterator[list[str]]:
 class GradientMethod:
     """MAML's family and fine-tuning: steps on all labels, or the ``first``, by SGD or Adam.
 
-    With ``epochs``, Adam takes batches of 16 for so many epochs, as in the paper's timing. SGD is
-    the inner loop, or what an algorithm has in its place (``update``); without a ``rate`` it has
-    learned its own. Without labels the start is used; and, with a warning, where steps made the
-    loss on them worse.
+    SGD is the inner loop, or the algorithm's ``update``; with ``rate`` None it has learned its own.
+    Adam may take ``epochs`` of batches of 16, as in the paper's timing. Without labels the start is
+    used; and, with a warning, where steps made the loss on them worse.
     """
 
     name: str
@@ -100,8 +99,6 @@ class GradientMethod:
         if optimiser == "sgd":
             loop = InnerLoop(lr, self.steps, first_order=True, scope=self.scope)
             return self.update(loss, self.start, support, loop)
-        if optimiser != "adam":
-            raise ValueError(f"unknown optimiser {optimiser!r}; choose sgd or adam")
         moving = {name: self.start[name] for name in adapted_names(self.start, self.scope)}
         whole = lambda changed, batch: loss({**self.start, **changed}, batch)  # noqa: E731
         batches = shuffled(support, self.epochs, 16, generator) if self.epochs else ()
@@ -180,15 +177,13 @@ def _learned(name: str, given: Given) -> Method:
     return GradientMethod(name, algorithm.model, given.start, None, **how)
 
 
-TUNED = ("maml", "multitask", "fomaml", "maml_rank", "reptile")
-LEARNED = ("metasgd", "r2d2", "deepkernel")
-
+_TUNED = ("maml", "multitask", "fomaml", "maml_rank", "reptile")
 METHODS: dict[str, Entry] = {
-    **{name: Entry(_gradient, name, name) for name in TUNED},
+    **{name: Entry(_gradient, name, name) for name in _TUNED},
     "finetune": Entry(_gradient, "fresh", "finetune"),
     "anil": Entry(partial(_gradient, scope="head"), "anil", "anil"),
     "boil": Entry(partial(_gradient, scope="encoder"), "boil", "boil"),
-    **{name: Entry(_learned, name) for name in LEARNED},
+    **{name: Entry(_learned, name) for name in ("metasgd", "r2d2", "deepkernel")},
     "maml_1": Entry(partial(_gradient, steps=1), "maml", "maml"),
     "maml_fixed": Entry(lambda n, of: _gradient(n, of, first=of.fixed), "maml", "maml"),
     "finetune_epochs": Entry(lambda n, of: _gradient(n, of, rate=MLP, epochs=of.epochs), "fresh"),

@@ -81,8 +81,7 @@ class Adapted:
     def predict(self, query: Examples | EncodedAssay | Sequence[Variant | str]) -> np.ndarray:
         """Scores ``(n,)`` of examples, an encoded assay, or any variants of the protein.
 
-        They are in the assay's units where the support tells the scale (two different labels or
-        more: ``label_scale.identified``) and the start learned values; else they only rank.
+        In the assay's units if ``label_scale.identified`` and the start learned values, else ranks.
         """
         if isinstance(query, Examples | EncodedAssay):
             tokens = query.tokens

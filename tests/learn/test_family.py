@@ -62,9 +62,7 @@ def turned(examples):
 class Member:
     """An algorithm with parameters in float64 that all matter, and its view of the tasks."""
 
-    def __init__(
-        self, name, scope="all", loop=LOOP, predictor=PREDICTOR, assays=ASSAYS, noise=0.02
-    ):
+    def __init__(self, name, scope="all", loop=LOOP, predictor=PREDICTOR, assays=ASSAYS):
         self.algorithm = ALGORITHMS[name](predictor)
         self.model = self.algorithm.model
         self.loop = self.algorithm.loop(replace(loop, scope=scope))
@@ -72,7 +70,7 @@ class Member:
         self.backends = self.algorithm.backends(self.training_loop)
         generator = torch.Generator().manual_seed(1)
         self.params = {
-            key: value.double() + noise * torch.randn(value.shape, generator=generator)
+            key: value.double() + 0.02 * torch.randn(value.shape, generator=generator)
             for key, value in self.algorithm.prepare(predictor.learning(START), self.loop).items()
         }
         draws = np.random.default_rng(0)
@@ -149,19 +147,14 @@ def test_gradients_equal_finite_differences_learned_rates_included(name):
     parts = sorted({key.rpartition(".")[0] for key in member.params})
     assert any(part.startswith("rate.") for part in parts) == (name[0] == "metasgd")
     for part in parts:
-        direction = {
-            key: torch.randn(value.shape, generator=generator, dtype=value.dtype)
-            for key, value in member.params.items()
-            if key.rpartition(".")[0] == part
-        }
+        own = {key: v for key, v in member.params.items() if key.rpartition(".")[0] == part}
+        way = {k: torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in own.items()}
         up, down = (
-            member.gradient(
-                {**member.params, **{k: member.params[k] + h * d for k, d in direction.items()}}
-            )[0].item()
+            member.gradient(member.params | {key: v + h * way[key] for key, v in own.items()})[0]
             for h in (1e-5, -1e-5)
         )
-        exact = sum(float((gradient[key] * d).sum()) for key, d in direction.items())
-        assert exact == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-8), part
+        exact = sum(float((gradient[key] * v).sum()) for key, v in way.items())
+        assert exact == pytest.approx(float(up - down) / 2e-5, rel=1e-4, abs=1e-8), part
 
 
 @pytest.mark.parametrize(("name", "scope"), SCOPED, ids="{}".format)
@@ -185,9 +178,6 @@ def test_tasks_taken_together_are_tasks_taken_one_by_one(name, scope, objective,
     predictor, loop = replace(POOLED, objective=objective), replace(LOOP, first_order=first_order)
     member = Member(name, scope, loop, predictor, FROZEN)
     torch.testing.assert_close(member.gradient(backend="lowrank"), member.gradient(), **EXACT)
-    fewer = [member.batches[0], (member.batches[1][0].take(np.arange(4)), member.batches[1][1])]
-    with pytest.raises(ValueError, match=r"equally many examples, not \[4, \d+\]"):
-        member.gradient(batches=fewer, backend="lowrank")
 
 
 def test_what_each_member_offers():
@@ -198,21 +188,6 @@ def test_what_each_member_offers():
             lowrank = predictor is POOLED and name in ("maml", "anil", "multitask")
             assert fastest == ("lowrank" if lowrank else "autograd")
             assert ("learn2learn" in ways) == (name in ("maml", "anil", "boil", "multitask"))
-
-
-@pytest.mark.parametrize("start", [1, None])
-@pytest.mark.parametrize("name", ["anil", "deepkernel", "multitask", "r2d2"])
-def test_members_whose_inner_loop_leaves_the_trunk_work_on_a_frozen_one(name, start):
-    """What is left to learn has the same gradient, up to the trunk's single precision."""
-    (value, whole, _), (same, left, _) = (
-        Member(name, predictor=predictor, assays=assays, noise=0).gradient()
-        for predictor, assays in ((PREDICTOR, ASSAYS), freeze(PREDICTOR, ASSAYS, start))
-    )
-    assert 0 < len(left) < len(whole)
-    torch.testing.assert_close(same, value, rtol=1e-5, atol=1e-6)
-    size = max(float(part.abs().max()) for part in left.values())
-    for key, part in left.items():
-        torch.testing.assert_close(part, whole[key], rtol=1e-3, atol=1e-5 * size)
 
 
 def test_anil_boil_constant_rates_and_joint_training_are_maml():
@@ -249,8 +224,8 @@ def test_reptile_lands_on_the_mean_of_the_adapted_parameters():
 def test_the_same_labels_reach_every_algorithm():
     task = Member("maml").task
     seen = everything(task)
-    np.testing.assert_array_equal(seen.rows, [*task.support.rows, *task.query.rows])
     assert torch.equal(seen.labels, torch.cat([task.support.labels, task.query.labels]))
     for name, make in ALGORITHMS.items():
         inner, outer = make(PREDICTOR).batches(task)
-        assert {*inner.rows, *outer.rows} == {*seen.rows}, name
+        rows = {*task.support.rows, *task.query.rows}
+        assert {*inner.rows, *outer.rows} == {*seen.rows} == rows, name

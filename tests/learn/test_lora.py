@@ -48,26 +48,21 @@ def drawn(encoder):
     return draw_task(encoded, 3, task_generator(0, "lora"), pool=3, max_query=4)
 
 
-def test_it_starts_as_the_identity_and_tells_of_itself(plain, adapted):
+def test_it_starts_as_the_identity_tells_of_itself_and_leaves_what_it_is_given(plain, adapted):
     tokens = drawn(plain).query.tokens
     with torch.no_grad():
         before, after = (e.module(tokens.token_ids, tokens.mask) for e in (plain, adapted))
     assert torch.equal(before[tokens.mask], after[tokens.mask])
-    assert adapted.name == f"{plain.name}+lora"
     assert adapted.provenance["lora"]["rank"] == 2
     assert {k: v for k, v in adapted.provenance.items() if k != "lora"} == plain.provenance
+    asks = [(name, p.requires_grad) for name, p in plain.module.named_parameters()]
+    state = torch.random.get_rng_state()
     assert with_lora(plain, **HOW).sha256 == adapted.sha256
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert [(name, p.requires_grad) for name, p in plain.module.named_parameters()] == asks
     changes = ({"rank": 3}, {"alpha": 5.0}, {"seed": 4}, {"targets": "0"})
     others = [with_lora(plain, **HOW | change).sha256 for change in changes]
     assert len({plain.sha256, adapted.sha256, *others}) == 6
-
-
-def test_the_given_encoder_and_the_global_generator_are_left_alone(plain):
-    before = [(name, p.requires_grad) for name, p in plain.module.named_parameters()]
-    state = torch.random.get_rng_state()
-    with_lora(plain)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert [(name, p.requires_grad) for name, p in plain.module.named_parameters()] == before
 
 
 def test_exactly_the_adapters_and_the_head_move_and_everything_learns(adapted):

@@ -1,7 +1,7 @@
 """One contract for all methods; what some are in particular; how their rates are chosen."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -164,8 +164,6 @@ def test_divergences_are_counted_and_other_warnings_pass():
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"unknown methods \['protonet'\]"):
         build("protonet")
-    with pytest.raises(ValueError, match="unknown optimiser 'lion'"):
-        build("maml", rates={"maml": ("lion", 1.0)}).adapt(task(1).support, torch.Generator())
 
 
 def test_onehot_spells_the_mutated_sequence():
@@ -191,8 +189,7 @@ def test_embedding_features_are_standardised_looked_up_by_row_and_cached(tmp_pat
 
 def test_columns_that_are_constant_up_to_rounding_say_nothing():
     table = np.full((5, 3), 7.0, dtype=np.float32)
-    table[:, 1] += np.array([0, 1, 0, -1, 0], dtype=np.float32) * 4e-7
-    table[:, 2] += np.arange(5) * 1e-3
+    table[:, 1:] += np.array([0, 1, 0, -1, 0], dtype=np.float32)[:, None] * [4e-7, 1e-3]
     made = _standardise(table)
     assert (made[:, :2] == 0).all()
     np.testing.assert_allclose(made[:, 2].std(), 1, rtol=1e-2)
@@ -204,43 +201,37 @@ def test_ridge_is_ridge_with_the_penalty_of_least_leave_one_out_error():
 
     def leave_one_out(penalty):
         rows = np.arange(len(y))
-        errors = [
-            PlainRidge(penalty).fit(x[rows != i], y[rows != i]).predict(x[[i]])[0] - y[i]
-            for i in rows
-        ]
-        return np.mean(np.square(errors))
+        fits = [PlainRidge(penalty).fit(x[rows != i], y[rows != i]) for i in rows]
+        return sum((fits[i].predict(x[[i]])[0] - y[i]) ** 2 for i in rows)
 
     best = min(RIDGE_PENALTIES, key=leave_one_out)
     expected = PlainRidge(best).fit(x, y).predict(FEATURES(drawn.query))
     np.testing.assert_allclose(run(BUILT["ridge"], drawn), expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("swap", "score"), [("LI", 2), ("LM", 2), ("WG", -2), ("DE", 2), ("LP", -3), ("", 0)]
-)
-def test_substitution_scores_are_blosum62(swap, score):
-    change = (Substitution(1, *swap),) if swap else ()
-    other = (Substitution(1, swap[:1] or "L", "C"),)
-    wild_type = f"{swap[:1] or 'L'}A"
-    assay = Assay("s", "s", "fitness", wild_type, (change, other), np.arange(2.0), "", "", "")
+def test_substitution_scores_are_sums_of_blosum62():
+    changes = {(1, "I"): 2, (2, "G"): -2, (3, "E"): 2, (4, "P"): -3}
+    variants = [(Substitution(at, "LWDL"[at - 1], new),) for at, new in changes]
+    variants += [variants[0] + variants[3], ()]
+    assay = Assay("s", "s", "fitness", "LWDL", tuple(variants), np.arange(6.0), "", "", "")
     encoded = encode_assay(assay, "mutant", PREDICTOR.encoder.vocabulary, 16)
-    query = Examples(encoded, np.array([0, 1]), torch.zeros(2))
-    assert substitution_score(query)[0] == score
-    assert run(BUILT["blosum"], make_task(encoded, np.array([], int), np.arange(2))).sum() == 0
+    drawn = make_task(encoded, np.array([], int), np.arange(6))
+    assert substitution_score(drawn.query).tolist() == [*changes.values(), -1, 0]
+    assert run(BUILT["blosum"], drawn).argsort(kind="stable").tolist() == [3, 1, 4, 5, 0, 2]
 
 
+@dataclass
 class Oracle:
     """Predicts the truth plus noise that grows with the "rate"."""
 
-    def __init__(self, rate):
-        self.noise = rate[1]
+    rate: tuple
 
     def adapt(self, support, generator):
         return None
 
     def predict(self, state, query):
         truth = np.array([WORTH[variant[0].mutant] for variant in query.variants])
-        return truth + self.noise * np.random.default_rng(0).normal(size=len(truth))
+        return truth + self.rate[1] * np.random.default_rng(0).normal(size=len(truth))
 
 
 def test_the_best_rate_wins_wherever_it_stands_by_its_own_criterion_the_first_of_equals():
@@ -249,12 +240,10 @@ def test_the_best_rate_wins_wherever_it_stands_by_its_own_criterion_the_first_of
         rows = grid_scores(Oracle, tasks, grid)
         assert [row["lr"] for row in rows] == [lr for _, lr in grid]
         assert best_rate(rows, "spearman")[1] == best_rate(rows, "error")[1] == 0.0
-    equal = grid_scores(Oracle, tasks, [("sgd", 0.0), ("adam", 0.0)])
-    assert best_rate(equal) == ("sgd", 0.0)
     columns = ("optimiser", "lr", "spearman", "error")
     values = (("sgd", 0.1, 0.5, 3.0), ("adam", 0.2, 0.4, 1.0), ("adam", 0.3, 0.5, 1.0))
     rows = [dict(zip(columns, row, strict=True)) for row in values]
-    assert best_rate(rows, "spearman") == ("sgd", 0.1)
+    assert best_rate(rows) == ("sgd", 0.1)
     assert best_rate(rows, "error") == ("adam", 0.2)
     with pytest.raises(DataError, match="no meta-validation assay is large enough"):
         grid_scores(Oracle, [])
