@@ -113,15 +113,13 @@ def forest(
     return figure
 
 
-def strip(
-    table: pd.DataFrame, x: str, rows: str, by: str, *, reference: float = 0.0, **words
-) -> Figure:
+def strip(table: pd.DataFrame, x: str, rows: str, by: str, **words) -> Figure:
     """One mark per row of the table, their mean as a bar; the jitter is always the same."""
     table = _checked(table, [], [x, rows, by])
     names, jitter = list(pd.unique(table[rows])), np.random.default_rng(0)
     height = 0.4 + len(names) * max(0.36, 0.21 * table[by].nunique())
     with _drawn(table, (), height, **words) as (figure, [(axis, _)]):
-        axis.axvline(reference, color=DARK, lw=1)
+        axis.axvline(0, color=DARK, lw=1)
         for name, look, shift in _series(table[by], 0.27):
             own = table[table[by] == name]
             at = own[rows].map(names.index) + shift
@@ -133,13 +131,11 @@ def strip(
     return figure
 
 
-def scatter(
-    table: pd.DataFrame, x: str, y: str, by: str, *, reference: float = 0.0, **words
-) -> Figure:
+def scatter(table: pd.DataFrame, x: str, y: str, by: str, **words) -> Figure:
     """One mark per row of the table, coloured by ``by``, whose counts stand in the legend."""
     table = _checked(table, [], [x, y, by])
     with _drawn(table, (), 2.7, **words) as (figure, [(axis, _)]):
-        axis.axhline(reference, color=DARK, lw=1)
+        axis.axhline(0, color=DARK, lw=1)
         for name, look, _ in _series(table[by]):
             own = table[table[by] == name]
             shown = {"color": look.colour, "ms": 5, "alpha": 0.75, "mew": 0}

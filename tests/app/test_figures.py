@@ -155,30 +155,26 @@ def test_other_series_take_what_is_free():
     assert {found[n].colour for n in range(6)}.isdisjoint({found["maml"][1], found["ridge"][1]})
 
 
-def segments(axis, horizontal: bool) -> set:
-    """Ends of all lines that a collection of the axis holds, along the axis of values."""
-    place = 0 if horizontal else 1
-    found = [
-        line[:, place]
-        for lines in axis.collections
-        if hasattr(lines, "get_segments")
-        for line in lines.get_segments()
-        if len(line)
-    ]
-    return {tuple(np.round(ends, 6)) for ends in found}
+def segments(axis, horizontal: bool) -> set[tuple]:
+    """Place and ends, along the axis of values, of all lines that collections of the axis hold."""
+    along = 0 if horizontal else 1
+    held = [lines for lines in axis.collections if hasattr(lines, "get_segments")]
+    lines = [line.round(6) for own in held for line in own.get_segments() if len(line)]
+    return {(line[0, 1 - along], line[0, along], line[1, along]) for line in lines}
 
 
 @pytest.mark.parametrize("name", ["curve", "forest", "claims"])
-def test_intervals_are_those_of_the_table(name):
-    figure, table = draw(name), DRAWN[name][1]
+def test_intervals_are_those_of_the_table_and_beside_each_other(name):
+    figure, (function, table) = draw(name), DRAWN[name]
     for axis, group in zip(figure.axes, ["stability", "fitness"], strict=True):
-        rows = table[table["group"] == group]
-        ends = {*zip(rows["low"].round(6), rows["high"].round(6), strict=True)}
-        ends |= {(-0.9, 0.9)} if name == "claims" else set()
-        assert ends <= segments(axis, name != "curve")
-    function, table = DRAWN[name]
+        rows = table[table["group"] == group].round(6)
+        drawn = {line for line in segments(axis, name != "curve") if line[1:] != (-0.9, 0.9)}
+        assert {line[1:] for line in drawn} == {*zip(rows["low"], rows["high"], strict=True)}
+        assert len({line[0] for line in drawn}) == len(rows), "none hides another"
+        behind = len(segments(axis, name != "curve")) - len(drawn)
+        assert behind == (len(rows) if name == "claims" else 0)
     alone = function(table.assign(low=np.nan, high=np.nan), **SAID)
-    drawn = segments(alone.axes[0], name != "curve") - {(-0.9, 0.9)}
+    drawn = {line[1:] for line in segments(alone.axes[0], name != "curve")} - {(-0.9, 0.9)}
     assert all(low == high for low, high in drawn), "a point without interval stands alone"
 
 
