@@ -71,12 +71,11 @@ def freeze(
     cache_dir: Folder = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Predictor, list[EncodedAssay]]:
-    """Run everything below encoder layer `start` once, with the encoder's weights as they are.
+    """Run everything below encoder layer `start` once, or, with None, the entire encoder.
 
-    With `start` None the entire encoder is frozen, and pooled vectors are kept. Returns the
-    predictor that begins at `start` (``predictor.learning(params)`` are the parameters it takes out
-    of a whole predictor's) and the assays with what it reads in their tokens' ``hidden``. A layer
-    at which the encoder cannot be begun is a DataError.
+    Returns the predictor that begins there (`Predictor.learning` takes its parameters out of a
+    whole predictor's) and the assays with what it reads in their tokens' ``hidden``. A layer at
+    which the encoder cannot be begun is a DataError.
     """
     encoder = predictor.encoder
     if start is not None and not 0 < start <= encoder.layers:
@@ -97,7 +96,7 @@ def freeze(
 
 
 def of_vectors(vectors: torch.Tensor) -> TokenBatch:
-    """Pooled vectors ``(n, width)`` in the place of tokens, which nobody reads any more."""
+    """Pooled vectors ``(n, width)`` in the place of tokens."""
     nothing = torch.empty(len(vectors), 0, dtype=torch.bool)
     return TokenBatch(nothing.long(), nothing, nothing, vectors)
 
@@ -125,10 +124,7 @@ def _store(cache_dir: Folder, encoder: Encoder, batch: TokenBatch, **how: Any) -
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Every assay as its predictor reads it, by id.
-
-    ``assays`` have the labels that were measured, ``training`` those that meta-training sees.
-    """
+    """Assays as a predictor reads them, by id: with measured labels, and those of training."""
 
     predictor: Predictor
     assays: dict[str, EncodedAssay]

@@ -43,11 +43,10 @@ SHAPING_SETTINGS = (
 class Encoder:
     """A protein language model together with what must be known to use it.
 
-    ``name`` is short, for tables and records, never a path. ``max_tokens`` is the context, start
-    and end tokens included, ``width`` the length of a hidden state. ``module(token_ids, mask)``
-    gives hidden states ``(n, length, width)``, in evaluation mode, differentiable twice; every
-    named parameter takes part. ``sha256`` is over the weights and the settings that shape the
-    function, ``source`` what `load_encoder` loads it by, never part of a record.
+    ``name`` is short, never a path. ``max_tokens`` counts start and end tokens, too, ``width`` is
+    the length of a hidden state. ``module(token_ids, mask)`` gives hidden states ``(n, length,
+    width)``, differentiable twice; every named parameter takes part. ``sha256`` is over the weights
+    and `SHAPING_SETTINGS`, ``source`` what `load_encoder` loads it by, never part of a record.
     """
 
     name: str
@@ -127,11 +126,8 @@ def load_encoder(name: str, *, seed: int = 0, max_tokens: int | None = None) -> 
         found = read_checkpoint(name)
         most = context_of(found.model.config)
         if max_tokens is not None and not 0 < max_tokens <= most:
-            raise DataError(
-                f"the encoder '{found.vocabulary.name}' reads at most {most} tokens, not "
-                f"{max_tokens}",
-                f"ask for 1 to {most}",
-            )
+            problem = f"the encoder '{found.vocabulary.name}' reads at most {most} tokens"
+            raise DataError(f"{problem}, not {max_tokens}", f"ask for 1 to {most}")
         module = found.checked(hidden_states(found.model).eval())
     return Encoder(
         name=found.vocabulary.name,
@@ -149,29 +145,26 @@ def load_encoder(name: str, *, seed: int = 0, max_tokens: int | None = None) -> 
 class Checkpoint:
     """A model as it was read, in evaluation mode and float32.
 
-    `mask` is the token that stands for a hidden residue, or ``""``. `absent` are the parameters
-    that the checkpoint lacks or has in another shape, under all their names: random numbers.
+    `mask` is the token of a hidden residue, or ``""``, `absent` the parameters that the checkpoint
+    lacks or has in another shape, under all their names, `settings` are `SHAPING_SETTINGS`.
     """
 
     model: PreTrainedModel
     vocabulary: Vocabulary
     mask: str
     absent: frozenset[str]
+    settings: dict
     provenance: dict
 
-    @property
-    def settings(self) -> dict:
-        """Those of `SHAPING_SETTINGS`."""
-        return {key: getattr(self.model.config, key, None) for key in SHAPING_SETTINGS}
-
-    def checked(self, module: nn.Module, mend: str = "") -> nn.Module:
+    def checked(self, module: nn.Module, mend: str = "use one that is complete") -> nn.Module:
         """A `module` made of the model, its parameters those that its result depends on.
 
-        Others (ESM-2's contact head) may be absent, would change the hash, and have no gradient:
-        they become buffers that are not saved. A parameter that is used and absent is a DataError.
+        Others (ESM-2's contact head) become buffers that are not saved: they may be absent, would
+        change the hash, and have no gradient. A parameter that is used and absent is a DataError.
         """
         words = self.vocabulary
-        ids = torch.tensor([[*words.start_ids, *words.residue_ids("MK"), *words.end_ids]])
+        start, end = words.frame
+        ids = torch.tensor([[*start, *words.residue_ids("MK"), *end]])
         named = dict(module.named_parameters())
         with torch.enable_grad():
             result = module(ids, torch.ones_like(ids, dtype=torch.bool)).sum()
@@ -186,29 +179,17 @@ class Checkpoint:
             elif name.removeprefix("model.") in self.absent:
                 absent.append(name.removeprefix("model."))
         if absent:
-            raise DataError(
-                f"the checkpoint of encoder '{words.name}' lacks {len(absent)} weights of the "
-                f"right shape, first {min(absent)}",
-                mend or "use a complete checkpoint that belongs to its config.json",
-            )
+            problem = f"lacks {len(absent)} weights of the right shape, first {min(absent)}"
+            raise DataError(f"the checkpoint of encoder '{words.name}' {problem}", mend)
         return module
 
 
 def read_checkpoint(name: str, *, head: bool = False) -> Checkpoint:
-    """Read a model from a directory or the hub, with its language-model head or not.
-
-    A name that cannot be loaded, or a tokenizer that is not one token per residue, is a DataError.
-    """
+    """Read a model from a directory or the hub, with its language-model head or not."""
     from safetensors import SafetensorError
 
     directory = Path(name)
     local = directory.is_dir()
-    if local and not (directory / "config.json").is_file():
-        raise DataError(
-            "the directory of an encoder must hold config.json",
-            "give the directory that save_pretrained wrote",
-            file=directory,
-        )
     try:
         # The random state is forked because weights that a checkpoint lacks are drawn from it.
         with _quiet(), torch.random.fork_rng(devices=[]):
@@ -223,9 +204,9 @@ def read_checkpoint(name: str, *, head: bool = False) -> Checkpoint:
     vocabulary = Vocabulary.from_tokenizer(tokenizer, name=directory.name)
     rows = model.get_input_embeddings().num_embeddings
     if rows < len(vocabulary):
+        problem = f"has {len(vocabulary)} tokens, its model has vectors for {rows}"
         raise DataError(
-            f"the tokenizer of encoder '{vocabulary.name}' has {len(vocabulary)} tokens, its model "
-            f"has vectors for {rows}",
+            f"the tokenizer of encoder '{vocabulary.name}' {problem}",
             "use the tokenizer that belongs to the model",
         )
     # Tied weights have several names, of which the report gives one.
@@ -241,6 +222,7 @@ def read_checkpoint(name: str, *, head: bool = False) -> Checkpoint:
         vocabulary=vocabulary,
         mask=tokenizer.mask_token or "",
         absent=frozenset(key for key, value in weights.items() if id(value) in lost),
+        settings={key: getattr(model.config, key, None) for key in SHAPING_SETTINGS},
         provenance=provenance,
     )
 
@@ -269,12 +251,10 @@ def _load(name: str, local: bool, head: bool):
 def _read_provenance(file: Path) -> dict:
     """What a directory says of its encoder, or an empty dictionary if it says nothing."""
     try:
-        provenance = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise DataError(f"this is not JSON ({error})", "mend or remove it", file=file) from error
-    if not isinstance(provenance, dict):
-        raise DataError("this is not a JSON object", "write {...}", file=file)
-    return provenance
+        return dict(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {})
+    except (ValueError, TypeError) as error:
+        mend = "write {...}, or remove it"
+        raise DataError(f"this is not a JSON object ({error})", mend, file=file) from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ SWAPS = ("same", "bfloat16", "int8", *NOISE, "one layer less", "shuffled")
 
 
 class Shallower(nn.Module):
-    """A layered encoder read out before its last layer."""
+    """A layered encoder without its last layer."""
 
     def __init__(self, module: nn.Module):
         super().__init__()

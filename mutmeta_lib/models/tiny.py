@@ -12,8 +12,7 @@ from mutmeta_lib.models.layers import Layered, at, attend
 def sinusoidal_positions(length: int, width: int) -> Tensor:
     """Fixed sine and cosine position vectors, ``(length, width)`` (arXiv 1706.03762, 3.5).
 
-    The separator encoding shifts every residue after a mutation by four tokens: neighbouring
-    positions have similar sinusoids, rows of a learned table have nothing to do with each other.
+    The separator encoding shifts residues by four tokens: sinusoids of neighbours are similar.
     """
     place = torch.arange(length, dtype=torch.float64)[:, None]
     rate = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(1e4) / width))
@@ -78,10 +77,9 @@ class Block(nn.Module):
     def of_siblings(self, x: Tensor, varying: int) -> Tensor:
         r"""`forward` for rows that differ in column `varying` alone, without padding.
 
-        The substitutions at one site are such rows. Query, key and value of the shared tokens and
-        the logits among them are computed once. If attention to the shared tokens gives :math:`a`
-        to a query, with log-sum-exp :math:`\ell` of the logits, then one more token with logit
-        :math:`z` and value :math:`v` makes it :math:`a + \sigma(z - \ell)\,(v - a)`.
+        Query, key, value and logits of the shared tokens are computed once. If attention to them
+        gives :math:`a` to a query, with log-sum-exp :math:`\ell` of the logits, then one more token
+        with logit :math:`z` and value :math:`v` makes it :math:`a + \sigma(z - \ell)\,(v - a)`.
         """
         length = x.shape[1]
         distinct = torch.cat([x[0], x[:, varying]])[None]
@@ -108,8 +106,7 @@ class TinyTransformer(Layered):
 
     They are uniform with variance 1 (token vectors) or 1/fan-in (linear layers; divided by
     ``2 * layers`` where a layer writes into the residual stream, so that its variance does not
-    grow with depth). Uniform, because uniform draws are the same bits on every processor, normal
-    draws are not; thus the seed fixes the weights' hash.
+    grow with depth). Uniform draws, unlike normal ones, are the same bits on every processor.
     """
 
     siblings = True

@@ -44,7 +44,7 @@ MEND = (
 
 
 class Logits(nn.Module):
-    """A Hugging Face language model reduced to ``(token_ids, mask) -> logits``."""
+    """A Hugging Face language model as ``(token_ids, mask) -> logits``."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -113,12 +113,9 @@ def log_odds(
     if not len(positions):
         return np.empty((0, len(AMINO_ACIDS)), dtype=np.float32)
     for position in positions:
-        if 0 < position <= len(wild_type) and wild_type[position - 1] not in AMINO_ACIDS:
-            raise DataError(
-                f"the wild type has {wild_type[position - 1]} at position {position}, which has no "
-                "odds to compare with",
-                "leave variants of that site out",
-            )
+        if wild_type[position - 1 : position] == "X":
+            problem = f"the wild type has X at position {position}: no odds to compare with"
+            raise DataError(problem, "leave variants of that site out")
     batch, column = _texts(model, wild_type, positions, masked)
     first, text = distinct_rows(batch, "cls")
     letters = torch.tensor(model.vocabulary.residue_ids(AMINO_ACIDS))
@@ -191,9 +188,7 @@ def zero_shot(
 
 
 def add_up(variants: Sequence[Variant], positions: Sequence[int], table: np.ndarray) -> np.ndarray:
-    """Sum the log-odds of each variant's substitutions, float64 ``(n,)``; the wild type has 0.
-
-    `positions` are the sites of the table's rows, counted from 1.
+    """Sum each variant's log-odds, float64 ``(n,)``; the table's rows are at these positions.
 
     >>> from mutmeta_lib.data.variants import parse_variant
     >>> table = np.arange(40).reshape(2, 20)
@@ -202,6 +197,5 @@ def add_up(variants: Sequence[Variant], positions: Sequence[int], table: np.ndar
 
     """
     row = {position: place for place, position in enumerate(positions)}
-    column = {letter: place for place, letter in enumerate(AMINO_ACIDS)}
-    odds = ([table[row[one.position], column[one.mutant]] for one in v] for v in variants)
+    odds = ([table[row[s.position], AMINO_ACIDS.index(s.mutant)] for s in v] for v in variants)
     return np.array([sum(map(float, own), 0.0) for own in odds])

@@ -24,10 +24,9 @@ LEAST_SIBLINGS = 4
 class TokenBatch:
     """Variants as one padded block of ``n`` rows.
 
-    ``token_ids`` is int64 and ``mask`` True at real tokens, ``sites`` True at those of mutated
-    sites, all ``(n, length)``. Where a part of the encoder has been run, ``hidden`` holds the
-    states that enter the next layer, ``(n, length, width)``, or pooled vectors ``(n, width)``.
-    ``varying`` is the only column in which the rows differ, where that is known.
+    ``token_ids`` is int64, ``mask`` True at real tokens and ``sites`` at those of mutated sites,
+    all ``(n, length)``. ``hidden`` are, if given, states that enter a layer, ``(n, length,
+    width)``, or pooled vectors ``(n, width)``; ``varying`` the only column in which rows differ.
     """
 
     token_ids: torch.Tensor
@@ -84,7 +83,7 @@ def run_batches(
     """Cut a batch into those in which it is run: row numbers and rows, every row once.
 
     Batches have `rows` rows at most (all, where pooled vectors are given). `siblings` says whether
-    the encoder makes use of them (`models.tiny`).
+    the encoder shares their work.
     """
     if tokens.pooled:
         yield np.arange(len(tokens)), tokens
@@ -121,9 +120,8 @@ def sibling_rows(tokens: TokenBatch) -> list[tuple[int, np.ndarray]]:
 def distinct_rows(tokens: TokenBatch, pooling: str) -> tuple[np.ndarray, np.ndarray]:
     """What there is to run: the first row of each text, and for every row its text's place there.
 
-    Rows with the same tokens, pooled alike, are one text. Read apart, in batches of different
-    company, they would differ by rounding, and ranks make something of the smallest difference:
-    variants that an encoding cannot tell apart must tie.
+    Rows with the same tokens, pooled alike, are one text. Read apart they would differ by rounding,
+    and variants that an encoding cannot tell apart must tie.
     """
     read = _read(tokens)
     if pooling == "sites":
@@ -138,14 +136,12 @@ def _read(tokens: TokenBatch) -> np.ndarray:
     return np.where(tokens.mask.cpu().numpy(), tokens.token_ids.cpu().numpy(), -1)
 
 
-def length_buckets(
-    lengths: torch.Tensor, rows: int, tokens: int = MAX_TOKENS
-) -> Iterator[torch.Tensor]:
-    """Row numbers in batches of similar length, so that little is padding.
+def length_buckets(lengths: torch.Tensor, rows: int, tokens: int) -> Iterator[torch.Tensor]:
+    """Row numbers in batches of similar length.
 
     At most `rows` rows, and `tokens` tokens with padding unless one row alone has more.
 
-    >>> list(length_buckets(torch.tensor([5, 2, 5, 2]), rows=2))
+    >>> list(length_buckets(torch.tensor([5, 2, 5, 2]), rows=2, tokens=99))
     [tensor([1, 3]), tensor([0, 2])]
     """
     order = torch.argsort(lengths, stable=True).cpu()

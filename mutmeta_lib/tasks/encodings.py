@@ -1,9 +1,8 @@
 """Encodings: how a variant of a wild type is written as tokens.
 
-The paper's proposal is about this step: instead of naming a mutation by a word that the model does
-not know, write it into the sequence at its place, between separator tokens (arXiv 2510.20943). Five
-ways stand side by side, one function each (`ENCODINGS`). For the wild type ``MKTA``, the variant
-``T3G`` and ProtBERT's tokens they are::
+The paper's proposal (arXiv 2510.20943): instead of naming a mutation by a word that the model does
+not know, write it into the sequence at its place, between separator tokens. Five ways stand side by
+side, one function each. For the wild type ``MKTA``, the variant ``T3G`` and ProtBERT's tokens::
 
     separator       [CLS] M K [SEP] T [SEP] G [SEP] A [SEP]     the paper's
     unknown_text    [CLS] M K T A [SEP] [UNK] [SEP]             what the paper improves on
@@ -42,10 +41,7 @@ class Writing:
 
 
 def separator(variant: Variant, vocabulary: Vocabulary) -> Writing:
-    """The paper's encoding: ``[SEP] wild-type [SEP] mutant [SEP]`` replaces each mutated residue.
-
-    Two adjacent ones have two separators between them. A site is the mutant residue.
-    """
+    """``[SEP] wild-type [SEP] mutant [SEP]`` for each mutated residue; a site is the mutant."""
     mark, tokens = vocabulary.id(vocabulary.separator), {}
     for s in variant:
         before, after = vocabulary.residue_ids(s.wild_type + s.mutant)
@@ -56,9 +52,8 @@ def separator(variant: Variant, vocabulary: Vocabulary) -> Writing:
 def unknown_text(variant: Variant, vocabulary: Vocabulary) -> Writing:
     """The wild type, a separator, and each mutation as a word that the vocabulary does not know.
 
-    As long as the wild type fits the context, **all variants with the same number of substitutions
-    are the same tokens**: only the sites tell them apart. A site is the wild-type residue there.
-    The wild type has no word and no separator.
+    As long as the wild type fits the context, all variants with the same number of substitutions
+    are the same tokens: only the sites, wild-type residues, tell them apart.
     """
     words = [vocabulary.separator] * bool(variant) + [vocabulary.unknown] * len(variant)
     tokens = {s.position - 1: vocabulary.residue_ids(s.wild_type) for s in variant}
@@ -102,11 +97,11 @@ def cost(kept: Sequence[range]) -> int:
 
 
 def window(length: int, sites: Sequence[int], budget: int) -> list[range]:
-    """The residues to keep of a sequence that may be longer than the context.
+    """The residues to keep of a sequence that may be longer than the context, as disjoint ranges.
 
-    Disjoint ranges of residue indices: the entire sequence, if it has at most `budget` residues;
-    else what lies within a radius of any of the ascending `sites`, the largest whose `cost` is
-    within the budget; without a site the first residues. Empty if the sites alone do not fit.
+    The entire sequence, if it has at most `budget` residues; else what lies within a radius of any
+    of the ascending `sites`, the largest whose `cost` is within the budget; without a site the
+    first residues. Empty if the sites alone do not fit.
 
     >>> window(10, [2], 10), window(100, [2, 60], 9)
     ([range(0, 10)], [range(1, 4), range(59, 62)])
@@ -135,9 +130,9 @@ def encode(
 ) -> Encoded:
     """Write one variant (``()`` is the wild type) in one of `ENCODINGS`.
 
-    `max_tokens` is the encoder's context with start and end tokens. Raises `DataError` where the
-    encoding is unknown, the variant does not belong to the wild type, a letter is not in the
-    vocabulary, or the mutated sites alone exceed the context.
+    `max_tokens` counts start and end tokens, too. Raises `DataError` where the encoding is unknown,
+    the variant does not belong to the wild type, a letter is not in the vocabulary, or the mutated
+    sites alone exceed the context.
 
     >>> from mutmeta_lib.data.variants import parse_variant
     >>> from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
@@ -176,7 +171,7 @@ def _place(
     residues: tuple[int, ...], writing: Writing, vocabulary: Vocabulary, max_tokens: int
 ) -> Encoded:
     """Put a writing into the window of its sequence that the context has room for."""
-    start, end, sites = vocabulary.start_ids, vocabulary.end_ids, list(writing.tokens)
+    (start, end), sites = vocabulary.frame, list(writing.tokens)
     copies = 1 + writing.wild_type_first
     beside = len(start) + len(end) + len(writing.last) + writing.wild_type_first
     beside += sum(len(tokens) - 1 for tokens in writing.tokens.values())

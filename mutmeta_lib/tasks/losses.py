@@ -1,11 +1,8 @@
 r"""Task losses: what a predictor is asked for, as functions of predicted and measured labels.
 
-``mse`` asks for the values, the others for the order alone: adding a constant to all predictions
-changes nothing, and nothing fixes their scale. A predictor trained on one of them ranks; *errors in
-measured units of its predictions mean nothing*, and ``study.evaluate`` reports them as NaN.
-
-Each takes two vectors ``(n,)`` and returns a scalar: a mean, so that a learning rate means the same
-at any number of labels, twice differentiable and without branches on values, for ``torch.func``.
+``mse`` asks for the values, the others for the order alone: a predictor trained on these ranks, and
+``study.evaluate`` reports its errors as NaN. Each takes two vectors ``(n,)`` and returns a mean, so
+that a learning rate means the same at any number of labels, without branches on values.
 """
 
 from collections.abc import Callable

@@ -61,12 +61,11 @@ def spearman(predicted: np.ndarray, measured: np.ndarray) -> float:
 def ndcg(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Normalised discounted cumulative gain of the predicted top 10 %, as ProteinGym defines it.
 
-    The gain of a variant is its measured score, min-max scaled to [0, 1] over the given variants;
-    the k = floor(n / 10) variants of highest prediction are summed with weights 1 / log2(rank + 1)
-    and divided by the same sum for the best possible order (``calc_ndcg`` in ProteinGym's
-    ``performance_DMS_benchmarks.py``; Notin et al., NeurIPS 2023). Two cases that definition
-    leaves open: at fewer than 10 variants k is 1, and variants with equal predictions share their
-    gains (the expectation over their orders), where ProteinGym takes the order of the file.
+    The gain of a variant is its measured score, min-max scaled to [0, 1]; the k = floor(n / 10)
+    variants of highest prediction are summed with weights 1 / log2(rank + 1) and divided by the
+    same sum for the best order (``calc_ndcg`` in ``performance_DMS_benchmarks.py``; Notin et al.,
+    NeurIPS 2023). At fewer than 10 variants k is 1, and variants with equal predictions share
+    their gains (the expectation over their orders), where ProteinGym takes the order of the file.
 
     >>> ndcg([3.0, 2.0, 1.0], [0.5, 1.0, 0.0])
     0.5

@@ -1,9 +1,8 @@
 """Assays become few-shot tasks: a labelled support set to learn from, a query set to predict.
 
-A task is drawn from one assay. All methods see the same draw (same seed and assay, same rows),
-the supports of growing size are nested, and the query set is the same at every number of shots,
-so that points of a few-shot curve differ in their labels alone. Its labels are measured scores on
-the scale of the support.
+All methods see the same draw (same seed and assay, same rows), the supports of growing size are
+nested, and the query set is the same at every number of shots, so that points of a few-shot curve
+differ in their labels alone: measured scores on the scale of the support.
 """
 
 from __future__ import annotations
@@ -80,8 +79,7 @@ class LabelScale:
     """The affine map between measured scores and the labels a predictor is trained on.
 
     Location is the mean of the support (0 without a label), scale its standard deviation (ddof 1).
-    Fewer than two labels, or equal ones, identify no scale; it is then 1, and errors in measured
-    units are not defined.
+    Fewer than two labels, or equal ones, identify no scale: it is 1, and errors are not defined.
     """
 
     location: float
@@ -140,12 +138,10 @@ def draw_task(
 
     Of one permutation of the assay the first ``pool`` rows are reserved for supports, the rest is
     the query set, cut at ``max_query``: with equally seeded generators and one ``pool``, supports
-    are nested and the query set is always the same. Raises `DataError` where fewer than two query
-    rows are left, or ``shots`` exceed ``pool``.
+    are nested and the query set is always the same. Fewer than two query rows are a DataError.
     """
     if not 0 <= shots <= pool:
-        problem = f"{shots} shots do not fit a support pool of {pool}"
-        raise DataError(problem, "ask for 0 to pool shots")
+        raise DataError(f"{shots} shots do not fit a support pool of {pool}", "ask for fewer")
     if len(assay) < pool + 2:
         problem = f"assay {assay.assay.id} has {len(assay)} variants, a support pool of {pool}"
         mend = "leave this assay out or ask for fewer shots"
@@ -168,10 +164,7 @@ def sample_tasks(
     query: int,
     rng: np.random.Generator,
 ) -> list[Task]:
-    """Draw the tasks of one meta-step: a *protein*, then one of its assays, then the rows.
-
-    Drawn otherwise, proteins with many assays would dominate.
-    """
+    """Draw the tasks of one meta-step: a *protein*, then one of its assays, then the rows."""
     families: dict[str, list[EncodedAssay]] = {}
     for assay in assays:
         if len(assay) >= support + query:
@@ -192,9 +185,8 @@ def sample_tasks(
 def with_normal_scores(assay: Assay) -> Assay:
     """The same assay with the normal quantiles of its scores' ranks, which have no unit.
 
-    Order and ties are kept: ``(r - 1/2) / n`` with average ranks r. Scaled by ten support labels,
-    an assay with two modes or one far tail gives a few tasks whose errors are a hundred times
-    those of others, and meta-training would follow these.
+    Order and ties are kept: ``(r - 1/2) / n`` with average ranks r. Otherwise meta-training would
+    follow the few tasks, of assays with a far tail, whose errors are a hundred times the others'.
     """
     ranks = rankdata(assay.scores)
     return replace(assay, scores=norm.ppf((ranks - 0.5) / len(ranks)), units="normal score")

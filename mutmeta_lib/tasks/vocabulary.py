@@ -1,7 +1,7 @@
 """Vocabularies: the tokens a protein language model knows, and what each is for.
 
-Ids are looked up one token at a time, so what the model sees is what was asked for; a text
-tokenizer offers no such promise (ESM-2's turns ``[SEP]`` into ``<unk> S E P <unk>``).
+Ids are looked up one token at a time, so that the model sees what was asked for: ESM-2's own text
+tokenizer turns ``[SEP]`` into ``<unk> S E P <unk>``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Vocabulary:
         return {token.upper(): index for token, index in self._ids.items()} | self._ids
 
     def id(self, token: str, what: str = "token") -> int:
-        """The id of a token; a `DataError` says `what` is missing, nothing turns unknown."""
+        """The id of a token; a `DataError` says `what` is missing."""
         if token not in self._ids:
             problem = f"the vocabulary '{self.name}' has no {what} '{token}'"
             raise DataError(problem, "use an encoder whose vocabulary holds it")
@@ -76,29 +76,22 @@ class Vocabulary:
         return [self.tokens[index] for index in ids]
 
     @property
-    def start_ids(self) -> tuple[int, ...]:
-        """The start token's id as a tuple of one, or of none."""
-        return (self.id(self.start),) if self.start else ()
-
-    @property
-    def end_ids(self) -> tuple[int, ...]:
-        """The end token's id as a tuple of one, or of none."""
-        return (self.id(self.end),) if self.end else ()
+    def frame(self) -> tuple[tuple[int, ...], ...]:
+        """The ids that stand before every text, and those behind: of one token each, or none."""
+        return tuple((self.id(token),) if token else () for token in (self.start, self.end))
 
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, name: str = "") -> Vocabulary:
         """Read the vocabulary out of a Hugging Face tokenizer; `DataError` where it cannot serve.
 
-        Start and end tokens are found by asking it to write two residues, not by knowing its class.
-        The separator is the token that the tokenizer itself puts between two sequences: ``[SEP]``
-        for BERT and ProtBERT, ``<eos>`` for ESM-2, which has no ``[SEP]``.
+        Start and end tokens are found by asking it to write two residues. The separator is what the
+        tokenizer itself puts between two sequences: ``[SEP]`` for BERT, ``<eos>`` for ESM-2.
         """
         name = name or type(tokenizer).__name__
         ids = tokenizer.get_vocab()
         tokens = tuple(sorted(ids, key=ids.__getitem__))
         if [ids[token] for token in tokens] != list(range(len(tokens))):
-            problem = f"the ids of the vocabulary '{name}' are not 0, 1, 2, … without gaps"
-            raise DataError(problem, "use a tokenizer with gapless ids")
+            raise DataError(f"the ids of vocabulary '{name}' have gaps", "use another tokenizer")
         # ProtBERT's text has blanks between residues.
         text = "MK" if len(tokenizer.tokenize("MK")) == 2 else "M K"
         frame = [tokens[index] for index in tokenizer.encode(text)]

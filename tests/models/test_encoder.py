@@ -202,12 +202,12 @@ NUCLEOTIDES = "\n".join(["<cls>", "<pad>", "<eos>", "<unk>", *"ACGTN", "<mask>"]
         (pickled_only, "cannot be loaded.*model.safetensors"),
         (written("vocab.txt", "<extra>\n", "a"), "has 34 tokens, its model has vectors for 33"),
         (written("vocab.txt", NUCLEOTIDES), "one token per residue"),
-        (without("config.json"), "must hold config.json"),
+        (without("config.json"), "cannot be loaded"),
         (written("config.json", "{"), "cannot be loaded"),
         (written("config.json", '{"model_type": "nothing"}'), "cannot be loaded"),
         (without("vocab.txt"), "without the files of its tokenizer"),
-        (written("PROVENANCE.json", "{"), "not JSON"),
-        (written("PROVENANCE.json", "[]"), "not a JSON object"),
+        (written("PROVENANCE.json", "{"), "not a JSON object"),
+        (written("PROVENANCE.json", "[1]"), "not a JSON object"),
     ],
 )
 def test_a_damaged_directory_is_one_clear_error(esm, damage, says):
