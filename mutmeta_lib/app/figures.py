@@ -271,9 +271,10 @@ def _drawn(
             x, y = (w if isinstance(w, str) else next(w[n] for n in names if n in w) for w in words)
             told = {"xlabel": x if where.is_last_row() or not shape["sharex"] else ""}
             told["ylabel"] = y if where.is_first_col() else ""
-            parts.append(
-                (axis, table[(table[[*panels]] == names[: len(panels)]).all(axis=1)], told)
-            )
+            rows = table
+            for column, name in zip(panels, names, strict=False):
+                rows = rows[rows[column] == name]
+            parts.append((axis, rows, told))
         yield figure, [(axis, rows) for axis, rows, _ in parts]
         found = {handle.get_label(): handle for handle in handles}
         for axis, _, told in parts:
