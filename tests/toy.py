@@ -1,23 +1,15 @@
 """Small made-up assays for tests: unrelated proteins, one rule of the mutant letter, and noise."""
 
 import numpy as np
-import pytest
 
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
-from mutmeta_lib.learn import BACKENDS
 from mutmeta_lib.models.encoder import tiny_encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.tasks.tasks import encode_assay
 
 # The rule that carries over from protein to protein: what each mutant letter is worth.
 WORTH = dict(zip(AMINO_ACIDS, np.random.default_rng(99).normal(size=20), strict=True))
-
-EACH_BACKEND = [
-    pytest.param(name, marks=pytest.mark.learn2learn) if name.startswith("learn2learn") else name
-    for name in sorted(BACKENDS)
-]
-"""To parametrise a test by."""
 
 
 def toy_assay(seed=0, name=None, protein=None, length=12, n=60, noise=0.3, property="fitness"):

@@ -4,13 +4,9 @@ r"""The meta-gradient: how the start must move so that *adapted* predictors do b
    L_{\text{query},t}\bigl(\theta'_t(\theta)\bigr)
 
 with :math:`\theta'_t` from the inner loop on task t's support set (Finn et al. 2017, eq. 1). All
-back ends give it to rounding; ``auto`` is ``lowrank`` where it is offered, else ``autograd``.
-
-=============== ================================================================================
-``autograd``    through the loop, one task after the other: the definition
-``learn2learn`` by the package learn2learn, which shares no code with the others
-``lowrank``     tasks together, an MLP head in closed algebra (`lowrank`): for frozen encoders
-=============== ================================================================================
+back ends give it to rounding. ``autograd`` is the definition, through the loop, task after task;
+``learn2learn`` is that package's, which shares no code with ours; ``lowrank`` takes tasks together,
+for an MLP head on a frozen encoder (`lowrank`). ``auto`` is ``lowrank`` where there is one.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -29,7 +29,6 @@ INNER = InnerLoop(0.05, 2)
 SETTINGS = MetaTraining(
     steps=6, tasks_per_step=2, support=4, query=4, inner=INNER, validate_every=2, validation_tasks=2
 )
-BOTH = ("autograd", "auto")
 
 
 class Broken(Predictor):
@@ -123,7 +122,8 @@ def test_heads_on_frozen_vectors_train_and_are_validated_together_as_one_by_one(
     predictor, assays = freeze(PREDICTOR, ASSAYS[:4], None)
     start = predictor.learning(START)
     given = {"predictor": predictor, "assays": assays[:3], "validation": assays[3:]}
-    one, other = (train(replace(SETTINGS, backend=b), start=start, **given) for b in BOTH)
+    alone, auto = (replace(SETTINGS, backend=b) for b in ("autograd", "auto"))
+    one, other = (train(settings, start=start, **given) for settings in (alone, auto))
     torch.testing.assert_close(other.params, one.params, rtol=2e-3, atol=1e-5)
     outer = OuterLoop(ALGORITHMS["maml"](predictor), SETTINGS)
     alone = replace(outer, algorithm=replace(outer.algorithm, lowrank=False))
@@ -199,12 +199,11 @@ def test_ctrl_c_saves_the_step_it_meets(tmp_path):
     assert_same(run, train())
 
 
+DRAWN = sample_tasks(TRAIN, 2, support=4, query=4, rng=np.random.default_rng(0))
+
+
 def fresh():
     return RunState.begin(START, SETTINGS.meta_lr, np.random.default_rng(0))
-
-
-def drawn():
-    return sample_tasks(TRAIN, 2, support=4, query=4, rng=np.random.default_rng(0))
 
 
 def maml(**changed):
@@ -213,12 +212,12 @@ def maml(**changed):
 
 def test_loss_and_norm_are_those_before_the_step_and_clipping():
     state, outer = fresh(), maml(clip=1e9)
-    before = outer.validation(START, drawn())
-    loss, norm = outer.step(state, drawn())
+    before = outer.validation(START, DRAWN)
+    loss, norm = outer.step(state, DRAWN)
     assert loss == pytest.approx(before, rel=1e-5)
-    assert outer.step(state, drawn())[0] < loss
+    assert outer.step(state, DRAWN)[0] < loss
     bound = fresh()
-    assert maml(clip=norm / 7).step(bound, drawn())[1] == pytest.approx(norm)
+    assert maml(clip=norm / 7).step(bound, DRAWN)[1] == pytest.approx(norm)
     gradients = torch.stack([value.grad.norm() for value in bound.current.values()])
     assert float(gradients.norm()) == pytest.approx(norm / 7, rel=1e-4)
 
@@ -226,7 +225,7 @@ def test_loss_and_norm_are_those_before_the_step_and_clipping():
 def test_a_loss_that_is_not_finite_names_step_and_assay_and_moves_nothing():
     far, state = InnerLoop(1e30, 3), fresh()
     with pytest.raises(DataError, match=r"not finite at meta-step 1 \(assays TOY"):
-        maml(inner=far).step(state, drawn())
+        maml(inner=far).step(state, DRAWN)
     torch.testing.assert_close(state.params(), START, rtol=0, atol=0)
     with pytest.raises(DataError, match=r"not finite at meta-step \d \(assays TOY1\)"):
         train(predictor=BROKEN)
