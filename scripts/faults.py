@@ -189,7 +189,7 @@ FAULTS = [
         "reproduction/protocol_run.py",
         "timed(inner_update, loss, params, labelled, trial.inner)",
         "timed(inner_update, loss, params, asked, trial.inner)",
-        "reproduction/test_protocol_run.py",
+        "reproduction/test_protocol.py",
     ),
     Fault(
         "errors averaged over draws in place of ratios",

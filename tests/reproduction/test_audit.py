@@ -2,14 +2,16 @@
 over a few rows."""
 
 import ast
+from dataclasses import replace
 
 import jupytext
 import numpy as np
 import pandas as pd
 import pytest
 from release_copy import ROOT, WILD, backwards, write_table
+from toy import toy_assay
 
-from mutmeta_lib.data.folders import read_data_dir
+from mutmeta_lib.data.variants import parse_variant
 from mutmeta_lib.records.record import read_record
 from mutmeta_lib.reproduction import query_draws
 from mutmeta_lib.reproduction.released import described, read_release
@@ -55,18 +57,13 @@ def rows(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def counted(page, rows, tmp_path_factory):
+def counted(page, rows):
     """The miniature's counts by name, beside a sound assay whose scores fall as labels rise."""
-    sound, rng = tmp_path_factory.mktemp("sound"), np.random.default_rng(0)
-    (sound / "stability").mkdir()
-    (sound / "MANIFEST.csv").write_text(
-        "id,property,protein,target_seq,n_proteins,score_units,sign,doi\n"
-        f"domain,stability,D,{WILD},1,kcal/mol,higher = better,\n"
-    )
-    variants = "".join(f"{WILD[p - 1]}{p}W,{-p}\n" for p in range(3, 9))
-    (sound / "stability" / "domain.csv").write_text("mutant,score\n" + variants)
-    long = pd.DataFrame({"table": "t", "label": rng.standard_normal(128)})
-    page |= {"sound": read_data_dir(sound), "targets": ["t"], "rows": long}
+    variants = tuple(parse_variant(f"{WILD[p - 1]}{p}W") for p in range(3, 9))
+    sound = replace(toy_assay(0, name="domain", n=6), wild_type=WILD, variants=variants)
+    labels = np.random.default_rng(0).standard_normal(128)
+    page |= {"sound": [replace(sound, scores=-np.arange(3.0, 9))], "targets": ["t"]}
+    page["rows"] = pd.DataFrame({"table": "t", "label": labels})
     return {name: page[name](rows) for name in COUNTERS}
 
 
@@ -93,14 +90,6 @@ def test_a_count_has_the_columns_of_the_record_that_pages_quote(counted, name):
         ("reference", TRAIN | {"source": "domain"},
          {"rows": 6, "assay_variants": 6, "forwards": 0, "backwards": 4, "wild_type": True,
           "spearman": -1}),
-        # A new residue is the first letter of a row that is written backwards.
-        ("proline", {"kind": "trypsin ΔG (Tsuboyama 2023)", "group": "to proline"},
-         {"rows": 2, "mean": -0.5}),
-        ("proline", {"kind": "trypsin ΔG (Tsuboyama 2023)", "group": "to another residue"},
-         {"rows": 6, "mean": 3.5}),
-        ("proline", {"kind": "ΔΔG (FireProtDB)", "group": "to proline"}, {"rows": 1, "mean": 9}),
-        ("proline", {"kind": "ΔΔG (FireProtDB)", "group": "to another residue"},
-         {"rows": 9, "mean": pytest.approx(2.5 / 9)}),
     ],
 )  # fmt: skip
 def test_what_the_files_hold(counted, table, where, told):
@@ -109,6 +98,15 @@ def test_what_the_files_hold(counted, table, where, told):
         found = found[found[column] == value]
     (row,) = found.to_dict("records")
     assert {name: row[name] for name in told} == told
+
+
+def test_a_new_residue_is_the_first_letter_of_a_row_that_is_written_backwards(counted):
+    means = counted["proline"].set_index(["kind", "group"])[["rows", "mean"]]
+    fire, trypsin = "ΔΔG (FireProtDB)", "trypsin ΔG (Tsuboyama 2023)"
+    assert means.loc[(trypsin, "to proline")].tolist() == [2, -0.5]
+    assert means.loc[(trypsin, "to another residue")].tolist() == [6, 3.5]
+    assert means.loc[(fire, "to proline")].tolist() == [1, 9]
+    assert means.loc[(fire, "to another residue")].tolist() == pytest.approx([9, 2.5 / 9])
 
 
 def test_a_sequence_of_two_sources_is_found_and_collections_left_aside(counted):

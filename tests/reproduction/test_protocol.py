@@ -1,25 +1,201 @@
-"""The protocol's estimates and its record."""
+"""The protocol of the public code: one seed's data, phases and draws; its estimates; its record."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
-from release_copy import named_on_pages, toy_release
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from release_copy import OTHER, WILD, named_on_pages, toy_release
 
+from mutmeta_lib.data.variants import parse_variant
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records.record import read_record, write_record
+from mutmeta_lib.learn import InnerLoop, inner_update, meta_gradient
+from mutmeta_lib.models.embed import embed
+from mutmeta_lib.models.encoder import tiny_encoder
+from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.reproduction import protocol
 from mutmeta_lib.reproduction import protocol_estimates as estimates
-from mutmeta_lib.reproduction.protocol import TARGETS, read_protocol
-from mutmeta_lib.reproduction.protocol_run import ARMS
+from mutmeta_lib.reproduction import protocol_run as run
+from mutmeta_lib.reproduction.released import read_release
+from mutmeta_lib.tasks.encodings import encode
 
+ENCODER = tiny_encoder(width=16, layers=1, heads=2)
+PREDICTOR = Predictor(ENCODER, "cls", hidden=(8,))
+START = PREDICTOR.init(torch.Generator().manual_seed(0))
+LOOP = InnerLoop(lr=0.3, steps=3)
+SHORT = {"finetune_epochs": 1, "maml_epochs": 1, "inner_steps": 1, "seeds": 2, "time_seeds": 1}
+SMALL = run.Protocol(
+    **SHORT, name="x", encoder="tiny", frozen=False, encodings=["separator"], max_tokens=256,
+    most_rows=0, sizes=[3], draws=2, initial_epochs=1, time_rows=[20, 40],
+)  # fmt: skip
 ASKED = {
-    **{"sizes": [3], "draws": 2, "seeds": 2, "initial_epochs": 1, "finetune_epochs": 1},
-    **{"maml_epochs": 1, "inner_steps": 1, "time_rows": [20], "time_seeds": 1, "tiny_sizes": [4]},
-    **{"tiny_draws": 2, "tiny_rows": 40, "tiny_max_tokens": 32, "tiny_initial_epochs": 1},
-}
+    **SHORT, "sizes": [3], "draws": 2, "initial_epochs": 1, "time_rows": [20], "tiny_sizes": [4],
+    "tiny_draws": 2, "tiny_rows": 40, "tiny_max_tokens": 32, "tiny_initial_epochs": 1,
+}  # fmt: skip
+ARMS, TARGETS = run.ARMS, protocol.TARGETS
+_, DTM, SOLUBILITY = TARGETS
 FACTORS = {"initial": 1, "finetuned": 1, "initial_adapted": 2, "mean": 4, "finetuned_slow": 3}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    return toy_release(tmp_path_factory.mktemp("given"))
+
+
+@pytest.fixture(scope="module")
+def trial(copy):
+    parts, *_ = protocol.read_protocol(copy)
+    data = protocol.encode_protocol(parts, "separator", ENCODER, frozen=False, cache_dir=None)
+    return run.Trial(PREDICTOR, data, SMALL, 0)
+
+
+def flat(params):
+    return torch.cat([value.flatten() for value in params.values()])
+
+
+def test_files_are_read_as_they_are_split_and_a_missing_part_is_made(copy):
+    parts, *told = protocol.read_protocol(copy)
+    rows, hashes = read_release(copy)
+    labels = rows.groupby("table")["label"].apply(list)
+    found = {name: part["label"].tolist() for name, part in parts.items()}
+    assert tuple(run.targets(parts)) == TARGETS
+    assert told == [[SOLUBILITY], hashes]
+    assert found["initial"] == labels["combined_ddG_train"] + labels["combined_ddG_test"]
+    assert found[f"{DTM} test"] == labels[f"{DTM}_test"]
+    split = [found[f"{SOLUBILITY} {part}"] for part in ("train", "test")]
+    assert [len(part) for part in split] == [48, 12]
+    assert sorted(split[0] + split[1]) == sorted(labels[f"{SOLUBILITY}_test"])
+    capped, again = protocol.cap_rows(parts, 20), protocol.cap_rows(parts, 20)
+    for name, part in capped.items():  # a cap touches what is trained on and nothing else
+        assert len(part) == (len(parts[name]) if name.endswith(" test") else 20)
+        assert part.equals(again[name])
+
+
+def test_rows_of_many_wild_types_are_written_in_their_order():
+    texts = [(WILD, "K2R"), (OTHER, "S2A"), (WILD, "WT"), (OTHER, "T3G")]
+    rows = pd.DataFrame([(w, parse_variant(v)) for w, v in texts], columns=["wild_type", "variant"])
+    batch = protocol.encode_rows(rows, "separator", ENCODER)
+    for place, row in enumerate(rows.itertuples()):
+        alone = encode("separator", row.wild_type, row.variant, ENCODER.vocabulary, 256)
+        assert batch.token_ids[place][batch.mask[place]].tolist() == list(alone.token_ids)
+
+
+@pytest.mark.parametrize("encoding", ["separator", "unknown_text"])
+def test_frozen_vectors_are_those_of_every_row(copy, encoding, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "CHUNK", 30)
+    parts, *_ = protocol.read_protocol(copy)
+    frozen, trained = (
+        protocol.encode_protocol(parts, encoding, ENCODER, frozen=frozen, cache_dir=str(tmp_path))
+        for frozen in (True, False)
+    )
+    for name, rows in frozen.items():
+        direct = embed(ENCODER, trained[name].tokens, "cls")
+        np.testing.assert_allclose(rows.tokens.hidden, direct, atol=1e-5)
+        assert rows.labels.tolist() == pytest.approx(parts[name]["label"])
+
+
+@given(n=st.integers(2, 60), draw=st.integers(0, 99), data=st.data())
+def test_support_rows_are_never_query_rows(n, draw, data):
+    size = data.draw(st.integers(1, n // 2))
+    support, query = run.draw_rows(n, "a", size, draw)
+    assert len({*support, *query}) == 2 * size
+    assert {*support, *query} <= set(range(n))
+    others = [run.draw_rows(1000, *at)[0][0] for at in (("a", 1, 0), ("a", 1, 1), ("b", 1, 0))]
+    assert len(set(others)) == 3
+    with pytest.raises(DataError, match=f"{n} rows do not hold {n} support"):
+        run.draw_rows(n, "a", n, draw)
+
+
+def test_rows_are_picked_by_their_number_in_all_parts(trial):
+    parts = trial.others(DTM)[0]
+    labels = torch.cat([part.labels for part in parts])
+    order = np.array([len(labels) - 1, 3, len(parts[0]), 0])
+    assert sorted(run.pick(parts, order).labels.tolist()) == sorted(labels[order].tolist())
+    held, others = trial.parts(DTM), [part for parts in trial.others(DTM) for part in parts]
+    assert not {id(part) for part in held} & {id(part) for part in others}
+
+
+def test_each_arm_has_its_own_gradient(trial):
+    rows, other = trial.data[f"{DTM} train"], trial.data["binding_affinity test"]
+    pair = rows.take(np.arange(8)), rows.take(np.arange(8, 20))
+    found = {arm: flat(run.meta_step(arm, PREDICTOR.loss, START, *pair, LOOP)) for arm in ARMS}
+    loops = {
+        "released": InnerLoop(0.3, steps=0),  # joint training on the query rows
+        "first_order": InnerLoop(0.3, 3, first_order=True),
+        "second_order": InnerLoop(0.3, 3),
+    }
+    for arm, loop in loops.items():
+        expected = flat(meta_gradient(PREDICTOR.loss, START, [pair], loop)[1])
+        torch.testing.assert_close(found[arm], expected)
+        task = other.take(np.arange(8)), pair[1]
+        moved = flat(run.meta_step(arm, PREDICTOR.loss, START, *task, LOOP)) - found[arm]
+        assert (moved.norm() < 1e-6) == (arm == "released"), "who feels the support rows"
+
+
+def test_one_cycle_learns_drops_rows_out_and_leaves_its_start_alone(trial):
+    rows = trial.data["binding_affinity train"]
+    rows, before = run.Rows(rows.tokens, rows.labels + 2), flat(START).clone()
+
+    def fit(seed, fit="initial", steps=2, loss=PREDICTOR.loss):
+        return run.one_cycle(fit, loss, START, rows, np.random.default_rng(seed), steps)
+
+    dropped = flat(fit(0, loss=trial.loss("x")))
+    assert torch.equal(dropped, flat(fit(0, loss=trial.loss("x"))))
+    assert not torch.equal(dropped, flat(fit(0)))
+    assert not torch.equal(flat(fit(1)), flat(fit(0))), "the order of the rows is drawn"
+    assert PREDICTOR.loss(fit(0, steps=60), rows) < 0.5 * PREDICTOR.loss(START, rows)
+    assert torch.equal(flat(START), before)
+    # 60 rows hold three whole batches of 16.
+    tuned = replace(trial, protocol=replace(SMALL, finetune_epochs=2))
+    steps = [flat(tuned.fine_tune(PREDICTOR.loss, START, rows, steps=n)) for n in (0, 6, 5)]
+    assert torch.equal(steps[0], steps[1])
+    assert not torch.equal(steps[0], steps[2])
+    with pytest.raises(DataError, match="5 rows do not fill a batch of 16"):
+        trial.fine_tune(PREDICTOR.loss, START, rows.take(np.arange(5)))
+
+
+def test_a_seed_scores_every_method_on_the_same_draws(trial):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    sure = replace(trial, predictor=replace(PREDICTOR, dropout=0.0))  # no chance in adaptation
+    found, other, exact = map(run.run_seed, (trial, replace(trial, seed=1), sure))
+    assert torch.equal(before, torch.get_rng_state()), "torch's randomness is left alone"
+
+    def errors(made, method, size=3):
+        table = pd.DataFrame(made["scores"]).query("target == @DTM and size == @size")
+        return table[table["method"] == method]["mse"].tolist()
+
+    methods = {row["method"] for row in found["scores"]}
+    fixed = {"initial", "finetuned", "finetuned_slow", "mean"}
+    assert methods == fixed | {"initial_adapted", *ARMS}
+    assert {m for m in methods if errors(found, m, size=0)} == fixed
+    test = trial.data[f"{DTM} test"]
+    labels = test.labels.numpy()
+    drawn = [run.draw_rows(len(test), DTM, 3, draw) for draw in range(SMALL.draws)]
+    mean = [np.mean((labels[query] - labels[support].mean()) ** 2) for support, query in drawn]
+    assert errors(found, "mean") == errors(other, "mean") == pytest.approx(mean, rel=1e-5)
+    assert errors(found, "released") != errors(other, "released")
+    start = sure.initial_fit()
+    for method, steps in (("initial", 0), ("initial_adapted", SMALL.inner_steps)):
+        expected, loop = [], replace(sure.inner, steps=steps)
+        for support, query in drawn:
+            moved = inner_update(PREDICTOR.loss, start, test.take(support), loop)
+            expected.append(np.mean((labels[query] - sure.predict(moved, test)[query]) ** 2))
+        assert errors(exact, method) == pytest.approx(expected, rel=1e-4)
+    assert errors(exact, "initial_adapted") != errors(exact, "initial")
+    phases = {row["phase"] for row in found["seconds"] if row["seconds"] > 0}
+    fits = {"initial", "finetuned", "finetuned_slow", "adapt_3"}
+    assert phases == fits | {f"{arm}_3" for arm in ARMS}
+
+
+def test_equal_steps_are_as_many_gradients_as_meta_training_takes(trial):
+    taken = {(row["rows"], row["method"]): row["gradients"] for row in run.run_times(trial)}
+    assert taken[20, "steps"] == taken[20, "meta"] == taken[40, "meta"] == 1 * 2 * 2
+    assert taken[40, "epochs"] == 2 * taken[20, "epochs"] == 2
 
 
 def scores(encodings=("separator", "unknown_text"), sizes=(16,), seeds=3, draws=30):
@@ -44,7 +220,6 @@ def test_gains_average_errors_over_seeds_and_ratios_geometrically_over_draws():
     values, other = np.array([[1.0, 8.0], [3.0, 8.0]]), np.ones((2, 1))
     found = estimates.gain([(1, values), (-1, other)])
     assert found["gain"] == pytest.approx(100 * (1 - np.sqrt(2.0 * 8.0)))
-    assert found["low"] <= found["gain"] <= found["high"]
     a, b = np.random.default_rng(0).lognormal(size=(2, 5, 40))
     ratio = [(1, 0.6 * a), (-1, a), (-1, 0.8 * b), (1, b)]
     for terms, exact in (([(1, 0.71 * a), (-1, a)], 29), (ratio, 25)):
@@ -83,37 +258,26 @@ def test_the_first_encoding_is_set_against_the_other():
     assert all(table.empty for table in estimates.contrast_tables(scores(["mutant"])).values())
 
 
-def test_means_are_over_draws_and_seeds_ranges_over_seeds_and_time_is_saved():
-    table, where = scores(["mutant"]), {"encoder": "tiny", "encoding": "mutant"}
-    spent = {"finetuned": 4.0} | {f"{arm}_16": 1.0 for arm in ARMS}
-    seconds = pd.DataFrame(
-        {"seed": seed, "phase": phase, "seconds": s + seed, "target": "fireprot_dTm", **where}
-        for phase, s in spent.items() for seed in (0, 1)
-    )  # fmt: skip
-    table.loc[table["size"] == 0, "mse"] += table["seed"]
-    made = estimates.mean_tables(table, seconds)
-    errors = made["errors"].query("method == 'finetuned'").iloc[0]
-    own = table.query("method == 'finetuned' and size == 16")
-    assert errors[["mse", "median_mse"]].tolist() == [own["mse"].mean(), own["mse"].median()]
-    whole = made["whole"].query("method == 'finetuned'").iloc[0]
-    assert whole[["mse", "least", "most"]].tolist() == [11.0, 10.0, 12.0]
-    assert made["seconds"].iloc[0][["seconds", "least", "most"]].tolist() == [4.5, 4.0, 5.0]
-    made |= estimates.gain_tables(table) | estimates.contrast_tables(table)
-    made |= {"texts": pd.DataFrame({"target": [], "rows": [], "texts": []})}
-    saved = estimates.protocol_numbers(made)["tiny_mutant_dTm_released_time"]["value"]
-    assert saved == pytest.approx(100 * (1 - 1.5 / 4.5))
-
-
-def test_a_new_record_holds_every_number_that_a_page_names():
+def test_means_are_over_draws_and_seeds_and_every_number_of_the_pages_is_there():
     asked = [("esm2", scores(sizes=(8, 16, 32), draws=3)), ("tiny", scores(["separator"], draws=3))]
     parts = [made.assign(encoder=e, target=target) for target in TARGETS for e, made in asked]
-    places = (table := pd.concat(parts))[estimates.WHERE].drop_duplicates()
-    phases = ["finetuned", *(f"{arm}_16" for arm in ARMS)]
-    seconds = places.merge(pd.DataFrame({"phase": phases, "seconds": 1.0}), how="cross")
-    tables = estimates.gain_tables(table) | estimates.contrast_tables(table)
-    tables |= estimates.mean_tables(table, seconds)
+    table = pd.concat(parts, ignore_index=True)
+    table.loc[table["size"] == 0, "mse"] += table["seed"]
+    spent = [("finetuned", 4.0), *((f"{arm}_16", 1.0) for arm in ARMS)]
+    seconds = [{"phase": p, "seconds": s + seed, "seed": seed} for p, s in spent for seed in (0, 1)]
+    places = table[estimates.WHERE].drop_duplicates()
+    tables = estimates.mean_tables(table, places.merge(pd.DataFrame(seconds), how="cross"))
+    one = "encoder == 'tiny' and target == @DTM and method == 'finetuned'"
+    errors, own = tables["errors"].query(one), table.query(one + " and size == 16")["mse"]
+    assert errors[["mse", "median_mse"]].to_numpy().tolist() == [[own.mean(), own.median()]]
+    whole = tables["whole"].query(one)[["mse", "least", "most"]]
+    assert whole.to_numpy().tolist() == [[6.0, 5.0, 7.0]]
+    assert tables["seconds"].iloc[0][["seconds", "least", "most"]].tolist() == [4.5, 4.0, 5.0]
+    tables |= estimates.gain_tables(table) | estimates.contrast_tables(table)
     made = estimates.protocol_numbers(tables | {"texts": places.assign(texts=1, rows=2)})
     assert named_on_pages("protocol") <= set(made)
+    saved = made["tiny_separator_dTm_released_time"]["value"]
+    assert saved == pytest.approx(100 * (1 - 1.5 / 4.5))
 
 
 def test_a_record_of_both_encoders_and_a_resumed_run(tmp_path, monkeypatch):
@@ -128,9 +292,7 @@ def test_a_record_of_both_encoders_and_a_resumed_run(tmp_path, monkeypatch):
     asked |= {"checkpoint_dir": str(tmp_path / "kept"), "cache_dir": str(tmp_path / "cache")}
     record = protocol.protocol_experiment(release_dir=str(copy), **asked)
     assert len({sha for name, sha in encoders if name == "tiny"}) == 2, "weights are the seed's"
-    assert set(record.data) == set(read_protocol(copy)[2])
-    write_record(record, tmp_path / "protocol.json")
-    assert read_record(tmp_path / "protocol.json") == record
+    assert set(record.data) == set(protocol.read_protocol(copy)[2])
     cells = record.table("gains")[["encoder", "encoding", "target"]].drop_duplicates()
     ran = (("frozen_tiny", "separator"), ("frozen_tiny", "unknown_text"), ("tiny", "separator"))
     expected = {(*run, target) for run in ran for target in TARGETS}

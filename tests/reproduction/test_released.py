@@ -11,14 +11,8 @@ from release_copy import WILD, backwards, write_table
 
 from mutmeta_lib.data.variants import AMINO_ACIDS, apply_variant, format_variant
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.reproduction.released import (
-    Written,
-    as_stated,
-    find_table,
-    read_release,
-    release_text,
-    undo,
-)
+from mutmeta_lib.reproduction import released
+from mutmeta_lib.reproduction.released import Written, as_stated, read_release, release_text
 from mutmeta_lib.tasks.encodings import encode
 from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
 
@@ -34,7 +28,7 @@ def words(*texts):
 @pytest.mark.parametrize("packed", [False, True])
 def test_every_layout_reads_the_same(tmp_path, id, flat, packed):
     path = write_table(tmp_path, id, ROWS, flat=flat, packed=packed)
-    assert find_table(tmp_path, id) == path
+    assert released.find_table(tmp_path, id) == path
     rows, hashes = read_release(tmp_path)
     content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
     assert hashes == {id: hashlib.sha256(content).hexdigest()}
@@ -74,7 +68,7 @@ def test_a_row_that_cannot_be_read_is_named_not_dropped(tmp_path, row, told):
 
 def test_a_row_taken_at_its_word_or_undone():
     sequence, mutations = backwards(2, "W")
-    assert undo(sequence, words(*mutations)) == WILD
+    assert released.undo(sequence, words(*mutations)) == WILD
     assert apply_variant(as_stated(words(*mutations)), sequence) == WILD
     assert format_variant(as_stated(words("T3G", "K2K"))) == "T3G", "K2K changes nothing"
     with pytest.raises(DataError, match="not an amino acid"):

@@ -93,45 +93,49 @@ def test_failures_name_the_best_rival_and_signatures_are_rank_correlations(found
     assert sign["mean"] == pytest.approx(np.corrcoef(lead, table["length"].rank())[0, 1])
 
 
-def test_encodings_depths_swaps_and_held_out_variants():
-    base = replace(SMALL, methods=("fomaml", "finetune"), by_error=("fomaml", "finetune"), seeds=1)
-    by_encoding = run(replace(base, reads=grid(encoding=["separator", "mutant"])))
-    made = reports.by_encoding(by_encoding)["differences"]
-    ten = at(by_encoding.rows, shots=10, method="finetune").groupby("encoding")["spearman"].mean()
-    row = at(made, group="all", method="finetune")
+BASE = replace(SMALL, methods=("fomaml", "finetune"), by_error=("fomaml", "finetune"), seeds=1)
+RIDGE = replace(BASE, methods=("ridge",), by_error=())
+
+
+def test_the_first_encoding_is_set_against_the_other():
+    found = run(replace(BASE, reads=grid(encoding=["separator", "mutant"])))
+    ten = at(found.rows, shots=10, method="finetune").groupby("encoding")["spearman"].mean()
+    row = at(reports.by_encoding(found)["differences"], group="all", method="finetune")
     assert row["mean"].item() == pytest.approx(ten["separator"] - ten["mutant"])
 
-    heads = replace(base, methods=("ridge",), by_error=())
-    depths = run(replace(base, reads=grid(depth=["head", "raw head"])), heads)
-    made = reports.by_depth(depths)
+
+def test_controls_stand_beside_every_depth():
+    made = reports.by_depth(run(replace(BASE, reads=grid(depth=["head", "raw head"])), RIDGE))
     assert set(at(made["summary"], method="ridge")["depth"]) == {"head", "raw head"}
     assert {"fomaml", "raw head"} <= set(made["differences"]["a"])
     assert set(made["gains"]["baseline"]) == {"finetune"}
 
-    around = replace(base, regime="around", test_ids=("GB1_NISTHAL2019_on_WT",), by_error=(),
-                     methods=("ridge",), reads=grid(swap=["same", "noise 0.3"]))  # fmt: skip
+
+def test_a_swap_loses_against_the_same_encoder():
+    around = replace(RIDGE, regime="around", test_ids=("GB1_NISTHAL2019_on_WT",),
+                     reads=grid(swap=["same", "noise 0.3"]))  # fmt: skip
     made = reports.swapped(around, Where(), run(around))
     wide = at(made["summary"], what="spearman", shots=10).set_index("swap")["mean"]
     lost = at(made["summary"], what="lost", shots=10)["mean"].item()
     assert lost == pytest.approx(wide["same"] - wide["noise 0.3"])
     assert made["moved"]["moved"].between(0.01, 3).all()
 
-    parts = [
-        Study(per_protein=1, cap=80, seeds=1, regime=regime, methods=("ridge",),
-              reads=grid(encoding=["mutant", "separator"]))
-        for regime in ("variants", "sites")
-    ]  # fmt: skip
-    held = run(*parts)
-    made = reports.held_out(parts[0], Where(), held)
-    means = held.rows.groupby(["regime", "encoding"])["spearman"].mean()
-    row = at(made["differences"], hold_out="sites", property="all")
-    lead = means["sites", "separator"] - means["sites", "mutant"]
-    assert row["mean"].item() == pytest.approx(lead)
-    assert row["encoding"].item() == "mutant"
-    errors = reports.typed_errors(parts[0], Where(), held.assays)
-    everything = at(errors, type="all", hold_out="sites").groupby("encoding")["error"].mean()
+
+def test_held_out_differences_and_errors_favour_the_separator_where_positive():
+    reads = grid(encoding=["mutant", "separator"])
+    first = Study(
+        per_protein=1, cap=80, seeds=1, regime="variants", methods=("ridge",), reads=reads
+    )
+    held = run(first, replace(first, regime="sites"))
+    made = reports.held_out(first, Where(), held)
+    means = held.rows.groupby(["regime", "encoding"])["spearman"].mean()["sites"]
+    (row,) = at(made["differences"], hold_out="sites", property="all").to_dict("records")
+    lead = means["separator"] - means["mutant"]
+    assert (row["encoding"], row["mean"]) == ("mutant", pytest.approx(lead))
+    errors = at(reports.typed_errors(first, Where(), held.assays), type="all", hold_out="sites")
+    errors = errors.groupby("encoding")["error"].mean()
     saved = at(made["types"], type="all", hold_out="sites")["mean"].item()
-    assert saved == pytest.approx(everything["mutant"] - everything["separator"])
+    assert saved == pytest.approx(errors["mutant"] - errors["separator"])
 
 
 def test_scans_are_the_unit_where_a_chapter_says_so(found):
