@@ -156,27 +156,22 @@ class Run:
             return [self.train_jointly(predictor, fresh)]
         steps = min(study.solved_steps, study.meta_steps) if start.solved else study.meta_steps
         first_order = study.first_order if start.first_order is None else start.first_order
+        shared = ("tasks_per_step", "support", "query", "validation_tasks", "precision")
+        settings = MetaTraining(
+            algorithm=start.algorithm,
+            steps=steps,
+            validate_every=min(study.validate_every, max(1, steps // 4)),
+            **{name: getattr(study, name) for name in shared},
+        )
         for inner_lr, meta_lr in study.outer_rates or [(study.inner_lr, study.meta_lr)]:
-            settings = MetaTraining(
-                algorithm=start.algorithm,
-                steps=steps,
-                tasks_per_step=study.tasks_per_step,
-                support=study.support,
-                query=study.query,
-                inner=InnerLoop(inner_lr, study.inner_steps, first_order),
-                meta_lr=meta_lr,
-                validate_every=min(study.validate_every, max(1, steps // 4)),
-                validation_tasks=study.validation_tasks,
-                precision=study.precision,
-            )
-            rates = [inner_lr, meta_lr]
-            asked = [self.kept.question, self.label, split.train, split.validation, rates]
-            key = f"{name}-{fingerprint(plain(asked))[:12]}"
+            inner = InnerLoop(inner_lr, study.inner_steps, first_order)
+            asked = [self.kept.question, self.label, split.train, split.validation]
+            key = f"{name}-{fingerprint(plain([*asked, inner_lr, meta_lr]))[:12]}"
             trained = meta_train(
                 predictor,
                 fresh,
                 [vectors.training[id] for id in split.train],
-                settings,
+                replace(settings, inner=inner, meta_lr=meta_lr),
                 seed=self.case.seed,
                 validation=[vectors.training[id] for id in split.validation],
                 checkpoint=where.store and Path(where.store, "starts", f"{key}.safetensors"),
@@ -217,13 +212,12 @@ class Run:
         if 0 < study.tuning_assays < len(chosen):
             rng = np.random.default_rng(stable_seed("tuning assays", case.name, case.seed))
             chosen = sorted(rng.choice(sorted(chosen), study.tuning_assays, replace=False))
-        found, k = [], study.decided_at
+        found, k, limit = [], study.decided_at, study.max_query or None
         for assay in (self.data.vectors.assays[id] for id in chosen):
             pool = support_pool(len(assay), max(study.reserved, k))
             if pool >= k:
                 rng = task_generator(stable_seed("tuning", case.seed), assay.assay.id)
-                task = draw_task(assay, k, rng, pool=pool, max_query=study.max_query or None)
-                found.append(task)
+                found.append(draw_task(assay, k, rng, pool=pool, max_query=limit))
         return [t for t in found if np.ptp(t.query.scores) > 0 and t.label_scale.identified]
 
     def tune(self, name: str, starts: Mapping[str, Params], tasks: Sequence[Task]) -> list[dict]:
@@ -238,14 +232,9 @@ class Run:
     ) -> list[tuple[dict[str, Method], Sequence[int]]]:
         """All methods at all shots, and those of ``by_error`` again at the deciding number."""
         study, data = self.study, self.data
-        given = Given(
-            data.vectors.predictor,
-            steps=study.adapt_steps,
-            epochs=study.epochs,
-            fixed=study.support,
-            features=data.features,
-            zero_shot=data.zero_shot,
-        )
+        how = {"steps": study.adapt_steps, "epochs": study.epochs, "fixed": study.support}
+        how |= {"features": data.features, "zero_shot": data.zero_shot}
+        given = Given(data.vectors.predictor, **how)
         some = [name for name in study.by_error if name in study.methods]
         again = build_methods(some, given, starts, rates["error"])
         decided = [k for k in study.shots if k == study.decided_at]

@@ -8,7 +8,7 @@ transform. There is no p-value: look at the interval.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,6 @@ from mutmeta_lib.records.record import number
 Ends = tuple[float, float, float]
 """A value with the low and high end of its interval; NaN where there is none."""
 
-KINDS = ("difference", "gain")
 FEWEST_CLUSTERS = 6
 """Fewer independent protein clusters test no claim about a property (criteria of the book)."""
 
@@ -29,13 +28,10 @@ def bootstrap_mean(
 ) -> Ends:
     """Mean of ``values`` with its 95 % percentile bootstrap interval.
 
-    With ``groups`` (one label per value) whole groups are resampled. Fewer than two groups say
-    nothing of the spread between groups: the interval is then NaN, not zero wide. With a handful of
-    groups it is somewhat too narrow (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-    chapter 14), so it is to be read together with their number.
-
-    The draws depend on ``seed``, ``n_boot`` and the number of groups alone, so intervals of two
-    methods on the same assays rest on the same resamples.
+    With ``groups`` (one label per value) whole groups are resampled; fewer than two have no
+    interval (NaN), and with a handful it is somewhat too narrow (Efron and Tibshirani, An
+    Introduction to the Bootstrap, 1993, chapter 14). Draws depend on ``seed``, ``n_boot`` and the
+    number of groups alone: two methods on the same assays have the same resamples.
 
     >>> bootstrap_mean(np.array([3.0]))
     (3.0, nan, nan)
@@ -50,8 +46,7 @@ def bootstrap_ratio(
 ) -> Ends:
     """Ratio of two sums over the same units with its 95 % percentile bootstrap interval.
 
-    A resample whose denominators sum to zero or less gives an infinite ratio: a cost divided by a
-    saving that may not exist has an interval without an end.
+    A resample whose denominators sum to zero or less gives an infinite ratio.
 
     >>> bootstrap_ratio(np.array([1.0, 1.0]), np.array([2.0, 2.0]))
     (0.5, 0.5, 0.5)
@@ -99,17 +94,11 @@ def estimate(
 ) -> pd.DataFrame:
     """Mean of one or several columns per group, with its 95 % interval over units.
 
-    Groups are told apart by the columns ``by``, and have one row per assay and seed. Units are the
-    values of ``over``: ``cluster``, ``protein`` or ``assay``.
-
-    Returns:
-        One row per metric and group: metric, the columns of ``by``, mean, low, high (NaN with one
-        unit), n_assays, n_units, n_proteins (clusters where the table has them), n_effective
-        (`effective_number` of these), n_undefined (rows without a value, which are not averaged).
-
-    Raises:
-        DataError: a column is missing, or a group holds two values for one assay and seed.
-
+    Units are the values of ``over``: ``cluster``, ``protein`` or ``assay``. A row has metric, the
+    columns of ``by``, mean, low, high (NaN with one unit), n_assays, n_units, n_proteins (clusters
+    where the table has them), n_effective (`effective_number` of these), and n_undefined (rows
+    without a value, which are not averaged). It is a DataError if a column is missing, or a group
+    holds two values for one assay and seed.
     """
     made = []
     for name in [metric] if isinstance(metric, str) else metric:
@@ -127,7 +116,7 @@ def contrast(
     *,
     by: Sequence[str] = ("shots",),
     over: str = "cluster",
-    kind: str = "difference",
+    kind: Literal["difference", "gain"] = "difference",
 ) -> pd.DataFrame:
     r"""One value of a column against each other one, paired draw by draw.
 
@@ -137,20 +126,11 @@ def contrast(
     .. math:: 1 - \exp\Bigl(\frac{1}{A} \sum_a \log
        \frac{\text{error}_\text{reference}(a)}{\text{error}_\text{other}(a)}\Bigr)
 
-    over assays a, each averaged over seeds first: the geometric mean makes a ratio and its inverse
-    count alike, and units cancel within an assay.
-
-    Returns:
-        The columns of `estimate`, with ``column`` (always ``reference``) and ``baseline``, the
-        other. Values that stand in no group beside the reference have no row.
-
-    Raises:
-        DataError: the reference is nowhere, two values were not tested on the same draws, or an
-            error that a logarithm is taken of is not positive.
-
+    over assays a, each averaged over seeds first: a ratio and its inverse count alike, and units
+    cancel within an assay. Rows are as of `estimate`, with ``column`` (always ``reference``) and
+    ``baseline``, the other. It is a DataError if the reference is nowhere, two values were not
+    tested on the same draws, or an error that a logarithm is taken of is not positive.
     """
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}; choose from {KINDS}")
     if reference not in set(rows[column]):
         raise DataError(f"the table holds no {column} '{reference}'", "evaluate it first")
     made = []
@@ -176,12 +156,10 @@ def _paired(
     ours, theirs = ours.set_index(draw), theirs.set_index(draw)
     apart = ours.index.symmetric_difference(theirs.index)
     if len(apart):
-        first = ", ".join(map(str, np.atleast_1d(np.array(apart[0], dtype=object))))
-        raise DataError(
-            f"{ours[column].iloc[0]} and {theirs[column].iloc[0]} were not tested on the same "
-            f"draws ({len(apart)} without a partner, first: {first})",
-            "evaluate both with the same assays, seeds and shots",
-        )
+        both = f"{ours[column].iloc[0]} and {theirs[column].iloc[0]}"
+        first = ", ".join(map(str, apart.to_frame().iloc[0]))
+        told = f"were not tested on the same draws ({len(apart)} without a partner, first: {first})"
+        raise DataError(f"{both} {told}", "evaluate both with the same assays, seeds and shots")
     told = [name for name in dict.fromkeys((over, "cluster", "protein")) if name in ours]
     values = ours[told].assign(ours=ours[metric], theirs=theirs[metric]).reset_index()
     if kind == "gain":
@@ -210,18 +188,14 @@ def _mean(group: pd.DataFrame, metric: str, over: str) -> dict[str, float]:
 
 
 def _check(rows: pd.DataFrame, needed: Sequence[str], keys: Sequence[str]) -> None:
-    if missing := [column for column in needed if column not in rows]:
-        raise DataError(
-            f"the table has no column {', '.join(missing)}", f"it has {', '.join(rows.columns)}"
-        )
+    if missing := ", ".join(column for column in needed if column not in rows):
+        raise DataError(f"the table has no column {missing}", f"it has {', '.join(rows.columns)}")
     draw = [*dict.fromkeys([*keys, "assay", *(["seed"] if "seed" in rows else [])])]
     if (repeated := rows.duplicated(draw)).any():
         first = rows.loc[repeated, draw].iloc[0]
-        raise DataError(
-            "the table has several rows for "
-            + ", ".join(f"{key} {value}" for key, value in first.items()),
-            "keep one row per assay and seed, or add what tells them apart to `by`",
-        )
+        told = ", ".join(f"{key} {value}" for key, value in first.items())
+        mend = "keep one row per assay and seed, or add what tells them apart to `by`"
+        raise DataError(f"the table has several rows for {told}", mend)
 
 
 def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict, pd.DataFrame]]:
@@ -238,16 +212,13 @@ def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict, pd.Da
 def with_groups(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows once for ``group`` all, once for their property, once for their role.
 
-    A role stands apart only where its property has several; a role that is called as its property
-    is becomes ``<role> scores``.
+    A role stands apart only where its property has several; one that is called as its property is
+    becomes ``<role> scores``.
     """
-    parts = [rows.assign(group="all"), rows.assign(group=rows["property"])]
-    if "role" in rows:
-        several = rows.groupby("property")["role"].transform("nunique") > 1
-        some = rows[several]
-        same = some["role"] == some["property"]
-        parts.append(some.assign(group=some["role"].where(~same, some["role"] + " scores")))
-    return pd.concat(parts, ignore_index=True)
+    some = rows[rows.groupby("property")["role"].transform("nunique") > 1]
+    roles = some["role"].where(some["role"] != some["property"], some["role"] + " scores")
+    groups = (rows.assign(group="all"), rows.assign(group=rows["property"]))
+    return pd.concat([*groups, some.assign(group=roles)], ignore_index=True)
 
 
 def named(table: pd.DataFrame, template: str, unit: str = "Spearman") -> dict[str, dict]:
@@ -263,7 +234,7 @@ def named(table: pd.DataFrame, template: str, unit: str = "Spearman") -> dict[st
 def verdict(claimed: float, gain: Mapping[str, float], difference: Mapping[str, float]) -> str:
     """The verdict on a claimed gain (such as 0.29), by the criteria written before the runs.
 
-    ``gain`` is a row of `contrast` in error, of kind ``gain``; ``difference`` that in Spearman
+    ``gain`` is a row of `contrast` of that kind in error; ``difference`` one in Spearman
     correlation for the same two methods.
 
     >>> wide = {"mean": 0.1, "low": -0.2, "high": 0.4, "n_assays": 9, "n_units": 9}

@@ -39,22 +39,13 @@ def evaluate(
 
     Supports of growing size are nested and the query set is the same for all shots and methods
     (``tasks.draw_task``): ``pool`` variants (the most shots when None) are reserved for supports,
-    and at most ``max_query`` of the others predicted. A method's own randomness comes from a
-    generator seeded by seed, assay, method and shots, so that no result depends on which others
-    were asked for. Query labels are withheld from ``predict``: they are NaN there.
+    and at most ``max_query`` of the others predicted. A method's own randomness comes from seed,
+    assay, method and shots alone. Query labels are NaN for ``predict``.
 
-    Errors are in the assay's own units; where the support identifies no scale (fewer than two
-    shots, or equal labels), or the method was trained on a ranking loss, ``mse``, ``mae`` and
-    ``relative_mse`` are NaN. Seconds are wall-clock, with the device synchronised.
-
-    Returns:
-        One row per assay, seed, shots and method: method, assay, protein, property, seed, shots,
-        n_query, one column per entry of ``metrics.METRICS``, seconds_adapt, seconds_predict.
-
-    Raises:
-        DataError: an assay is too small, occurs twice, or its query scores are all equal; a
-            prediction is not finite (the message names method, assay, seed and shots).
-
+    There is a row per assay, seed, shots and method, as of `score`. Errors are in the assay's own
+    units, and NaN where the support identifies no scale (fewer than two shots, or equal labels) or
+    the method only ranks. Seconds are wall-clock, with the device synchronised. It is a DataError
+    if an assay is too small or occurs twice.
     """
     pool = max(shots) if pool is None else pool
     seen = set()
@@ -63,11 +54,8 @@ def evaluate(
         if name in seen:
             raise DataError(f"assay {name} is given twice", "give it once")
         if len(assay) < needed:
-            raise DataError(
-                f"assay {name} has {len(assay)} variants, {pool} shots need {needed} "
-                f"({MIN_QUERY} to predict)",
-                "leave the assay out or ask for fewer shots",
-            )
+            told = f"assay {name} has {len(assay)} variants, {pool} shots need {needed}"
+            raise DataError(told, "leave the assay out or ask for fewer shots")
         seen.add(name)
     rows = []
     for assay, seed, k in product(assays, seeds, shots):
@@ -78,16 +66,16 @@ def evaluate(
 
 
 def score(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]:
-    """Adapt and score one method on one task: a row of `evaluate`."""
+    """Adapt and score one method on one task: a row of `evaluate`.
+
+    It is a DataError if the query scores are all equal, or a prediction is not finite.
+    """
     assay, shots = task.query.assay.assay, len(task.support)
     where = f"method {name} on assay {assay.id}, seed {seed}, {shots} shots"
     measured = task.query.scores
     if np.ptp(measured) == 0:
-        raise DataError(
-            f"the query scores of assay {assay.id} (seed {seed}) are all equal, "
-            "there is nothing to rank",
-            "leave the assay out or allow more query variants",
-        )
+        told = f"the query scores of assay {assay.id} (seed {seed}) are all equal"
+        raise DataError(told, "leave the assay out or allow more query variants")
     generator = torch.Generator().manual_seed(stable_seed("adapt", seed, assay.id, name, shots))
     state, seconds_adapt = _timed(method.adapt, task.support, generator)
     hidden = replace(task.query, labels=torch.full_like(task.query.labels, float("nan")))
@@ -96,12 +84,11 @@ def score(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]:
     if labels.shape != (len(task.query),):
         raise ValueError(f"{where}: predicted shape {labels.shape}, not ({len(task.query)},)")
     if (odd := ~np.isfinite(labels)).any():
-        raise DataError(
-            f"{where}: {odd.sum()} of {len(labels)} predictions are not finite",
-            "lower its learning rate or look at the support",
-        )
+        told = f"{where}: {odd.sum()} of {len(labels)} predictions are not finite"
+        raise DataError(told, "lower its learning rate or look at the support")
     predicted = task.label_scale.to_scores(labels)
     scaled = task.label_scale.identified and not getattr(method, "ranks_only", False)
+    usable = {k: m for k, m in METRICS.items() if scaled or not m.needs_scale}
     return {
         "method": name,
         "assay": assay.id,
@@ -110,29 +97,21 @@ def score(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]:
         "seed": seed,
         "shots": shots,
         "n_query": len(measured),
-        **{
-            key: metric.function(predicted, measured)
-            if scaled or not metric.needs_scale
-            else float("nan")
-            for key, metric in METRICS.items()
-        },
+        **dict.fromkeys(METRICS, float("nan")),
+        **{name: metric.function(predicted, measured) for name, metric in usable.items()},
         "seconds_adapt": seconds_adapt,
         "seconds_predict": seconds_predict,
     }
 
 
 def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    _synchronise()
+    # Work on a GPU is queued; the clock waits until it is done.
+    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
+    wait()
     began = time.perf_counter()
     made = function(*arguments)
-    _synchronise()
+    wait()
     return made, time.perf_counter() - began
-
-
-def _synchronise() -> None:
-    # Work on a GPU is queued; without this the clock would stop before it is done.
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def hold_out_task(
@@ -147,21 +126,19 @@ def hold_out_task(
     if hold_out == "variants":
         order = rng.permutation(len(assay))
         test, train = np.split(order, [max(2, round(share * len(assay)))])
-    elif hold_out == "sites":
+    else:
         sites = sorted({change.position for variant in variants for change in variant})
         chosen = set(rng.permutation(sites)[: max(1, round(share * len(sites)))].tolist())
         hit = np.array([any(change.position in chosen for change in one) for one in variants])
         test, train = (rng.permutation(np.nonzero(side)[0]) for side in (hit, ~hit))
-    else:
-        raise ValueError(f"unknown hold-out {hold_out!r}; choose variants or sites")
     return make_task(assay, train, test[:max_query])
 
 
 def support_pool(size: int, pool: int) -> int:
     """The support pool that an assay of ``size`` variants can afford: at most ``pool``.
 
-    Smaller assays take a step of `LADDER`, so that enough is left to predict; the steps do not
-    follow the shots of a study, so that studies of other shots predict the same rows.
+    Smaller assays take a step of `LADDER`, whatever the shots of a study, so that studies of other
+    shots predict the same rows.
 
     >>> support_pool(200, 40), support_pool(35, 40)
     (40, 20)

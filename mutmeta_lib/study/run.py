@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +73,13 @@ class Result:
 def run(*studies: Study, where: Where | None = None) -> Result:
     """Run every case of some studies on the same assays, one after the other or side by side.
 
-    Raises:
-        DataError: a worker process was killed, or an assay, encoder or method is refused.
-        KeyboardInterrupt: Ctrl-C was pressed; no worker process is left.
-
+    It is a DataError if a worker process was killed; after Ctrl-C none is left.
     """
     where, began = where or Where(), time.perf_counter()
     assays, roles = read_assays(studies[0])
     about = describe_assays(assays, roles)
     data = {assay.id: assay.sha256 for assay in assays}
-    jobs, cases, encoders = [], [], []
+    jobs, cases, encoders, load = [], [], [], cache(load_encoder)
     for study in studies:
         drawn = draw_cases(study, assays)
         cases += drawn
@@ -89,7 +87,7 @@ def run(*studies: Study, where: Where | None = None) -> Result:
         for read in study.reads:
             groups.setdefault(replace(read, swap="same"), []).append(read)
         for own, reads in groups.items():
-            encoder = load_encoder(own.encoder, max_tokens=own.max_tokens)
+            encoder = load(own.encoder, max_tokens=own.max_tokens)
             head = describe_head(study.methods, encoder)  # refuses before anything is trained
             encoders.append(describe_encoder(encoder) | head)
             asked = {"data": data, "encoder": encoder.sha256, "version": __version__}
@@ -107,10 +105,8 @@ def run(*studies: Study, where: Where | None = None) -> Result:
         rows = rows.assign(**{key: rows["assay"].map(known[key]) for key in ("role", "cluster")})
     seconds = pd.DataFrame([one["seconds"] for one in done]).sum().to_dict()
     seconds["everything_else"] = time.perf_counter() - began - sum(seconds.values())
-    diverged = sum(one["diverged"] for one in done)
-    return Result(
-        rows, choices, history, about, tuple(cases), tuple(assays), encoders[0], seconds, diverged
-    )
+    diverged, tables = sum(one["diverged"] for one in done), (rows, choices, history, about)
+    return Result(*tables, tuple(cases), tuple(assays), encoders[0], seconds, diverged)
 
 
 def _kept(study: Study, reads: Sequence[Read], case: Case, where: Where, asked: dict) -> Store:

@@ -50,9 +50,8 @@ class Read:
     """How variants become what a method reads.
 
     ``depth`` says what learns: ``head``, on standardised vectors of the frozen encoder; ``raw
-    head``, on vectors as they are; ``last-<k>`` layers with the head; ``all``. ``swap`` is an
-    encoder of another make that test assays are read through (`models.swap`), while meta-training
-    reads the original.
+    head``, on vectors as they are; ``last-<k>`` layers with the head; ``all``. ``swap``: what test
+    assays alone are read through (`models.swap`).
     """
 
     encoder: str = "tiny"
@@ -191,12 +190,7 @@ def load_assays(data_dir: str, *, ids: Sequence[str] = (), per_protein: int = 0)
 
 
 def read_assays(study: Study) -> tuple[list[Assay], dict[str, str]]:
-    """The assays of a study, and the role of each: that of the list, or its property.
-
-    Raises:
-        DataError: none is left, or one of ``test_ids`` is not among them.
-
-    """
+    """The assays of a study, and the role of each: that of the list, or its property."""
     if study.selection and study.data_dir != DEMO:
         how = {"cap": study.cap or None, "roles": study.roles or None}
         assays = read_listed(study.data_dir, study.selection, **how)
@@ -217,8 +211,8 @@ def read_assays(study: Study) -> tuple[list[Assay], dict[str, str]]:
 def describe_assays(assays: Sequence[Assay], roles: Mapping[str, str]) -> pd.DataFrame:
     """One row per assay: property, role, cluster, counts, and the shape of its labels.
 
-    ``skewness`` is that of the scores, ``ties`` the share of the most frequent score, ``sites`` the
-    number of mutated positions, ``several`` the share of variants with several mutations.
+    ``sites`` counts mutated positions, ``ties`` is the share of the most frequent score,
+    ``several`` that of variants with several mutations.
     """
     clusters = cluster_proteins(assays)
     return pd.DataFrame(
@@ -254,29 +248,23 @@ class Case:
 
 
 def draw_cases(study: Study, assays: Sequence[Assay]) -> list[Case]:
-    """All cases of a study, in order of seed; folds do not depend on the seed.
-
-    Raises:
-        DataError: too few clusters are left to train and to choose on.
-
-    """
+    """All cases of a study, in order of seed; folds do not depend on the seed."""
     regime, seeds = study.regime, range(study.seed, study.seed + study.seeds)
     if regime in HOLD_OUTS:
         everything = Split((), (), tuple(sorted(assay.id for assay in assays)))
         return [Case(regime, regime, seed, everything) for seed in seeds]
-    if regime == "around":
-        test = [assay for assay in assays if assay.id in study.test_ids]
-        splits = {seed: split_around(assays, test, share=study.share, seed=seed) for seed in seeds}
-        return [Case(regime, "around", seed, split) for seed, split in splits.items()]
     clusters = cluster_proteins(assays)
     of = {assay.id: clusters[assay.wild_type] for assay in assays}
-    if regime == "properties":
+    if regime in ("around", "properties"):
         names = study.properties or sorted({assay.property for assay in assays})
         tests = {p: {a.id for a in assays if a.property == p} for p in names}
-        drawn = ((seed, name) for seed in seeds for name in names)
+        salts = {name: ("held out", name) for name in names}
+        if regime == "around":
+            tests, salts = {"around": set(study.test_ids)}, {"around": ("split",)}
         return [
-            Case(regime, name, seed, _draw(of, tests[name], study.share, "held out", name, seed))
-            for seed, name in drawn
+            Case(regime, name, seed, _draw(of, test, study.share, *salts[name], seed))
+            for seed in seeds
+            for name, test in tests.items()
         ]
     folds = enumerate(protein_folds(assays, study.n_folds))
     some = {f"fold {i + 1}": fold for i, fold in folds if not study.folds or i in study.folds}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,6 @@ import threading
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,39 +29,28 @@ from mutmeta_lib.study.run import average_seeds, recorded, run
 from mutmeta_lib.study.study import Study, grid
 
 SMALL = {
-    "per_protein": 1,
-    "cap": 60,
-    "n_folds": 3,
-    "folds": (0, 1),
-    "seeds": 1,
-    "methods": ("maml", "finetune", "ridge"),
-    "shots": (0, 5),
-    "decided_at": 5,
-    "pool": 10,
-    "max_query": 12,
-    "meta_steps": 2,
-    "tasks_per_step": 2,
-    "support": 4,
-    "query": 4,
-    "inner_steps": 1,
-    "adapt_steps": 2,
-    "validate_every": 1,
-}
+    "per_protein": 1, "cap": 60, "n_folds": 3, "folds": (0, 1), "seeds": 1, "shots": (0, 5),
+    "methods": ("maml", "finetune", "ridge"), "decided_at": 5, "pool": 10, "max_query": 12,
+    "meta_steps": 2, "tasks_per_step": 2, "support": 4, "query": 4, "inner_steps": 1,
+    "adapt_steps": 2, "validate_every": 1,
+}  # fmt: skip
 STUDY = Study(**SMALL)
 TIMES = ["seconds_adapt", "seconds_predict", "seconds"]
 
 
-def timeless(table):
-    return table.drop(columns=TIMES, errors="ignore")
+def told(found, name, where="index == index"):
+    """One of a result's tables without its times."""
+    return getattr(found, name).query(where).drop(columns=TIMES, errors="ignore")
 
 
 def same(found, wanted):
     for name in ("rows", "choices", "history"):
-        one, other = (
-            getattr(x, name).drop(columns=TIMES, errors="ignore") for x in (found, wanted)
-        )
-        pd.testing.assert_frame_equal(one, other, check_exact=True)
+        pd.testing.assert_frame_equal(told(found, name), told(wanted, name), check_exact=True)
     assert found.diverged == wanted.diverged
+
+
+def parts(folder):
+    return set(folder.glob("*.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +80,8 @@ def test_no_test_label_reaches_training_or_tuning(straight, monkeypatch):
     monkeypatch.setattr(runner, "read_assays", scrambled)
     other = run(replace(STUDY, folds=(0,), epochs=9))  # another study to the cache
     for name in ("choices", "history"):
-        kept = (
-            getattr(straight, name).query("case == 'fold 1'").drop(columns=TIMES, errors="ignore")
-        )
-        found = getattr(other, name).drop(columns=TIMES, errors="ignore")
-        pd.testing.assert_frame_equal(found, kept)
+        kept = told(straight, name, "case == 'fold 1'")
+        pd.testing.assert_frame_equal(told(other, name), kept)
     mine = straight.rows.query("case == 'fold 1' and method == 'maml'")["spearman"].tolist()
     assert mine != other.rows.query("method == 'maml'")["spearman"].tolist()
 
@@ -130,13 +116,8 @@ def test_starts_choose_their_outer_rates_on_validation_loss():
 
 
 def test_a_swapped_encoder_is_read_in_testing_alone():
-    study = replace(
-        STUDY,
-        regime="around",
-        test_ids=("GB1_NISTHAL2019_on_WT",),
-        per_protein=2,
-        reads=grid(swap=["same", "noise 1.0"]),
-    )
+    asked = {"regime": "around", "test_ids": ("GB1_NISTHAL2019_on_WT",), "per_protein": 2}
+    study = replace(STUDY, **asked, reads=grid(swap=["same", "noise 1.0"]))
     both = run(study)
     alone = run(replace(study, reads=grid(swap="noise 1.0")))
     assert set(both.rows["assay"]) == {"GB1_NISTHAL2019_on_WT"}
@@ -152,16 +133,18 @@ def test_without_shots_a_study_trains_only():
     assert found.history.groupby("method").size().to_dict() == {"maml": 4, "fomaml": 4}
 
 
-@pytest.mark.parametrize("depth", ["first-1", "last-x", "last-0"])
-def test_a_depth_that_an_encoder_has_not_is_refused(depth):
-    with pytest.raises(DataError, match=rf"'{depth}' is no depth of tiny"):
-        run(replace(STUDY, reads=grid(depth=depth)))
-
-
-def test_zero_shot_methods_are_refused_before_anything_is_trained(monkeypatch):
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"methods": ("maml", "zero_shot")}, "has no language-model head"),
+        ({"reads": grid(depth="first-1")}, "'first-1' is no depth of tiny"),
+        ({"reads": grid(depth="last-0")}, "'last-0' is no depth of tiny"),
+    ],
+)
+def test_what_an_encoder_has_not_is_refused_before_anything_is_trained(asked, said, monkeypatch):
     monkeypatch.setattr(module, "meta_train", None)
-    with pytest.raises(DataError, match="has no language-model head"):
-        run(replace(STUDY, methods=("maml", "zero_shot")))
+    with pytest.raises(DataError, match=said):
+        run(replace(STUDY, **asked))
 
 
 class Stopped(Exception):
@@ -204,48 +187,34 @@ def test_processes_and_caches_change_nothing(straight, tmp_path):
 
 
 def test_progress_is_told_of_every_part_and_the_cause_of_an_end(monkeypatch):
-    told = []
-    monkeypatch.setattr(
-        runner, "shown_progress", lambda: nullcontext(lambda *one: told.append(one))
-    )
+    seen = []
+    report = nullcontext(lambda *one: seen.append(one))
+    monkeypatch.setattr(runner, "shown_progress", lambda: report)
     run(STUDY)
-    assert [one for one in told if one[0] == "runs"] == [("runs", n, 2) for n in range(3)]
-    assert {what.rpartition(": ")[2] for what, *_ in told} == {"runs", "maml", "test"}
+    assert [one for one in seen if one[0] == "runs"] == [("runs", n, 2) for n in range(3)]
+    assert {what.rpartition(": ")[2] for what, *_ in seen} == {"runs", "maml", "test"}
     with pytest.raises(DataError, match="'last-9' is no depth of tiny"):  # from another process
         run(replace(STUDY, reads=grid(depth="last-9")), where=Where(workers=2))
 
 
-def parts(folder):
-    return set(folder.glob("*.safetensors"))
-
-
-def workers_of(pid):
-    """The processes that joblib started for this one."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = status.read_text().rpartition(")")[2].split()[1]
-            words = (status.parent / "cmdline").read_text()
-        except OSError:  # it has ended meanwhile
-            continue
-        if int(parent) == pid and "popen_loky" in words:
-            found.append(int(status.parent.name))
-    return found
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.skipif(not shutil.which("pgrep"), reason="looks for processes with pgrep")
 def test_a_killed_worker_costs_no_finished_work(straight, tmp_path):
     def kill():
         while not parts(tmp_path):
             time.sleep(0.01)
-        os.kill(workers_of(os.getpid())[0], signal.SIGKILL)
+        os.kill(workers()[0], signal.SIGKILL)
+
+    def workers():
+        asked = ["pgrep", "-P", str(os.getpid()), "-f", "popen_loky"]
+        found = subprocess.run(asked, capture_output=True, text=True).stdout
+        return list(map(int, found.split()))
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     with pytest.raises(DataError, match=r"a worker process was killed after [01] of 2 runs"):
         run(STUDY, where=Where(workers=2, store=str(tmp_path)))
     thread.join()
-    assert not workers_of(os.getpid())
+    assert not workers()
     kept = {file: file.read_bytes() for file in parts(tmp_path)}
     same(run(STUDY, where=Where(store=str(tmp_path))), straight)
     assert all(file.read_bytes() == content for file, content in kept.items())
@@ -255,14 +224,9 @@ def test_a_killed_worker_costs_no_finished_work(straight, tmp_path):
 def test_ctrl_c_ends_the_command_and_its_workers_with_one_sentence(tmp_path):
     command = "-m mutmeta_lib.cli evaluate --per-protein 1 --methods maml,ridge --shots 2 --seeds 9"
     command += f" --meta-steps 1 --device cpu --workers 2 --checkpoint-dir {tmp_path}"
-    process = subprocess.Popen(
-        [sys.executable, *command.split()],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, *command.split()]
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
     while not parts(tmp_path):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
@@ -309,14 +273,6 @@ def test_seeds_are_averaged_and_nothing_else(straight):
     pd.testing.assert_series_equal(made.set_index(keys)["spearman"], halves)
 
 
-@pytest.mark.parametrize(
-    ("size", "pool", "expected"),
-    [(50, 40, 40), (49, 40, 20), (20, 40, 10), (10, 40, 0), (26, 16, 16)],
-)
-def test_small_assays_have_smaller_pools(size, pool, expected):
-    assert support_pool(size, pool) == expected
-
-
 def test_studies_of_other_shots_predict_the_same_rows():
     few, many = (
         run(Study(**SMALL | {"methods": ("onehot",), "cap": 35, "pool": 40, "shots": shots,
@@ -324,7 +280,9 @@ def test_studies_of_other_shots_predict_the_same_rows():
         for shots in ((0, 5), (0, 1, 5, 10, 20))
     )  # fmt: skip
     shared = many[many["shots"].isin([0, 5])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(timeless(few), timeless(shared))
+    pd.testing.assert_frame_equal(few.drop(columns=TIMES), shared.drop(columns=TIMES))
+    pools = {(50, 40): 40, (49, 40): 20, (20, 40): 10, (10, 40): 0, (26, 16): 16}
+    assert {asked: support_pool(*asked) for asked in pools} == pools
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
