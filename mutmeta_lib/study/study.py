@@ -274,23 +274,6 @@ def draw_cases(study: Study, assays: Sequence[Assay]) -> list[Case]:
     return [case for case in cases if case.split.test]
 
 
-def split_around(
-    assays: Sequence[Assay], test: Sequence[Assay], *, share: float, seed: int
-) -> Split:
-    """Meta-training and validation assays that share no protein cluster with the test assays.
-
-    ``share`` of the other clusters choose, at least one; test assays need not be among ``assays``.
-
-    Raises:
-        DataError: fewer than two clusters are left.
-
-    """
-    every = {assay.id: assay for assay in [*assays, *test]}
-    clusters = cluster_proteins(list(every.values()))
-    of = {name: clusters[assay.wild_type] for name, assay in every.items()}
-    return _draw(of, {assay.id for assay in test}, share, "split", seed)
-
-
 def _draw(of: Mapping[str, int], test: Collection[str], share: float, *seed: str | int) -> Split:
     """Test some assays; of the clusters that they do not touch, a share chooses."""
     taken = {of[name] for name in test}

@@ -280,7 +280,7 @@ def test_studies_of_other_shots_predict_the_same_rows():
         for shots in ((0, 5), (0, 1, 5, 10, 20))
     )  # fmt: skip
     shared = many[many["shots"].isin([0, 5])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(few.drop(columns=TIMES), shared.drop(columns=TIMES))
+    pd.testing.assert_frame_equal(few.drop(columns=TIMES[:2]), shared.drop(columns=TIMES[:2]))
     pools = {(50, 40): 40, (49, 40): 20, (20, 40): 10, (10, 40): 0, (26, 16): 16}
     assert {asked: support_pool(*asked) for asked in pools} == pools
 
