@@ -80,6 +80,8 @@ def data_check(
     check_property(property)
     if (wild_type is None) == (fasta is None):
         raise typer.BadParameter("give the wild type by one of --wild-type and --fasta")
+    if wild_type is not None and console.is_file(wild_type):
+        raise typer.BadParameter(f"{wild_type} is a file; give it with --fasta")
     sequence = wild_type if fasta is None else read_wild_type(fasta, record)
     words = DROP if drop == "all" else [word.strip() for word in drop.split(",") if word.strip()]
     columns = {"mutant_column": mutant_column, "score_column": score_column}

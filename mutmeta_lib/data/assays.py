@@ -43,8 +43,8 @@ class Assay:
     wild_type: str
     variants: tuple[Variant, ...]
     scores: np.ndarray
-    units: str
-    sign: str
+    units: str = ""
+    sign: str = HIGHER_IS_BETTER
     source: str = ""
     left_out: Mapping[str, int] = field(default_factory=dict)
 
@@ -103,13 +103,13 @@ def read_table(
     """
     check_property(property)
     columns = {"mutant_column": mutant_column, "score_column": score_column}
-    rows, name = check_table(csv, wild_type, **columns, drop=drop), table_name(csv)
+    rows, id = check_table(csv, wild_type, **columns, drop=drop), table_name(csv)
     if rows.problems:
         raise rows.problems[0]
     for note in rows.notes:
         warnings.warn(f"{csv}: {note}", stacklevel=2)
-    measured = rows.variants, rows.scores, "", HIGHER_IS_BETTER, "", rows.left_out
-    return Assay(name, name, property, wild_type, *measured)
+    measured = rows.variants, rows.scores
+    return Assay(id, id, property, wild_type, *measured, left_out=rows.left_out)
 
 
 def table_name(path: str | Path) -> str:

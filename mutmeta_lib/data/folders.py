@@ -43,12 +43,11 @@ def read_data_dir(
     """Read the assays of a folder; ``demo`` means those bundled with the library.
 
     The folder holds ``MANIFEST.csv`` (`read_manifest`), whose order is kept, and
-    ``<property>/<id>.csv`` or ``.csv.gz`` with the columns mutant and score. A file with the
-    columns protein and wild_type_sequence as well is a collection: it gives one assay per protein,
-    called ``<id>/<protein>``. Without a manifest, it holds ProteinGym's reference file and tables.
-
-    `ids` selects data sets, or single proteins of a collection. Warns of tables that the folder
-    does not name. Raises `DataError` for an id that is not there and for any invalid row.
+    ``<property>/<id>.csv`` or ``.csv.gz`` with the columns mutant and score, or ProteinGym's
+    reference file and tables. A file with the columns protein and wild_type_sequence as well is a
+    collection: it gives one assay per protein, called ``<id>/<protein>``. `ids` selects data sets,
+    or single proteins of a collection. Warns of tables that the folder does not name. Raises
+    `DataError` for an id that is not there and for any invalid row.
 
     >>> [assay.id for assay in read_data_dir("demo", properties=["stability"])]
     ['GB1_NISTHAL2019_on_WT']
@@ -81,8 +80,6 @@ def read_manifest(data_dir: str | Path) -> pd.DataFrame:
     sign (not empty, and not that lower is better), doi (empty where unknown). Raises `DataError`
     for what is not so, and for an id twice.
     """
-    if Path(data_dir).is_file():
-        raise DataError("this is a file", "give the folder with MANIFEST.csv", file=data_dir)
     path = Path(data_dir) / "MANIFEST.csv"
     table = pd.DataFrame(read_columns(path, _MANIFEST, ["doi"]), dtype=str)
     seen: dict[str, int] = {}

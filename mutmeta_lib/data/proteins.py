@@ -24,21 +24,17 @@ def _aligned(a: str, b: str, gaps: tuple[int, int], **how: bool) -> biotite.Alig
     return biotite.align_optimal(*both, _MATRIX, gap_penalty=gaps, **how)[0]
 
 
-def best_alignment(a: str, b: str) -> biotite.Alignment:
-    """Return one optimal alignment of two proteins (BLOSUM62, gaps -10 and -1, end gaps free)."""
-    return _aligned(a, b, (-10, -1), terminal_penalty=False)
-
-
 def identity(a: str, b: str) -> float:
     """Return the share of identical residues, from 0 to 1, over the length of the shorter one.
 
-    Residues are paired by `best_alignment`. An unresolved residue ``X`` is identical to nothing.
+    Residues are paired by an optimal alignment (BLOSUM62, gaps -10 and -1, end gaps free). An
+    unresolved residue ``X`` is identical to nothing.
 
     >>> identity("MKTAYIAK", "MKTAYIAR")
     0.875
     """
     # Of equally good alignments one is taken; sorting makes it the same one either way round.
-    upper, lower = biotite.get_codes(best_alignment(*sorted((a, b))))
+    upper, lower = biotite.get_codes(_aligned(*sorted((a, b)), (-10, -1), terminal_penalty=False))
     same = (upper == lower) & (upper >= 0) & (upper != _UNRESOLVED)
     return float(same.sum()) / min(len(a), len(b))
 
@@ -46,8 +42,7 @@ def identity(a: str, b: str) -> float:
 def _evalue(a: str, b: str, residues: int) -> float:
     """Return how often chance gives `a` so good a match in `residues` residues.
 
-    Karlin-Altschul statistics of gapped local alignment with BLOSUM62, 11 to open a gap and 1 per
-    residue: lambda 0.267, K 0.041, the values BLAST uses.
+    Karlin-Altschul statistics of BLAST (BLOSUM62, gaps -12 and -1: lambda 0.267, K 0.041).
     """
     score = _aligned(a, b, (-12, -1), local=True).score
     return 0.041 * min(len(a), len(b)) * residues * math.exp(-0.267 * score)

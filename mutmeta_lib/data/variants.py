@@ -159,8 +159,6 @@ def _recognise(part: str, text: str) -> tuple[str, str, re.Match]:
             return found
         if found:
             raise DataError(f"'{part}'{where} has letters in the wrong case", f"write {mended}")
-    if len(part) > 7 and set(part) <= _LETTERS:
-        raise DataError(f"'{part}' is a sequence, not a mutation", "write changes as A24G:F30L")
     mend = "write the wild-type letter, the position and the new letter, as in A24G"
     raise DataError(f"'{part}'{where} is not a substitution", mend)
 
@@ -178,11 +176,7 @@ def format_hgvs(variant: Variant) -> str:
 
 
 def single_variants(wild_type: str) -> list[Variant]:
-    """Return every single substitution of a protein, by position and letter; none of an ``X``.
-
-    >>> [format_variant(variant) for variant in single_variants("MK")[17:21]]
-    ['M1W', 'M1Y', 'K2A', 'K2C']
-    """
+    """Return every single substitution of a protein, by position and letter; none of an ``X``."""
     check_sequence(wild_type)
     sites = [(i, letter) for i, letter in enumerate(wild_type, start=1) if letter != "X"]
     return [(Substitution(i, old, new),) for i, old in sites for new in AMINO_ACIDS if new != old]

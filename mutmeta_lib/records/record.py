@@ -198,10 +198,15 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float:
-    """The most resident memory this process ever held, in MB (10⁶ bytes); NaN but on Linux."""
-    # Not getrusage: its peak includes what the parent held before it started us.
-    kept = _kernel_says("/proc/self/status", "VmHWM")
-    return int(kept.split()[0]) * 1024 / 1e6 if kept else float("nan")
+    """The most resident memory this process ever held, in MB (10⁶ bytes); NaN on Windows."""
+    # Not getrusage on Linux: there its peak includes what the parent held before it started us.
+    if kept := _kernel_says("/proc/self/status", "VmHWM"):
+        return int(kept.split()[0]) * 1024 / 1e6
+    with suppress(ImportError):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts in bytes
+    return float("nan")
 
 
 def _kernel_says(file: str, name: str) -> str:

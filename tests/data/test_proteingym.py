@@ -4,12 +4,12 @@ import hashlib
 import io
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 import requests
 from on_disk import write
 
-from mutmeta_lib.data import proteingym
 from mutmeta_lib.data.folders import read_data_dir
 from mutmeta_lib.data.proteingym import ARCHIVE, REFERENCE, fetch_proteingym
 from mutmeta_lib.errors import DataError
@@ -17,21 +17,6 @@ from mutmeta_lib.errors import DataError
 WT = "MKTAYIAKQR"
 CSV = "mutant,mutated_sequence,DMS_score,DMS_score_bin\nK2R,MRTAYIAKQR,-0.5,0\n"
 LISTED = "DMS_id,UniProt_ID,target_seq,coarse_selection_type,jo\n"
-
-
-@pytest.mark.parametrize(
-    ("kind", "property"),
-    [
-        ("Activity", "fitness"), ("Binding", "fitness"), ("OrganismalFitness", "fitness"),
-        ("Stability", "stability"), ("Expression", "expression"),
-    ],
-)  # fmt: skip
-def test_an_assay_of_proteingym(tmp_path, kind, property):
-    write(tmp_path / "DMS_substitutions.csv", f"{LISTED}P_2020,P_X,{WT},{kind},10.1/x\n")
-    write(tmp_path / "P_2020.csv", CSV)
-    (assay,) = read_data_dir(tmp_path)
-    assert (assay.id, assay.protein, assay.property) == ("P_2020", "P_X", property)
-    assert (assay.source, assay.scores.tolist()) == ("10.1/x", [-0.5])
 
 
 @pytest.mark.parametrize(
@@ -51,7 +36,7 @@ def test_bad_entries_of_the_reference_file(tmp_path, entry, says):
 @pytest.fixture
 def folder(tmp_path):
     """A folder of two assays."""
-    entries = f"P_2020,P_X,{WT},Stability,\nTADBP_HUMAN_Bolognesi_2019,P_X,{WT},Activity,\n"
+    entries = f"P_2020,P_X,{WT},Stability,10.1/x\nTADBP_HUMAN_Bolognesi_2019,P_X,{WT},Binding,\n"
     write(tmp_path / "DMS_substitutions.csv", LISTED + entries)
     for name in ("P_2020", "TADBP_HUMAN_Bolognesi_2019"):
         write(tmp_path / f"DMS/{name}.csv", CSV)
@@ -59,11 +44,16 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_proteingym(folder, recwarn):
-    read = {assay.id: assay for assay in read_data_dir(folder)}
-    assert tuple(read) == ("P_2020", "TADBP_HUMAN_Bolognesi_2019")
-    assert read["P_2020"].sign == "higher = better"
-    assert "toxic" in read["TADBP_HUMAN_Bolognesi_2019"].sign
-    assert [a.id for a in read_data_dir(folder, ids=["P_2020"])] == ["P_2020"]
+    one, other = read_data_dir(folder)
+    assert (one.id, one.protein, one.property, one.source) == (
+        "P_2020",
+        "P_X",
+        "stability",
+        "10.1/x",
+    )
+    assert (one.scores.tolist(), one.sign) == ([-0.5], "higher = better")
+    assert (other.id, other.property) == ("TADBP_HUMAN_Bolognesi_2019", "fitness")
+    assert "toxic" in other.sign
     assert [a.id for a in read_data_dir(folder, properties=["stability"])] == ["P_2020"]
     with pytest.raises(DataError, match="no data set 'Q_2020'; see the names in DMS_subst"):
         read_data_dir(folder, ids=["Q_2020"])
@@ -81,7 +71,7 @@ def test_what_the_reference_file_does_not_name_is_told_and_not_read(folder):
         assert len(read_data_dir(folder)) == 2
 
 
-def zipped(members):
+def zipped(*members):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, text in members:
@@ -89,7 +79,7 @@ def zipped(members):
     return buffer.getvalue()
 
 
-GOOD = zipped([("DMS_ProteinGym_substitutions/P_2020.csv", CSV)])
+GOOD = zipped(("DMS_ProteinGym_substitutions/P_2020.csv", CSV))
 
 
 class Record:
@@ -97,17 +87,15 @@ class Record:
 
     def __init__(self, archive=GOOD, reference=True):
         text = f"{LISTED}P_2020,P_X,{WT},Stability,\n".encode()
-        self.files = {ARCHIVE: archive, **({REFERENCE: text} if reference else {})}
+        self.files = {ARCHIVE: archive} | ({REFERENCE: text} if reference else {})
+        self.registry = {
+            n: f"md5:{hashlib.md5(data).hexdigest()}" for n, data in self.files.items()
+        }
         self.calls = []
-
-    @property
-    def registry(self):
-        return {name: f"md5:{hashlib.md5(data).hexdigest()}" for name, data in self.files.items()}
 
     def __call__(self, url, output_file, pooch):
         self.calls.append(url.rsplit("/", 1)[-1])
-        with open(output_file, "wb") as handle:
-            handle.write(self.files[self.calls[-1]])
+        Path(output_file).write_bytes(self.files[self.calls[-1]])
 
 
 @pytest.fixture
@@ -162,14 +150,13 @@ def test_no_network_is_told(fetch, monkeypatch):
 
 def test_nothing_is_unpacked_outside_the_folder(fetch, tmp_path):
     names = ["../evil.csv", "a/../../evil.csv", str(tmp_path / "evil.csv"), "..\\evil.csv"]
-    folder = fetch(Record(zipped([(name, "1") for name in names])))
-    outside = set(tmp_path.rglob("*evil.csv")) - set(folder.rglob("*"))
-    assert not outside
+    folder = fetch(Record(zipped(*((name, "1") for name in names))))
+    assert not set(tmp_path.rglob("*evil.csv")) - set(folder.rglob("*"))
 
 
 def test_a_run_cut_off_while_unpacking_is_done_again(fetch, monkeypatch):
     def full(self, path):
-        (proteingym.Path(path) / "half.csv").touch()
+        (Path(path) / "half.csv").touch()
         raise OSError("disk full")
 
     source = Record()

@@ -118,7 +118,7 @@ OTHERS = [
     ("D7NG", "as in A24G"), ("D7Xyz", "as in A24G"), ("D7->N", "as in A24G"),
     ("D٧N", "as in A24G"), ("CTRL", "as in A24G"), ("TOTAL", "as in A24G"),
     ("D7N:F12", "'F12' in 'D7N:F12' is not a substitution"),
-    ("MKTAYIAK", "is a sequence, not a mutation"), ("p.(Asp7Asn)", "write p.Asp7Asn if"),
+    ("p.(Asp7Asn)", "write p.Asp7Asn if"),
     ("p.(D7N);(F12L)", "write p.D7N;F12L if"), ("p.[(D7N);(F12L)]", r"write p.\[D7N;F12L\] if"),
     ("c.71C>G", "nucleotide"), ("target:n.1A>T", "nucleotide"),
     ("NP_000001.1:p.Asp7Asn", "leave 'NP_000001.1:' out"),
