@@ -74,7 +74,8 @@ def expand(sweep: Sweep) -> list[Run]:
     common = notebooks.profile_parameters(notebook, sweep.profile) if sweep.profile else {}
     common |= sweep.parameters | {"records_dir": ""}
     defaults = notebooks.default_parameters(notebook)
-    code = [cell.source for cell in notebooks.read_notebook(notebook).cells if "outputs" in cell]
+    cells = notebooks.read_notebook(notebook).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
     contents, runs = cache(folder_contents), {}
     for values in itertools.product(*axes.values()):
         varied = dict(zip(axes, values, strict=True))
@@ -170,10 +171,7 @@ def run_sweep(sweep: Sweep, index: Path, report: Report = silent) -> dict[Run, O
             try:
                 ray.get(ready)
                 results[run] = answer(run, run.record)
-            except (
-                ray.exceptions.RayError,
-                DataError,
-            ) as error:  # a cell failed, or a process died
+            except (DataError, ray.exceptions.RayError) as error:  # of a cell, or a process died
                 results[run] = Outcome("failed", error=str(getattr(error, "cause", error)))
             del under_way[ready]
             write_index(index, results)
