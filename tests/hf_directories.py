@@ -3,27 +3,12 @@
 import json
 
 import torch
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertModel,
-    DistilBertConfig,
-    DistilBertModel,
-    EsmConfig,
-    EsmForMaskedLM,
-    EsmModel,
-)
+import transformers
 
+SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32)
 PROTBERT_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"LAGVESIKRDTPNQFYMHCWXUBZO"]
-ESM_TOKENS = [
-    "<cls>",
-    "<pad>",
-    "<eos>",
-    "<unk>",
-    *"LAGVSERTIDPKQNFYMHWCXBUZO.-",
-    "<null_1>",
-    "<mask>",
-]
+_FRAME = ["<cls>", "<pad>", "<eos>", "<unk>"]
+ESM_TOKENS = [*_FRAME, *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
 LOUD = 0.5
 """Spread of the weights of models with a head: their odds are to differ by more than rounding."""
 
@@ -31,28 +16,22 @@ LOUD = 0.5
 def write_protbert(directory, positions=48, head=False):
     """A BERT of ProtBERT's kind with 16 hidden units, with its language-model head or without."""
     _write_tokenizer(directory, PROTBERT_TOKENS, "BertTokenizer", do_lower_case=False)
-    config = BertConfig(
+    config = transformers.BertConfig(
+        **SMALL,
         vocab_size=len(PROTBERT_TOKENS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=32,
         max_position_embeddings=positions,
         pad_token_id=0,
         initializer_range=LOUD if head else 0.02,
     )
-    return _write_model(directory, BertForMaskedLM if head else BertModel, config)
+    return _write_model(directory, "BertForMaskedLM" if head else "BertModel", config)
 
 
 def write_esm(directory, positions=50, kind="rotary", head=False):
     """An ESM-2 with 16 hidden units, with its language-model head or without."""
     _write_tokenizer(directory, ESM_TOKENS, "EsmTokenizer")
-    config = EsmConfig(
+    config = transformers.EsmConfig(
+        **SMALL,
         vocab_size=len(ESM_TOKENS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=32,
         max_position_embeddings=positions,
         position_embedding_type=kind,
         pad_token_id=1,
@@ -62,22 +41,16 @@ def write_esm(directory, positions=50, kind="rotary", head=False):
         attention_probs_dropout_prob=0.0,
         initializer_range=LOUD if head else 0.02,
     )
-    return _write_model(directory, EsmForMaskedLM if head else EsmModel, config)
+    return _write_model(directory, "EsmForMaskedLM" if head else "EsmModel", config)
 
 
 def write_distilbert(directory):
     """A model whose layers are not ours to loop over, with ProtBERT's vocabulary."""
     _write_tokenizer(directory, PROTBERT_TOKENS, "BertTokenizer", do_lower_case=False)
-    config = DistilBertConfig(
-        vocab_size=len(PROTBERT_TOKENS),
-        dim=16,
-        n_layers=2,
-        n_heads=4,
-        hidden_dim=32,
-        max_position_embeddings=48,
-        pad_token_id=0,
-    )
-    return _write_model(directory, DistilBertModel, config)
+    sizes = dict(dim=16, n_layers=2, n_heads=4, hidden_dim=32, max_position_embeddings=48)
+    vocabulary = dict(vocab_size=len(PROTBERT_TOKENS), pad_token_id=0)
+    config = transformers.DistilBertConfig(**sizes, **vocabulary)
+    return _write_model(directory, "DistilBertModel", config)
 
 
 def _write_tokenizer(directory, tokens, kind, **options):
@@ -88,8 +61,8 @@ def _write_tokenizer(directory, tokens, kind, **options):
     )
 
 
-def _write_model(directory, model_class, config):
+def _write_model(directory, kind, config):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model_class(config).save_pretrained(directory)
+        getattr(transformers, kind)(config).save_pretrained(directory)
     return directory

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 from hf_directories import write_esm, write_protbert
 
-from mutmeta_lib.data.folders import read_data_dir
-from mutmeta_lib.models.embed import embed
 from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.reproduction.protocol import protocol_experiment
 from mutmeta_lib.study.run import recorded
 from mutmeta_lib.study.study import Study, grid
-from mutmeta_lib.tasks.tasks import encode_assay
 
 WRITERS = {"esm": write_esm, "protbert": write_protbert}
 
@@ -75,24 +72,3 @@ def test_the_protocol(directory):
     texts = record.table("texts").set_index("encoding")["texts"]
     assert (texts["unknown_text"] == 2).all()  # a set is two assays: one text for each wild type
     assert (texts["separator"] > 10).all()
-
-
-def test_encodings_tell_variants_apart_as_far_as_they_should(directory):
-    encoder = load_encoder(directory)
-    assay = read_data_dir(ids=["GB1_NISTHAL2019_on_WT"])[0]
-    sites = np.array([variant[0].position for variant in assay.variants])
-    n, places = len(sites), len(set(sites))
-    for encoding, pooling, different in (
-        ("unknown_text", "cls", 1),
-        ("unknown_text", "sites", places),
-        ("unknown_site", "cls", places),
-        ("unknown_site", "sites", places),
-        ("separator", "sites", n),
-        ("mutant", "sites", n),
-        ("wt_mutant_pair", "sites", n),
-    ):
-        tokens = encode_assay(assay, encoding, encoder.vocabulary, encoder.max_tokens).tokens
-        _, which = np.unique(embed(encoder, tokens, pooling), axis=0, return_inverse=True)
-        assert which.max() + 1 == different, (encoding, pooling)
-        if different == places:
-            assert len({*zip(which.tolist(), sites, strict=True)}) == places

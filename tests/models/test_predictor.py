@@ -31,15 +31,7 @@ def test_init_is_a_function_of_the_generator_and_copies_the_encoder():
         assert PARAMS[f"encoder.{name}"].data_ptr() != value.data_ptr()
 
 
-def test_the_result_is_decided_by_the_parameters_given():
-    changed = {name: value + 0.1 for name, value in PARAMS.items()}
-    assert not torch.allclose(PREDICTOR(PARAMS, ASSAY.tokens), PREDICTOR(changed, ASSAY.tokens))
-
-
-def test_batches_do_not_change_predictions():
-    whole = predict(PREDICTOR, PARAMS, ASSAY.tokens)
-    pieces = predict(PREDICTOR, PARAMS, ASSAY.tokens, batch_size=7)
-    torch.testing.assert_close(whole, pieces, rtol=1e-5, atol=1e-6)
+def test_no_row_is_no_prediction():
     assert predict(PREDICTOR, PARAMS, ASSAY.tokens.rows([])).shape == (0,)
 
 

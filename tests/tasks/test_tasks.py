@@ -54,7 +54,7 @@ def test_query_labels_do_not_touch_the_label_scale(shots):
 def test_examples_line_up():
     task = draw(4, max_query=6)
     for part in (task.support, task.query):
-        assert len(part) == len(part.tokens) == len(part.variants) == len(part.labels)
+        assert len(part) == len(part.tokens) == len(part.labels)
         np.testing.assert_array_equal(part.scores, ASSAY.assay.scores[part.rows])
         assert part.variants == tuple(ASSAY.assay.variants[row] for row in part.rows)
         back = task.label_scale.to_scores(part.labels.numpy())
@@ -62,7 +62,7 @@ def test_examples_line_up():
     assert task.support.labels.mean() == pytest.approx(0, abs=1e-6)
     assert task.support.labels.std() == pytest.approx(1, rel=1e-6)
     taken = task.query.take(np.array([2, 0]))
-    assert taken.variants == (task.query.variants[2], task.query.variants[0])
+    np.testing.assert_array_equal(taken.rows, task.query.rows[[2, 0]])
     assert torch.equal(taken.labels, task.query.labels[[2, 0]])
 
 
@@ -106,11 +106,5 @@ def test_normal_scores_keep_order_and_ties_and_no_unit(values, factor):
     turned = with_normal_scores(replace(assay, scores=factor * values)).scores
     np.testing.assert_allclose(turned, np.sign(factor) * made.scores, atol=1e-12)
     assert (made.variants, made.units) == (assay.variants, "normal score")
-
-
-def test_normal_scores_tame_a_far_tail():
-    scores = toy_assay(n=100).scores.copy()
-    scores[0] = 1e9
-    made = with_normal_scores(replace(toy_assay(n=100), scores=scores)).scores
-    assert 2 < made.max() < 3
-    assert made.std() == pytest.approx(1, abs=0.05)
+    far = np.append(np.arange(99.0), 1e9)
+    assert 2 < with_normal_scores(replace(toy_assay(n=100), scores=far)).scores.max() < 3
