@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from golden_studies import SPEED
 from hypothesis import given
 from hypothesis import strategies as st
 from release_copy import named_on_pages
@@ -14,14 +15,9 @@ from toy import toy_encoded, toy_predictor
 from mutmeta_lib.learn.inner import InnerLoop, finetune, inner_update
 from mutmeta_lib.reproduction import speed
 from mutmeta_lib.study.case import Where
-from mutmeta_lib.study.study import Study
 from mutmeta_lib.tasks.metrics import mse, spearman
 from mutmeta_lib.tasks.tasks import draw_task, task_generator
 
-STUDY = Study(
-    per_protein=1, n_folds=3, folds=(0,), seeds=1, meta_steps=2, tasks_per_step=2, support=4,
-    query=4, inner_steps=1, max_query=20, epochs=1,
-)  # fmt: skip
 QUESTION = speed.Question((5, 10), 3, size_ids=("GB1_NISTHAL2019_on_WT",), sizes=(5, 20))
 PREDICTOR = toy_predictor()
 TASK = draw_task(toy_encoded(1)[0], 8, task_generator(0, "t"), pool=8)
@@ -85,7 +81,7 @@ def test_only_finished_steps_count_and_who_never_arrives_took_all_of_them():
 
 def test_every_number_of_the_pages_is_billed_and_finished_parts_are_kept(tmp_path):
     where = Where(store=str(tmp_path))
-    record, again = (speed.speed(STUDY, QUESTION, where=where) for _ in range(2))
+    record, again = (speed.speed(SPEED, QUESTION, where=where) for _ in range(2))
     assert again.tables == record.tables, "finished parts are not computed again"
     values = {name: number["value"] for name, number in record.numbers.items()}
     for arm, k in product(("maml", "multitask"), (5, 10)):
