@@ -88,24 +88,20 @@ damages = pytest.mark.parametrize(("damage", "why"), DAMAGE.values(), ids=DAMAGE
 
 
 @damages
-def test_a_damaged_checkpoint_is_refused_and_left_alone(path, damage, why):
+def test_a_damaged_checkpoint_is_refused(path, damage, why):
     assert load_newest(path) is None
     for step in (1, 2):
         write(path, step)
         assert read_step(path) == step
     path.write_bytes(damage(path.read_bytes()))
-    before = contents(path.parent)
     with pytest.raises(DataError, match=rf"{path}: the file cannot be read \(.*{why}.*; restore"):
         load_newest(path)
-    assert contents(path.parent) == before
 
 
 @damages
 @both_ways
 def test_a_damaged_part_is_computed_anew_with_a_warning(tmp_path, way, damage, why):
     ask = getattr(Store(tmp_path, QUESTION), way)
-    with pytest.raises(AssertionError, match="computed again"):
-        ask("x", refuse)
     ask("x", PARTS[way])
     (file,) = tmp_path.iterdir()
     file.write_bytes(damage(file.read_bytes()))
@@ -194,19 +190,17 @@ JSON = st.recursive(
 @given(content=JSON, name=st.text(st.characters(codec="utf-8"), max_size=300))
 def test_a_part_comes_back_as_it_was_first_given(tmp_path_factory, content, name):
     store = Store(tmp_path_factory.mktemp("x"), QUESTION)
-    first, second = store.get(name, lambda: content), store.get(name, refuse)
-    assert json.dumps(first) == json.dumps(second) == json.dumps(content)
+    found = [store.get(name, lambda: content), store.get(name, refuse)]
+    found += [Store(None, QUESTION).get(name, lambda: content)]
+    assert {*map(json.dumps, found)} == {json.dumps(content)}
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_kept_or_not_the_values_are_the_same(tmp_path, kept):
-    store = Store(tmp_path if kept else None, QUESTION)
-    assert store.get("x", lambda: {"pair": (1, 2.0)}) == {"pair": [1, 2.0]}
-    for array in (np.ones((2, 3), np.float32), np.ones((0, 4)), torch.arange(3)):
-        for compute in (lambda array=array: array, *([refuse] if kept else [])):
-            made = store.tensor(str(array.shape), compute)
-            torch.testing.assert_close(made, torch.as_tensor(array), rtol=0, atol=0)
-    assert len(contents(tmp_path)) == (4 if kept else 0)
+@pytest.mark.parametrize("array", [np.ones((2, 3), np.float32), np.ones((0, 4)), torch.arange(3)])
+def test_an_array_comes_back_as_it_was_first_given(tmp_path, array):
+    kept = Store(tmp_path, QUESTION)
+    for store, compute in ((kept, lambda: array), (kept, refuse), (Store(None, {}), lambda: array)):
+        made = store.tensor("x", compute)
+        torch.testing.assert_close(made, torch.as_tensor(array), rtol=0, atol=0)
 
 
 def test_whatever_differs_is_another_part(tmp_path):
