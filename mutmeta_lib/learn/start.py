@@ -61,10 +61,8 @@ class Start:
             with torch.no_grad():
                 params = algorithm.update(algorithm.model.loss, params, known, loop)
         if not all(value.isfinite().all() for value in params.values()):
-            told = (
-                f"adaptation to {len(known)} labels of assay {assay.id} gave parameters that are "
-            )
-            raise DataError(f"{told}not finite", "lower the start's inner.lr")
+            told = f"adaptation to {len(known)} labels of assay {assay.id} did not stay finite"
+            raise DataError(told, "lower the start's inner.lr")
         return Adapted(self.encoding, algorithm.model, params, scale, assay.wild_type)
 
 
