@@ -110,13 +110,11 @@ class Scored:
         return self.score(query)
 
 
-_MATRIX = SubstitutionMatrix.std_protein_matrix()  # BLOSUM62
-
-
 def substitution_score(examples: Examples) -> np.ndarray:
     """BLOSUM62(wild type, mutant) summed over sites, ``(n,)``: high for conservative changes."""
+    score = SubstitutionMatrix.std_protein_matrix().get_score  # BLOSUM62
     changes = [[(s.wild_type, s.mutant) for s in variant] for variant in examples.variants]
-    return np.array([float(sum(_MATRIX.get_score(*pair) for pair in one)) for one in changes])
+    return np.array([float(sum(score(*pair) for pair in one)) for one in changes])
 
 
 def blosum(examples: Examples) -> np.ndarray:

@@ -34,10 +34,9 @@ from mutmeta_lib.tasks.tasks import Examples
 
 @dataclass(frozen=True, eq=False)
 class SolvedPredictor(Predictor):
-    """A predictor whose head is solved; ``hidden`` and ``dropout`` are not used."""
+    """A predictor whose head is solved; ``numbers`` are learned besides, and begin so."""
 
     numbers: ClassVar[dict[str, float]]
-    """What the head learns besides, by name, with what it begins at."""
 
     @classmethod
     def of(cls, predictor: Predictor) -> Self:
@@ -122,11 +121,7 @@ def factor(params: Params, inputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class DeepKernelPredictor(SolvedPredictor):
-    """Deep kernel transfer: without labels the prior mean is predicted.
-
-    The start is for labels of unit variance, its noise exp(-1.2) = 0.3 that of
-    `baselines.GaussianProcess`.
-    """
+    """Deep kernel transfer; the first noise, exp(-1.2) = 0.3, is for labels of unit variance."""
 
     numbers = dict.fromkeys(
         ("kernel.mean", "kernel.log_linear", "kernel.log_rbf", "kernel.log_length"), 0.0

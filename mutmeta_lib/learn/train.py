@@ -59,10 +59,7 @@ class MetaTraining:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A meta-trained start, where it came from, and what it cost.
-
-    A row of ``history`` is a meta-step; its validation_loss is NaN where it was not taken.
-    """
+    """A meta-trained start; ``history`` has a row per meta-step, NaN where no validation was."""
 
     params: Params
     settings: MetaTraining
