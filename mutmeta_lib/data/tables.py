@@ -75,12 +75,10 @@ def read_columns(
     names = list(dict.fromkeys([name for group in [*groups, optional] for name in group]))
     first = re.split("[\r\n]", text, maxsplit=1)[0]
 
-    def fit(separator: str) -> tuple[int, int]:
-        header = {cell.strip(' "') for cell in first.split(separator)}
-        known = len(header.intersection(names))
-        return known, 0 if known else len(header)
+    def known(separator: str) -> int:
+        return len({cell.strip(' "') for cell in first.split(separator)}.intersection(names))
 
-    separator = max(_SEPARATORS, key=fit)
+    separator = max(_SEPARATORS, key=known)
     with located(file=path):
         header, *body = _rows(text, separator)
         with located(row=1):
@@ -168,14 +166,13 @@ def _decimal_points(cells: list[str]) -> list[str]:
 def parse_number(text: str) -> float:
     """Turn the text of one cell into a finite number, with any minus sign or dash for a minus."""
     text = text.strip().translate(_MINUS)
-    if _NUMBER.fullmatch(text):
-        if np.isfinite(value := float(text)):
-            return value
-        raise DataError(f"'{text}' is too large for a number", "correct it or leave the row out")
+    is_number = _NUMBER.fullmatch(text)
+    if is_number and np.isfinite(float(text)):
+        return float(text)
     if text.lower() in MISSING:
         problem = f"the value is missing ('{text}')" if text else "the value is empty"
         raise DataError(problem, "fill it in or leave the row out", drop="missing")
-    if text.lower().lstrip("+-") in {"inf", "infinity"}:
+    if is_number or text.lower().lstrip("+-") in {"inf", "infinity"}:
         raise DataError(f"'{text}' is infinite", "leave the row out")
     readings = [text.replace(",", "")] if _THOUSANDS.fullmatch(text) else []
     readings += [text.replace(".", "").replace(",", ".")] if _DECIMAL_COMMA.fullmatch(text) else []
