@@ -57,12 +57,12 @@ def test_a_part_is_identical_to_the_whole(a, data):
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [
-        ("MKTAYIAKQR", "MKTAYIAKQW", 0.9),
+        ("MKTAYIAKQR", "MKTAYIAKQW", 0.9), ("WWWWWWWW", "GGGGGGGG", 0.0),
         ("MKXAYIAKQR", "MKXAYIAKQR", 0.9),  # X is identical to nothing
         ("MKTAYIAKQRMKTAYIAKQR", "MKTAYIAKQR", 1.0),
-        ("WWWWWWWW", "GGGGGGGG", 0.0),
+        ("SSSSMKT", "MKTGGGG", 3 / 7),  # gaps at the ends cost nothing
     ],
-)
+)  # fmt: skip
 def test_identity_of_known_pairs(a, b, expected):
     assert identity(a, b) == pytest.approx(expected)
 
