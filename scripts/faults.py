@@ -208,8 +208,8 @@ FAULTS = [
     Fault(
         "a checksum that is not compared",
         "records/store.py",
-        'meta["sha256"] != checksum(tensors, meta["state"])',
-        'not meta["sha256"]',
+        'meta["sha256"] == checksum(tensors, meta["state"])',
+        'meta["sha256"]',
         "records/test_store.py",
     ),
     Fault(
