@@ -44,23 +44,15 @@ STUDIES = {
               by_error=CORE[:3])
         for regime in ("proteins", "properties", "related")
     ],
-    "transfer_encodings": [
-        Study(**TRANSFER, reads=grid(encoding=["separator", "mutant"]),
-              methods=("maml", "finetune", "ridge")),
-    ],
-    "transfer_depth": [
-        Study(**TRANSFER, reads=DEPTHS, outer_rates=RATES, tuning_assays=1,
-              methods=("fomaml", "finetune"), by_error=("fomaml",)),
-    ],
-    "timing": [
-        Study(**WHOLE, folds=(0,), shots=(5, 10), epochs=1, max_query=12,
-              methods=("maml", "maml_fixed", "finetune_epochs")),
-    ],
-    "swap": [
-        Study(**(TRANSFER | {"per_protein": 2}), regime="around", share=0.25,
-              test_ids=("GB1_NISTHAL2019_on_WT",), methods=("maml", "ridge"),
-              reads=grid(swap=["same", "noise 0.3"])),
-    ],
+    "transfer_encodings": [Study(**TRANSFER, reads=grid(encoding=["separator", "mutant"]),
+                                 methods=("maml", "finetune", "ridge"))],
+    "transfer_depth": [Study(**TRANSFER, reads=DEPTHS, outer_rates=RATES, tuning_assays=1,
+                             methods=("fomaml", "finetune"), by_error=("fomaml",))],
+    "timing": [Study(**WHOLE, folds=(0,), shots=(5, 10), epochs=1, max_query=12,
+                     methods=("maml", "maml_fixed", "finetune_epochs"))],
+    "swap": [Study(**(TRANSFER | {"per_protein": 2}), regime="around", share=0.25,
+                   test_ids=("GB1_NISTHAL2019_on_WT",), methods=("maml", "ridge"),
+                   reads=grid(swap=["same", "noise 0.3"]))],
     "held_out": [
         Study(per_protein=1, seeds=1, regime=regime, methods=("ridge", "mlp"), adapt_steps=2,
               reads=grid(encoding=["mutant", "separator"]))
@@ -72,9 +64,8 @@ STUDIES = {
               tasks_per_step=4, support=4, meta_lr=1e-3, max_query=15)
         for regime in ("variants", "sites")
     ],
-    "meta_training": [
-        Study(**WHOLE, shots=(), folds=(0,), methods=("maml", "fomaml", "multitask")),
-    ],
+    "meta_training": [Study(**WHOLE, shots=(), folds=(0,),
+                            methods=("maml", "fomaml", "multitask"))],
 }  # fmt: skip
 SPEED = Study(**OUTER, per_protein=1, n_folds=3, folds=(0,), seeds=1, max_query=20, epochs=1)
 EXPERIMENTS = {

@@ -29,17 +29,10 @@ DECLARED = {
 
 def pins(name):
     """Read a requirements file whose every requirement must be ``name==version``."""
-    found = {}
-    for line in (ROOT / name).read_text().splitlines():
-        text = line.split("#")[0].strip()
-        if text and not text.startswith("-"):
-            requirement = Requirement(text.split(" --")[0])
-            (specifier,) = requirement.specifier
-            assert specifier.operator == "==", f"{name}: {text} is not an exact pin"
-            key = canonicalize_name(requirement.name)
-            assert key not in found, f"{name}: {key} is pinned twice"
-            found[key] = Version(specifier.version)
-    return found
+    lines = re.findall(r"^\w[^#\s]*", (ROOT / name).read_text(), re.M)
+    names, versions = zip(*(line.split("==") for line in lines), strict=True)
+    assert len(set(names)) == len(names)
+    return dict(zip(map(canonicalize_name, names), map(Version, versions), strict=True))
 
 
 PINS, CONSTRAINTS, LEARN2LEARN = (

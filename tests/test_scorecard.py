@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from draw_scorecard import INKS
-from matplotlib.colors import to_rgb
 
 FIGURES = draw_scorecard.ROOT / "book" / "figures"
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?|-?\d+")
@@ -40,15 +39,11 @@ def test_every_figure_of_the_paper_has_the_verdict_that_the_criteria_give():
         (said,), deciding = set(block["verdict"]), block[block["decides"]]
         assert f"{block['claimed'].iloc[0]} %" in claim
         unseen = deciding.iloc[-1]
-        if said in ("reproduced", "partly"):
-            assert unseen["low"] > 0
-        elif said.startswith("not reproduced"):
-            assert unseen["low"] <= 0
-            excluded = unseen["high"] < unseen["claimed"]
-            assert ("not excluded" in said) != excluded
+        if said != "not testable here":
+            assert said.startswith("not reproduced") == (unseen["low"] <= 0)
+            open_yet = unseen["low"] <= 0 and unseen["high"] >= unseen["claimed"]
+            assert ("not excluded" in said) == open_yet
             assert not said.endswith("in any arm") or (deciding["low"] <= 0).all()
-        else:
-            assert said == "not testable here"
     of_time = CLAIMS[CLAIMS["name"] == "to fine-tuning’s error"].set_index("claimed")
     assert of_time.loc[55, "verdict"] == "not testable here", "four clusters carry it"
 
@@ -114,18 +109,3 @@ def test_each_number_is_written_once_nothing_is_cut_off_and_what_decides_is_fill
             assert min(box.x0, box.y0) >= 0, text
             assert np.all((box.x1, box.y1) <= figure.bbox.size), text
     plt.close(figure)
-
-
-@pytest.mark.parametrize("scheme", INKS)
-def test_words_stand_out_from_the_ground(scheme):
-    """At least 4.5 to 1, as WCAG 2 asks of small letters; marks 3 to 1."""
-
-    def light(colour):
-        shares = np.array(to_rgb(colour))
-        linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
-        return 0.05 + float(linear @ [0.2126, 0.7152, 0.0722])
-
-    ink = INKS[scheme]
-    for name, least in {"text": 4.5, "faint": 4.5, "ours": 4.5, "theirs": 3}.items():
-        ratio = light(getattr(ink, name)) / light(ink.paper)
-        assert max(ratio, 1 / ratio) >= least, name

@@ -1,36 +1,26 @@
 """The evaluation loop with stand-in methods: same draws for all, no peeking, honest units."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from toy import toy_assay, toy_predictor
 
-from mutmeta_lib.data.assays import Assay
-from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.study import evaluate as module
 from mutmeta_lib.study.evaluate import evaluate, hold_out_task
-from mutmeta_lib.tasks.batches import TokenBatch
 from mutmeta_lib.tasks.metrics import METRICS
-from mutmeta_lib.tasks.tasks import EncodedAssay
+from mutmeta_lib.tasks.tasks import encode_assay
 
-WILD_TYPE = "MKTAYIAKQR"
+ENCODER = toy_predictor().encoder
 
 
-def assay(name="a", n=60, protein="p", seed=0, scores=None) -> EncodedAssay:
-    variants = [
-        (Substitution(position, letter, mutant),)
-        for position, letter in enumerate(WILD_TYPE, start=1)
-        for mutant in AMINO_ACIDS
-        if mutant != letter
-    ][:n]
-    rng = np.random.default_rng(seed)
-    values = 100 + 7 * rng.normal(size=n) if scores is None else np.asarray(scores, dtype=float)
-    made = Assay(name, protein, "stability", WILD_TYPE, tuple(variants), values, "kcal/mol", "up")
-    ids = torch.arange(n)[:, None]
-    return EncodedAssay(made, "mutant", TokenBatch(ids, torch.ones(n, 1, dtype=bool), ids >= 0))
+def assay(name="a", n=60, seed=0, scores=None):
+    values = 100 + 7 * np.random.default_rng(seed).normal(size=n) if scores is None else scores
+    made = replace(toy_assay(seed, name=name, length=10, n=n), scores=np.asarray(values, float))
+    return encode_assay(made, "mutant", ENCODER.vocabulary, ENCODER.max_tokens)
 
 
 @dataclass
@@ -189,12 +179,12 @@ def test_the_clock_waits_for_the_device(monkeypatch):
 
 @pytest.mark.parametrize("hold_out", ["variants", "sites"])
 def test_a_held_out_share_is_in_no_support_and_labels_are_scaled_without_it(hold_out):
-    given = assay(n=100)
+    given = assay(n=190)
     task = hold_out_task(given, hold_out, 0.2, 0)
-    assert sorted([*task.support.rows, *task.query.rows]) == list(range(100))
+    assert sorted([*task.support.rows, *task.query.rows]) == list(range(190))
     assert task.label_scale.location == pytest.approx(task.support.scores.mean())
     sites = [{v[0].position for v in side.variants} for side in (task.support, task.query)]
     assert (not sites[0] & sites[1]) == (hold_out == "sites")
-    assert len(task.query) == (20 if hold_out == "variants" else 19 * len(sites[1]))
+    assert len(task.query) == 38
     other = hold_out_task(given, hold_out, 0.2, 1)
     assert set(other.query.rows) != set(task.query.rows)

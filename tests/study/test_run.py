@@ -58,14 +58,6 @@ def straight():
     return run(STUDY)
 
 
-def test_every_assay_is_tested_once_by_a_start_that_has_not_seen_its_cluster(straight):
-    rows = straight.rows
-    assert not rows.duplicated(["method", "assay", "shots", "seed"]).any()
-    assert (rows.groupby("cluster")["case"].nunique() == 1).all()
-    assert set(rows["method"]) == set(STUDY.methods)
-    assert {"encoding", "depth", "regime", "role", "cluster"} <= set(rows)
-
-
 def test_no_test_label_reaches_training_or_tuning(straight, monkeypatch):
     real, scores = runner.read_assays, np.random.default_rng(0)
     tested = set(straight.rows.query("case == 'fold 1'")["assay"])
