@@ -1,5 +1,6 @@
 """The benchmark compares equals, its bars can be missed, and it writes a record."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -77,10 +78,7 @@ def test_what_stops_it_is_one_sentence_before_the_work(scripts, tmp_path, monkey
     monkeypatch.setattr("mutmeta_lib.learn.learn2learn.has_learn2learn", lambda: False)
     monkeypatch.setitem(sys.modules, "learn2learn.algorithms.maml", None)
     (tmp_path / "file").touch()
-    wrong = {"--quick": "learn2learn", f"--output={tmp_path}/file/b.json": "cannot be written"}
-    for argument, told in wrong.items():
+    for argument, told in (("--quick", "learn2learn"), (f"--output={tmp_path}/file/b", "written")):
         with pytest.raises(SystemExit, match="2"):
             run.main([argument])
-        said = capsys.readouterr().err
-        assert told in said
-        assert said.count("\n") == 1
+        assert re.fullmatch(rf".*{told}.*\n", capsys.readouterr().err)

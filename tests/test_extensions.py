@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from mutmeta_claims import claims, faults
 from sphinx.testing.util import SphinxTestApp
 
-from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import Record, number, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,27 +119,17 @@ def test_what_no_record_holds_fails_the_build(root):
         assert warnings.count(told) == list(wanting.values()).count(told)
 
 
-def test_an_edited_record_fails_the_build(tmp_path):
-    write_record(RECORD, tmp_path / TOY)
-    (tmp_path / TOY).write_text((tmp_path / TOY).read_text().replace("0.4321", "0.9321"))
-    with pytest.raises(DataError, match="changed"):
-        book.find_record(tmp_path, "few_shot@full")
-
-
 @pytest.mark.parametrize(
     ("claim", "told"),
     [
         ("0.05 < few_shot.a.low < few_shot.a < few_shot.a.high < 0.4 and few_shot.a.n == 24", ""),
-        ("0 in few_shot.b and few_shot.a in few_shot.b", ""),
-        ("few_shot.parameters.seeds == 2 and not few_shot.parameters.seeds == 4", ""),
+        ("few_shot.parameters.seeds == 2 and not 0 in few_shot.a and 0 in few_shot.b", ""),
         ("few_shot.seconds['meta_training'] > 12 or few_shot.a > 1", ""),
         ("few_shot['noise 0.3'] == 3 and few_shot.never is None", ""),
         ("abs(-2) + max(few_shot.rows.x) / 2 - 1 * 2 == 1", ""),
         ("distinct(few_shot.rows.kind) == 2 and size(few_shot.rows.kind) == 3", ""),
         ("few_shot.rows[x == 2 and not kind == 'p'].y == 1", ""),
         ("few_shot.rows[x > 1](y <= 3 and x == 2)", ""),
-        ("few_shot.{a,b} == few_shot.{a,b}", ""),
-        ("few_shot.a > 1", "does not hold"),
         ("0 in few_shot.a", "does not hold"),
         ("few_shot.{b,a} > 0.15", "does not hold: few_shot.b"),
         ("few_shot.rows[kind == 'p'].y > 3", "does not hold"),
@@ -208,10 +197,8 @@ def test_the_api_page_lists_every_module():
         ({"classes": ["tag_parameters"]}, "shots = 10", "Show the parameters"),
         ({"classes": ["tag_injected-parameters"]}, "shots = 5", "Show this run’s parameters"),
         ({"classes": ["tag_nbval-check-output"]}, "print(1)", None),
-        ({"classes": ["tag_show-input"]}, "print(1)", None),
         ({}, "study = Study(shots=shots)", None),
         ({}, "from mutmeta_lib.study.study import Study", "Show the code"),
-        ({"nb_element": "cell_code_source"}, "print(1)", None),
         ({"hide_mode": "all", "prompt_show": "own"}, "print(1)", "own"),
     ],
 )

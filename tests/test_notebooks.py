@@ -135,9 +135,8 @@ def test_profiles_fit_the_parameters_of_every_notebook(profile, name):
         assert checked.items() <= default_parameters(notebook).items()
 
 
-@pytest.mark.parametrize("path", QUICK, ids=lambda path: path.stem)
-def test_a_copy_of_this_machine_does_not_name_it(path):
-    found = texts(nbformat.read(path, as_version=4))
+def test_copies_of_this_machine_do_not_name_it():
+    found = [text for path in QUICK for text in texts(nbformat.read(path, as_version=4))]
     assert [text for text in found if PLACE.search(text)] == []
 
 
@@ -175,10 +174,8 @@ def injected(notebook):
     [
         (write(0, "# ", ""), "title"),
         (write(0, "label", "MAML wins"), "cells are not"),
-        (write(-2, "full", "quick"), "cells are not"),
         (lambda notebook: notebook.cells.pop(), "cells are not"),
         (write(-1, "seeds = 5", "seeds = 4"), "profile full"),
-        (lambda n: n.cells.pop(injected(n)), "profile full"),
         (each(lambda cell: cell.metadata.update(tags=[])), "one cell of parameters"),
         (each(lambda cell: cell.update(execution_count=3)), "in order"),
         (each(lambda cell: "outputs" in cell and cell.outputs.clear()), "which record"),
@@ -188,7 +185,6 @@ def injected(notebook):
         (show("display_data", data={"text/html": "<a title='/tmp/x'>"}), "/tmp/"),
         (stream("".join(f"A{n}G 0.{n}\n" for n in range(40))), "measured data"),
         (stream(f"{RESIDUES * 2} 0.5\n" * 3), "measured data"),
-        (stream("0.5 " * 6000), "measured data"),
     ],
 )
 def test_a_damaged_copy_is_found(damage, told):

@@ -165,16 +165,11 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(place, straight, tmp_path, mo
     same(run(STUDY, where=where), straight)
 
 
-def test_another_question_is_not_answered_with_what_is_kept(straight, tmp_path):
-    where = Where(store=str(tmp_path))
+def test_processes_caches_and_what_another_question_kept_change_nothing(straight, tmp_path):
+    where = Where(workers=2, store=str(tmp_path / "a"), cache_dir=str(tmp_path / "b"))
     other = run(replace(STUDY, adapt_steps=1), where=where)
     same(run(STUDY, where=where), straight)
     assert not other.rows["spearman"].equals(straight.rows["spearman"])
-
-
-def test_processes_and_caches_change_nothing(straight, tmp_path):
-    where = Where(workers=2, store=str(tmp_path / "a"), cache_dir=str(tmp_path / "b"))
-    same(run(STUDY, where=where), straight)
     assert list((tmp_path / "b").rglob("*"))
 
 
