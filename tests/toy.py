@@ -3,7 +3,7 @@
 import numpy as np
 
 from mutmeta_lib.data.assays import Assay
-from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
+from mutmeta_lib.data.variants import AMINO_ACIDS, single_variants
 from mutmeta_lib.models.encoder import tiny_encoder
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.tasks.tasks import encode_assay
@@ -15,14 +15,8 @@ WORTH = dict(zip(AMINO_ACIDS, np.random.default_rng(99).normal(size=20), strict=
 def toy_assay(seed=0, name=None, protein=None, length=12, n=60, noise=0.3, property="fitness"):
     rng = np.random.default_rng(seed)
     wild_type = "".join(rng.choice(list(AMINO_ACIDS), length))
-    singles = [
-        Substitution(position, letter, mutant)
-        for position, letter in enumerate(wild_type, start=1)
-        for mutant in AMINO_ACIDS
-        if mutant != letter
-    ]
-    picks = rng.permutation(len(singles))[:n]
-    variants = tuple((singles[index],) for index in picks)
+    singles = single_variants(wild_type)
+    variants = tuple(singles[index] for index in rng.permutation(len(singles))[:n])
     scores = np.array([WORTH[variant[0].mutant] for variant in variants])
     return Assay(
         id=name or f"TOY{seed}",
