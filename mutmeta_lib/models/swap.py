@@ -5,29 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import Encoder, fingerprint
-from mutmeta_lib.models.layers import at
 
 NOISE = ("noise 0.01", "noise 0.03", "noise 0.1", "noise 0.3")
 SWAPS = ("same", "bfloat16", "int8", *NOISE, "one layer less", "shuffled")
-
-
-class Shallower(nn.Module):
-    """A layered encoder without its last layer."""
-
-    def __init__(self, module: nn.Module):
-        super().__init__()
-        self.module = module
-
-    def forward(
-        self, token_ids: Tensor, mask: Tensor | None, *, wanted: Tensor | None = None
-    ) -> Tensor:
-        """Hidden states after all layers but the last, ``(n, length, width)``."""
-        x = self.module(token_ids, mask, stop=self.module.layers - 1)
-        return x if wanted is None else at(x, wanted)
 
 
 def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
@@ -47,9 +31,10 @@ def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
         return encoder
     module = copy.deepcopy(encoder.module)
     if kind == "one layer less":
-        if not encoder.layers:
-            raise DataError(f"{encoder.name} has no layers to stop at", "use tiny or an ESM-2")
-        module = Shallower(module).eval()
+        if encoder.layers < 2:
+            raise DataError(f"{encoder.name} has no layer to spare", "use an ESM-2 or a BERT")
+        module.layers -= 1
+        module.finish = lambda x: x  # nothing follows a layer that is not the last
     else:
         change = _change(kind, torch.Generator().manual_seed(seed))
         with torch.no_grad():

@@ -16,13 +16,7 @@ from mutmeta_lib.data.variants import AMINO_ACIDS, parse_variant
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models import zero_shot as module
 from mutmeta_lib.models.encoder import load_encoder, tiny_encoder
-from mutmeta_lib.models.zero_shot import (
-    MASKED,
-    describe_head,
-    head_of,
-    log_odds,
-    zero_shot,
-)
+from mutmeta_lib.models.zero_shot import MASKED, describe_head, head_of, log_odds, zero_shot
 from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study.evaluate import evaluate
 from mutmeta_lib.tasks.tasks import encode_assay
