@@ -23,9 +23,6 @@ from mutmeta_lib.records.store import Store
 from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
 from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, encode_assay, with_normal_scores
 
-LABELS = ("normal_scores", "measured")
-"""What meta-training and meta-validation see of an assay's labels; tests see what was measured."""
-
 Folder = str | os.PathLike[str] | None
 
 
@@ -150,11 +147,11 @@ def read_with(
     """Encode every assay once, for a predictor that learns from encoder layer `start` on.
 
     With `start` 0 all of the encoder learns. With None only the head does, on pooled vectors as
-    they are, or `standardised` over the variants of their assay, which are known before anything
-    is measured.
+    they are, or `standardised` over the variants of their assay. Meta-training sees `labels`,
+    ``normal_scores`` or ``measured``.
     """
-    if labels not in LABELS:
-        raise ValueError(f"unknown labels {labels!r}; choose from {LABELS}")
+    if labels not in ("normal_scores", "measured"):
+        raise ValueError(f"unknown labels {labels!r}; use normal_scores or measured")
     encoder, scaled = predictor.encoder, {}
     kept = [encode_assay(a, encoding, encoder.vocabulary, encoder.max_tokens) for a in assays]
     if start != 0:

@@ -99,10 +99,6 @@ class Layered(nn.Module):
         return self.finish(at(x, wanted) if wanted is not None and start == end else x)
 
 
-ATTENTION = "mutmeta"
-"""The name of `attend` among Hugging Face's kinds of attention."""
-
-
 def context_of(config: PretrainedConfig) -> int:
     """Tokens that the position table (or pretraining, for rotary positions) has room for.
 
@@ -119,8 +115,8 @@ def hidden_states(model: PreTrainedModel) -> nn.Module:
         return WholeModel(model)
     from transformers import AttentionInterface
 
-    AttentionInterface.register(ATTENTION, _attend)
-    model.set_attn_implementation(ATTENTION)
+    AttentionInterface.register("mutmeta", _attend)
+    model.set_attn_implementation("mutmeta")
     return PretrainedLayers(model)
 
 

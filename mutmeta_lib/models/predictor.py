@@ -1,8 +1,4 @@
-"""The property predictor: encoder, pooling and MLP head as a pure function of its parameters.
-
-Nothing is stored in a predictor, so MAML may hand ``predictor(params, tokens)`` adapted parameters
-and differentiate through them.
-"""
+"""The property predictor: encoder, pooling and MLP head as a pure function of its parameters."""
 
 from dataclasses import dataclass
 from itertools import pairwise

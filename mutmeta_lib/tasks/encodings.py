@@ -30,8 +30,8 @@ from mutmeta_lib.tasks.vocabulary import Vocabulary
 class Writing:
     """What an encoding makes of a variant: tokens in the place of residues, by index from 0.
 
-    The token at index ``site`` of them is the mutated site. ``wild_type_first`` writes the wild
-    type as it is and a separator before it all; the tokens ``last`` come behind.
+    Of them the one at index ``site`` is the mutated site. ``wild_type_first`` writes the wild type
+    and a separator before it all; the tokens ``last`` come behind.
     """
 
     tokens: dict[int, tuple[int, ...]]
@@ -71,7 +71,7 @@ def mutant(variant: Variant, vocabulary: Vocabulary) -> Writing:
 
 
 def wt_mutant_pair(variant: Variant, vocabulary: Vocabulary) -> Writing:
-    """The wild type, a separator, and the mutated sequence, where the sites are; one window."""
+    """The wild type, a separator, and the mutated sequence, which has the sites; one window."""
     return Writing(mutant(variant, vocabulary).tokens, wild_type_first=True)
 
 
@@ -81,7 +81,7 @@ ENCODINGS: dict[str, Callable[[Variant, Vocabulary], Writing]] = {w.__name__: w 
 
 
 def around(length: int, sites: Sequence[int], radius: int) -> list[range]:
-    """The union of ``[site - radius, site + radius]`` within ``[0, length)``, as sorted ranges."""
+    """The residues of ``[0, length)`` within a radius of any site, as sorted ranges."""
     kept: list[range] = []
     for site in sites:
         start, stop = max(0, site - radius), min(length, site + radius + 1)
@@ -99,9 +99,8 @@ def cost(kept: Sequence[range]) -> int:
 def window(length: int, sites: Sequence[int], budget: int) -> list[range]:
     """The residues to keep of a sequence that may be longer than the context, as disjoint ranges.
 
-    The entire sequence, if it has at most `budget` residues; else what lies within a radius of any
-    of the ascending `sites`, the largest whose `cost` is within the budget; without a site the
-    first residues. Empty if the sites alone do not fit.
+    The entire sequence, if it has at most `budget` residues; else what is `around` the ascending
+    `sites`, as wide as the `cost` allows, or the first residues. Empty if the sites do not fit.
 
     >>> window(10, [2], 10), window(100, [2, 60], 9)
     ([range(0, 10)], [range(1, 4), range(59, 62)])

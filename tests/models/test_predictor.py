@@ -2,23 +2,16 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn import InnerLoop, meta_gradient
 from mutmeta_lib.models.predictor import POOLINGS, pooling_weights, predict
-from mutmeta_lib.tasks.tasks import sample_tasks
 
 PREDICTOR = toy_predictor()
 PARAMS = PREDICTOR.init(torch.Generator().manual_seed(0))
 ASSAY = toy_encoded(1)[0]
-
-
-def tasks(n=2):
-    return sample_tasks([ASSAY], n, support=4, query=5, rng=np.random.default_rng(0))
 
 
 def test_init_is_a_function_of_the_generator_and_copies_the_encoder():
@@ -41,18 +34,6 @@ def test_dropout_needs_a_generator_and_repeats_with_it():
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
-
-
-@pytest.mark.learn2learn
-def test_learn2learn_agrees_on_the_whole_protein_model():
-    pairs = [(task.support, task.query) for task in tasks()]
-    for first_order in (False, True):
-        loop = InnerLoop(0.05, 3, first_order)
-        ours = meta_gradient(PREDICTOR.loss, PARAMS, pairs, loop)
-        theirs = meta_gradient(PREDICTOR.loss, PARAMS, pairs, loop, backend="learn2learn")
-        a = torch.cat([value.flatten() for value in ours[1].values()])
-        b = torch.cat([theirs[1][name].flatten() for name in ours[1]])
-        assert float((a - b).norm() / b.norm()) < 1e-5
 
 
 def test_the_same_text_gets_the_same_prediction():

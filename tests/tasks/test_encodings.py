@@ -24,14 +24,6 @@ vocabularies = st.sampled_from([TINY_VOCABULARY, PROTBERT, ESM])
 long_variants = variants_of(st.text(alphabet=AMINO_ACIDS, min_size=60, max_size=300))
 
 
-def body(vocabulary, encoded):
-    """The tokens between start and end, which are where they belong."""
-    shown = vocabulary.show(encoded.token_ids)
-    assert shown[0] == vocabulary.start
-    assert not vocabulary.end or shown[-1] == vocabulary.end
-    return shown[1:-1] if vocabulary.end else shown[1:]
-
-
 def at_sites(encoding, variant, vocabulary):
     """The token that must stand at each site."""
     return [
@@ -87,7 +79,9 @@ def test_only_unknown_encodings_confuse_variants_of_the_same_sites(encoding, cas
 @given(long_variants.filter(lambda case: case[1]), vocabularies, st.integers(40, 120))
 def test_a_window_is_made_of_true_stretches_around_the_sites(case, vocabulary, max_tokens):
     wild_type, variant = case
-    shown = body(vocabulary, encode("mutant", wild_type, variant, vocabulary, max_tokens))
+    shown = vocabulary.show(encode("mutant", wild_type, variant, vocabulary, max_tokens).token_ids)
+    assert shown[0] == vocabulary.start
+    shown = shown[1:-1] if vocabulary.end else shown[1:]
     mutated, found = apply_variant(variant, wild_type), 0
     for part in "".join(" " if t == vocabulary.separator else t for t in shown).split():
         found = mutated.index(part, found) + len(part)  # in order, without overlap
