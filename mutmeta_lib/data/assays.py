@@ -93,13 +93,6 @@ def read_table(
     its differences from the wild type; beside mutations, ``mutated_sequence`` must agree with them.
     Rows of the kinds in `drop` (`variants.DROP`) are left out and counted. Raises `DataError` for
     what cannot be read; warns of what is read and odd all the same.
-
-    >>> from mutmeta_lib.data.folders import demo_dir, read_data_dir
-    >>> wild_type = read_data_dir(ids=["GB1_NISTHAL2019_on_WT"])[0].wild_type
-    >>> table = demo_dir() / "stability" / "GB1_NISTHAL2019_on_WT.csv"
-    >>> assay = read_table(table, wild_type, property="stability")
-    >>> len(assay), format_variant(assay.variants[0]), float(assay.scores[0])
-    (813, 'T2A', -0.4704)
     """
     check_property(property)
     columns = {"mutant_column": mutant_column, "score_column": score_column}

@@ -96,9 +96,10 @@ def read_rows(
     if not kept and not problems:
         problem = f"the file has no rows to read but {left_out.total()} left out"
         problems.append(DataError(problem, "add rows", file=file))
-    if misfits and (hint := _offset_hint([texts[i] for i in index], wild_type)):
+    sites = {site for i in index for site in written_sites(texts[i])} if misfits else set()
+    if len(offsets := numbering_offsets(sites, wild_type)) == 1 and offsets != [0]:
         for error in misfits:
-            error.mend = hint
+            error.mend = f"add {offsets[0]} to every position: then most fit the wild type"
     scores = np.array([score for _, score in kept.values()])
     notes += _doubts(kept, scores, wild_type)
     return Rows(tuple(kept), scores, dict(left_out), problems, notes)
@@ -134,10 +135,9 @@ def _disagreement(variant: Variant, text: str, wild_type: str, place: dict) -> l
 
 
 def numbering_offsets(sites: set[tuple[int, str]], wild_type: str) -> list[int]:
-    """Return the numbers that, added to all positions, make most sites fit; best first.
+    """Return the numbers that, added to all positions, make most sites fit; smallest first.
 
-    `sites` are (position, wild-type letter). Nine of ten must fit, or all but one, and there must
-    be five of them; equally good numbers are all returned.
+    `sites` are (position, wild-type letter). Five must fit, and nine of ten or all but one.
     """
     residues = list(enumerate(wild_type, start=1))
     places = {letter: [i for i, own in residues if own == letter] for letter in set(wild_type)}
@@ -146,18 +146,6 @@ def numbering_offsets(sites: set[tuple[int, str]], wild_type: str) -> list[int]:
     if most < max(_FEWEST, len(sites) - max(1, len(sites) // 10)):
         return []
     return sorted((n for n, count in votes.items() if count == most), key=abs)
-
-
-def _offset_hint(texts: Sequence[str], wild_type: str) -> str:
-    """Say which one number, added to all positions, makes most of these mutations fit."""
-    rows = [sites for sites in map(written_sites, texts) if sites]
-    offsets = numbering_offsets({site for sites in rows for site in sites}, wild_type)
-    if len(offsets) != 1 or offsets == [0]:
-        return ""
-    residues = set(enumerate(wild_type, start=1))
-    fitting = sum(all((at + offsets[0], old) in residues for at, old in sites) for sites in rows)
-    counted = "all" if fitting == len(rows) else f"{fitting} of {len(rows)} rows"
-    return f"add {offsets[0]} to every position: then {counted} fit"
 
 
 def _doubts(variants: Iterable[Variant], scores: np.ndarray, wild_type: str) -> list[str]:

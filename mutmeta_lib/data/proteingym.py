@@ -41,9 +41,8 @@ def find_reference(folder: Path) -> Path | None:
 def proteingym_sets(folder: Path, reference: Path) -> dict[str, DataSet]:
     """Find the tables in a folder that the reference file names, wherever they lie in it.
 
-    Scores are taken as they are: by ProteinGym's convention higher is better, but for those in
-    `UNFLIPPED`, whose `sign` says so. Raises `DataError` for entries that cannot be used and two
-    tables of one name; warns of tables that are not named.
+    By ProteinGym's convention higher scores are better, but for `UNFLIPPED`. Raises `DataError`
+    for entries that cannot be used and two tables of one name; warns of tables that are not named.
     """
     table = read_columns(reference, *_COLUMNS)
     # What a Mac adds to an archive, such as __MACOSX/._P_2020.csv, is no table.
@@ -86,9 +85,8 @@ def fetch_proteingym(
     """Download ProteinGym's substitution assays once; returns the folder they lie in.
 
     File names and checksums come from the record itself (`DOI`), or from `registry` (name ->
-    ``md5:...``) and `downloader` (see pooch). Where the record has no reference file, a warning
-    says where to find it. Raises `DataError` without a network and for files that are not the
-    record's.
+    ``md5:...``) and `downloader` (see pooch). Raises `DataError` without a network and for files
+    that are not the record's.
     """
     import pooch  # loads tqdm's notebook bars, which warn where nothing is downloaded
 

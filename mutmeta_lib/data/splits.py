@@ -29,11 +29,6 @@ def protein_folds(
     groups of about equally many assays. In fold i, group i is for test, the next for validation and
     the others for meta-training. The order of `assays` does not matter. Raises `DataError` for
     fewer than three folds, fewer clusters than folds, or an id twice.
-
-    >>> from mutmeta_lib.data.folders import read_data_dir
-    >>> fold, *others = protein_folds(read_data_dir("demo"), n_folds=3)
-    >>> len(fold.train), len(fold.validation), len(fold.test)
-    (25, 25, 25)
     """
     if n_folds < 3:
         raise DataError(f"{n_folds} folds leave some part without any", "use 3 or more folds")

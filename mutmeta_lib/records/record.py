@@ -31,8 +31,8 @@ PACKAGES = "mutmeta, numpy, pandas, scikit-learn, scipy, torch, transformers, le
 def recorded_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of an experiment as a record keeps them, without the places of one machine.
 
-    >>> recorded_parameters({"shots": (0, 5), "encoder": "models/esm2", "workers": 2})
-    {'shots': [0, 5], 'encoder': 'esm2'}
+    >>> recorded_parameters({"shots": (0, 5), "data_dir": "/home/ada/mine", "workers": 2})
+    {'shots': [0, 5], 'data_dir': 'mine'}
     """
     return {
         name: Path(value).name if name in FOLDERS and isinstance(value, str) else plain(value)
@@ -89,11 +89,7 @@ class Record:
 def number(
     value: float, low: float | None = None, high: float | None = None, n: int | None = None, unit=""
 ) -> dict[str, Any]:
-    """A number a page may print: value, interval, how many units it averages, unit of measure.
-
-    >>> number(0.5, 0.4, 0.6, 24)
-    {'value': 0.5, 'low': 0.4, 'high': 0.6, 'n': 24, 'unit': ''}
-    """
+    """A number a page may print: value, interval, how many units it averages, unit of measure."""
     made = plain({"value": value, "low": low, "high": high, "n": n, "unit": unit})
     if None not in (made["low"], made["high"]) and made["low"] > made["high"]:
         raise ValueError(f"the interval {low} to {high} is upside down")

@@ -152,12 +152,6 @@ def test_result_compares_parameters_completed_with_defaults(tmp_path, asked, loa
         result(experiment, {"sedes": 3}, path, recompute=False)
 
 
-def test_recorded_parameters_name_no_place_of_one_machine():
-    given = {"data_dir": "/home/ada/data/mine", "encoder": "/models/esm2/", "shots": (0, 1)}
-    kept = {"data_dir": "mine", "encoder": "esm2", "shots": [0, 1]}
-    assert recorded_parameters({**given, "progress": print, "workers": 4}) == kept
-
-
 def test_describe_is_one_sentence_with_date_device_and_duration():
     assert describe(make(), loaded=True) == (
         f"Record few_shot@quick {make().digest}: loaded; "
