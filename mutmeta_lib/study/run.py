@@ -161,10 +161,7 @@ def make_record(
     tables: dict[str, pd.DataFrame],
     **more: Any,
 ) -> Record:
-    """A record of what was just run, with the hashes of its data and the state of this machine.
-
-    ``more`` are its ``encoder`` and ``numbers``.
-    """
+    """A record of what was just run, ``more`` being its ``encoder`` and ``numbers``."""
     return Record(
         experiment=experiment,
         profile=profile,
@@ -240,10 +237,7 @@ def recorded(
 
 
 def _answers(found: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    """Whether a record's parameters are those asked for, as far as it names them.
-
-    The way to compute a gradient changes no number; records of earlier versions name fewer.
-    """
+    """Whether a record's parameters are those asked for; those of earlier versions name fewer."""
     flat = {**asked, **asked["reads"][0]}
-    shared = found.keys() & flat.keys() - {"backend"}
+    shared = found.keys() & flat.keys()
     return all(canonical(found[key] or None) == canonical(flat[key] or None) for key in shared)
