@@ -153,9 +153,9 @@ def test_bad_collections(data_dir, rows, row, column, says):
 
 def test_a_wild_type_that_the_manifest_contradicts_is_told(data_dir):
     text = f"protein,wild_type_sequence,mutant,score\nP,{WT},K2R,1\n"
-    write(data_dir / "fitness" / "A.csv", text)
+    path = write(data_dir / "fitness" / "A.csv", text)
     assert read_data_dir(data_dir, ids=["A"])[0].id == "A/P"
-    write(data_dir / "fitness" / "A.csv", text.replace(WT, WT[:-1]))
+    write(path, text.replace(WT, WT[:-1]))
     with pytest.raises(DataError, match=r"row 2.*not the manifest's target_seq"):
         read_data_dir(data_dir, ids=["A"])
 
@@ -237,9 +237,8 @@ def test_listed_assays_are_read_with_the_lower_cap_and_by_role(tmp_path, scan):
 
 @pytest.mark.parametrize("change", [{"variants": 7}, {"property": "stability"}, {"length": 9}])
 def test_data_that_the_list_was_not_made_for_are_refused(tmp_path, scan, change):
-    path = listing(tmp_path / "other.csv", row(scan, **change))
     with pytest.raises(DataError, match=f"{SCAN} has .*the list says"):
-        read_listed("demo", path)
+        read_listed("demo", listing(tmp_path / "other.csv", row(scan, **change)))
 
 
 def test_a_list_that_cannot_be_read_is_told(tmp_path):

@@ -105,12 +105,6 @@ def test_backgrounds_of_one_protein_need_no_alignment(monkeypatch):
     assert set(clustered([mutate(A, 0.01, seed) for seed in range(70)])) == {0}
 
 
-def test_of_many_proteins_few_pairs_are_aligned(monkeypatch):
-    proteins = sorted([A, mutate(A, 0.4), A[10:], B, mutate(B, 0.3), C])
-    monkeypatch.setattr(module, "ALL_PAIRS", 2)
-    assert len(list(module._candidates(proteins))) < 8
-
-
 ASSAYS = [
     assay("M" * copy + random_protein(seed, 60)[copy:], f"P{seed}/{copy}")
     for seed, copies in enumerate([4, 1, 3, 2, 1, 2])
