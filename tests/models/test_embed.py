@@ -13,6 +13,7 @@ from mutmeta_lib.learn import InnerLoop, meta_gradient
 from mutmeta_lib.models import embed as module
 from mutmeta_lib.models.embed import embed, freeze, standardise
 from mutmeta_lib.models.encoder import tiny_encoder
+from mutmeta_lib.models.layers import layer_of
 from mutmeta_lib.models.predictor import POOLINGS, Predictor, pooling_weights, predict
 from mutmeta_lib.tasks.encodings import encode_variants
 from mutmeta_lib.tasks.tasks import encode_assay, sample_tasks
@@ -83,6 +84,8 @@ def test_predictions_above_a_frozen_part_are_those_of_the_whole(tmp_path, start,
     top, frozen = freeze(whole, assays, start, cache_dir=tmp_path if cached else None)
     params = top.learning(START)
     assert set(params) == set(top.init(torch.Generator())) < set(START)
+    learning = {layer_of(name) for name in params} - {None}
+    assert learning == (set() if start is None else set(range(start, 3)))
     for before, after in zip(assays, frozen, strict=True):
         rows = np.random.default_rng(0).permutation(len(before))[:15]
         expected = predict(whole, START, before.tokens.rows(rows))

@@ -7,7 +7,7 @@ import torch
 from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.predictor import POOLINGS, pooling_weights, predict
+from mutmeta_lib.models.predictor import POOLINGS, Predictor, pooling_weights, predict
 
 PREDICTOR = toy_predictor()
 PARAMS = PREDICTOR.init(torch.Generator().manual_seed(0))
@@ -28,12 +28,17 @@ def test_no_row_is_no_prediction():
     assert predict(PREDICTOR, PARAMS, ASSAY.tokens.rows([])).shape == (0,)
 
 
-def test_dropout_needs_a_generator_and_repeats_with_it():
+def test_dropout_needs_a_generator_repeats_with_it_and_keeps_the_mean():
     def draw(seed):
         return PREDICTOR(PARAMS, ASSAY.tokens, torch.Generator().manual_seed(seed))
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
+    wide = Predictor(PREDICTOR.encoder, hidden=(4_000,), dropout=0.5)
+    params, one = wide.init(torch.Generator().manual_seed(0)), torch.ones(1, wide.encoder.width)
+    params["head.1.weight"] = torch.ones(1, 4_000)
+    dropped = wide.head(params, one, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(dropped, wide.head(params, one), rtol=0.1, atol=0)
 
 
 def test_the_same_text_gets_the_same_prediction():

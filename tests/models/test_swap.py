@@ -11,6 +11,9 @@ from mutmeta_lib.models.swap import SWAPS, swap
 from mutmeta_lib.tasks.encodings import encode_variants
 
 ENCODER = tiny_encoder(width=16, heads=2)
+with torch.no_grad():  # vectors, too, have values to keep
+    for number, weight in enumerate(ENCODER.module.parameters()):
+        weight += 0.01 * torch.rand(weight.shape, generator=torch.Generator().manual_seed(number))
 
 
 def vectors(encoder):
