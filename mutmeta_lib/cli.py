@@ -227,7 +227,6 @@ def evaluate_command(
     workers: option(int, "Processes to share the runs.", min=1) = 1,
     checkpoint_dir: option(str | None, "Keep checkpoints; a killed run goes on from them.") = None,
     cache_dir: option(str | None, "Keep embeddings here.") = None,
-    log_dir: option(str | None, "Folder of TensorBoard's curves.") = None,
     output: option(Path | None, "Write the record here (json).") = None,
 ) -> None:
     """Few-shot curves on proteins that meta-training has not seen, methods side by side.
@@ -247,7 +246,7 @@ def evaluate_command(
     console.check_known([metric], ("spearman", "ndcg", "relative_mse"), "metric")
     console.check_known(names, METHODS, "method")
     console.check_device(device)
-    folders = [Path(folder, "x") for folder in (checkpoint_dir, cache_dir, log_dir) if folder]
+    folders = [Path(folder, "x") for folder in (checkpoint_dir, cache_dir) if folder]
     for path in [*folders, *([output] if output else [])]:
         check_writable(path)
     study = Study(
@@ -268,7 +267,7 @@ def evaluate_command(
         per_protein=per_protein,
         max_query=max_query,
     )
-    where = Where(device, workers, checkpoint_dir, cache_dir, log_dir)
+    where = Where(device, workers, checkpoint_dir, cache_dir)
     record, _ = recorded("few_shot", study, path=output, tables=by_scan, profile="own", where=where)
     summary = record.table("summary").query("metric == @metric")
     cells = {

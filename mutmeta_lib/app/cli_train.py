@@ -33,7 +33,6 @@ def train_command(
     device: Device = "auto",
     checkpoint: option(Path | None, "Save here on the way; a killed run goes on from it.") = None,
     checkpoint_every: option(int, "Steps between two saves.", min=1) = 20,
-    log_dir: option(Path | None, "Folder of TensorBoard's curves.") = None,
 ) -> None:
     """Meta-train a start."""
     from mutmeta_lib.data.splits import Split, protein_folds
@@ -47,7 +46,7 @@ def train_command(
     from mutmeta_lib.study.study import load_assays
 
     console.check_device(device)
-    for path in filter(None, (output, checkpoint, log_dir and log_dir / "events")):
+    for path in filter(None, (output, checkpoint)):
         check_writable(path)
     if fold is not None and fold >= folds:
         raise DataError(f"--fold {fold} is not one of {folds}", f"use 0 to {folds - 1}")
@@ -84,7 +83,6 @@ def train_command(
             settings,
             seed=seed,
             validation=sides.validation,
-            log_dir=log_dir,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
             progress=lambda step, total, loss: report(algorithm, step, total),

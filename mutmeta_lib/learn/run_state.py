@@ -1,8 +1,6 @@
 """Everything of a meta-training run that changes from step to step, saved and put back whole."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +11,7 @@ import torch
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.records import store
-from mutmeta_lib.records.files import check_writable, plain
+from mutmeta_lib.records.files import plain
 from mutmeta_lib.tasks.tasks import EncodedAssay
 
 
@@ -100,26 +98,3 @@ def run_identity(
         "predictor": plain(choices),
         "encodings": sorted({a.encoding for a in assays}),
     }
-
-
-@contextmanager
-def curves(log_dir: str | Path | None, *, first_step: int = 1) -> Iterator[Callable]:
-    """Gives ``log(step, scalars)`` for TensorBoard; what was written of later steps goes."""
-    if log_dir is None:
-        yield lambda step, scalars: None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        mend = 'leave log_dir out or run: pip install "mutmeta[tensorboard]"'
-        raise DataError("log_dir needs TensorBoard, which is not installed", mend) from None
-    check_writable(Path(log_dir, "events"))
-    writer = SummaryWriter(str(log_dir), purge_step=first_step if first_step > 1 else None)
-
-    def log(step: int, scalars: Mapping[str, float]) -> None:
-        for name, value in scalars.items():
-            if not math.isnan(value):
-                writer.add_scalar(name, value, step)
-
-    with closing(writer):
-        yield log

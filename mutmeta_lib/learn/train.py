@@ -17,7 +17,7 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.algorithms import ALGORITHMS, Algorithm
 from mutmeta_lib.learn.gradients import meta_gradient
 from mutmeta_lib.learn.inner import InnerLoop, Params
-from mutmeta_lib.learn.run_state import RunState, curves, run_identity
+from mutmeta_lib.learn.run_state import RunState, run_identity
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.progress import held_interrupt
 from mutmeta_lib.seeds import stable_seed
@@ -148,7 +148,6 @@ def meta_train(
     validation: Sequence[EncodedAssay] = (),
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 20,
-    log_dir: str | Path | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Trained:
     """Meta-train a start from ``params``, which are not changed.
@@ -157,9 +156,9 @@ def meta_train(
     (R2-D2: the MLP head) is left out. ``validation`` are assays of other proteins; without them the
     last start is kept. A run goes on from ``checkpoint``, saved every ``checkpoint_every`` steps,
     to the same numbers as without a stop. Ctrl-C ends the step and saves, a second one stops at
-    once. ``log_dir`` is a folder for TensorBoard's curves, ``progress`` is called with
-    ``(step, steps, train loss)``. What cannot go on is a DataError: a checkpoint of other settings
-    or data, a file that cannot be read or written, a loss that is not finite.
+    once. ``progress`` is called with ``(step, steps, train loss)``. What cannot go on is a
+    DataError: a checkpoint of other settings or data, a file that cannot be read or written, a
+    loss that is not finite.
     """
     algorithm = ALGORITHMS[settings.algorithm](predictor)
     outer = OuterLoop(algorithm, settings)
@@ -173,18 +172,14 @@ def meta_train(
     identity = run_identity(predictor, params, assays, settings, seed, validation)
     if checkpoint is not None:
         state.restore(checkpoint, identity)
-    logs = curves(log_dir, first_step=state.step)
     began = time.perf_counter() - state.seconds
-    with logs as log, held_interrupt(checkpoint is not None) as interrupted:
+    with held_interrupt(checkpoint is not None) as interrupted:
         for step in range(state.step, settings.steps + 1):
             tasks = sample_tasks(assays, settings.tasks_per_step, rng=state.rng, **sizes)
-            loss, norm = outer.step(state, tasks)
+            loss, _ = outer.step(state, tasks)
             row = {"step": step, "train_loss": loss}
             row["validation_loss"] = outer.validate(state, checks)
             row["seconds"] = time.perf_counter() - began
-            told = {f"loss/{name}": row[f"{name}_loss"] for name in ("train", "validation")}
-            told |= {"gradient_norm": norm, "seconds_per_step": row["seconds"] - state.seconds}
-            log(step, told)
             state.history.append(row)
             state.seconds = row["seconds"]
             if progress is not None:

@@ -18,7 +18,7 @@ import pandas as pd
 from mutmeta_lib.errors import DataError, located
 from mutmeta_lib.records.files import canonical, fingerprint, layout, plain, replacing
 
-NOT_PARAMETERS = ("profile", "progress", "workers", "checkpoint_dir", "cache_dir", "log_dir")
+NOT_PARAMETERS = ("profile", "progress", "workers", "checkpoint_dir", "cache_dir")
 """Arguments of an experiment that cannot change its result and are therefore not recorded."""
 
 FOLDERS = ("data_dir", "encoder", "reference_dir", "release_dir")

@@ -34,13 +34,12 @@ from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, encode_assay,
 
 @dataclass(frozen=True)
 class Where:
-    """Where a study runs, and keeps its work, embeddings and curves; no number depends on it."""
+    """Where a study runs, and keeps its work and embeddings; no number depends on it."""
 
     device: str = "auto"
     workers: int = 1
     store: str | None = None
     cache_dir: str | None = None
-    log_dir: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +174,6 @@ class Run:
                 seed=self.case.seed,
                 validation=[vectors.training[id] for id in split.validation],
                 checkpoint=where.store and Path(where.store, "starts", f"{key}.safetensors"),
-                log_dir=where.log_dir and Path(where.log_dir, key),
                 progress=self.tell(name),
             )
             tries.append(trained)

@@ -73,18 +73,6 @@ def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full_like(above, np.inf), where=below > 0)
 
 
-def effective_number(groups: np.ndarray) -> float:
-    """How many groups of equal size would weigh as unevenly: (Σ nᵢ)² / Σ nᵢ².
-
-    >>> effective_number(np.array(["a", "a", "b", "b"]))
-    2.0
-    >>> round(effective_number(np.array(["a"] * 24 + ["b"])), 2)  # little more than one protein
-    1.08
-    """
-    counts = np.unique(np.asarray(groups), return_counts=True)[1]
-    return float(counts.sum() ** 2 / (counts**2).sum()) if len(counts) else 0.0
-
-
 def estimate(
     rows: pd.DataFrame,
     metric: str | Sequence[str],
@@ -96,7 +84,7 @@ def estimate(
 
     Units are the values of ``over``: ``cluster``, ``protein`` or ``assay``. A row has metric, the
     columns of ``by``, mean, low, high (NaN with one unit), n_assays, n_units, n_proteins (clusters
-    where the table has them), n_effective (`effective_number` of these), and n_undefined (rows
+    where the table has them), and n_undefined (rows
     without a value, which are not averaged). It is a DataError if a column is missing, or a group
     holds two values for one assay and seed.
     """
@@ -182,7 +170,6 @@ def _mean(group: pd.DataFrame, metric: str, over: str) -> dict[str, float]:
         **{"mean": mean, "low": low, "high": high, "n_assays": len(means)},
         "n_units": means["unit"].nunique(),
         "n_proteins": means["protein"].nunique(),
-        "n_effective": effective_number(means["protein"].to_numpy()),
         "n_undefined": int(group[metric].isna().sum()),
     }
 

@@ -1,6 +1,6 @@
 r"""Task losses: what a predictor is asked for, as functions of predicted and measured labels.
 
-``mse`` asks for the values, the others for the order alone: a predictor trained on these ranks, and
+``mse`` asks for the values, ``list_mle`` for the order alone: a predictor trained on it ranks, and
 ``study.evaluate`` reports its errors as NaN. Each takes two vectors ``(n,)`` and returns a mean, so
 that a learning rate means the same at any number of labels, without branches on values.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, mse_loss
+from torch.nn.functional import mse_loss
 
 
 def list_mle(predicted: Tensor, labels: Tensor) -> Tensor:
@@ -30,29 +30,8 @@ def list_mle(predicted: Tensor, labels: Tensor) -> Tensor:
     return (rest - predicted).sum() / max(len(labels), 1)
 
 
-def bradley_terry(predicted: Tensor, labels: Tensor) -> Tensor:
-    r"""Logistic loss of all pairs that differ in their labels (Bradley and Terry 1952).
-
-    .. math:: \frac{1}{|P|} \sum_{(i, j) \in P} \log\bigl(1 + e^{-(s_i - s_j)}\bigr),
-       \qquad P = \{(i, j): y_i > y_j\}
-
-    (Biometrika 39, 324-345). Pairs with *equal labels* are left out. Without any pair the loss and
-    its gradient are 0.
-
-    >>> bradley_terry(torch.zeros(3), torch.tensor([3.0, 1.0, 1.0]))  # two pairs, log 2 each
-    tensor(0.6931)
-    """
-    better = (labels[:, None] > labels[None, :]).to(predicted.dtype)
-    margin = predicted[:, None] - predicted[None, :]
-    return -(better * logsigmoid(margin)).sum() / better.sum().clamp(min=1)
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": mse_loss,
-    "list_mle": list_mle,
-    "bradley_terry": bradley_terry,
-}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": mse_loss, "list_mle": list_mle}
 """Name -> loss; the names of ``Predictor.objective``. The paper's is ``mse``."""
 
-RANKING = ("list_mle", "bradley_terry")
-"""The losses that leave location and scale of the predictions free."""
+RANKING = ("list_mle",)
+"""Those that leave location and scale of the predictions free."""

@@ -225,9 +225,9 @@ def test_run_tells_which_cell_failed_and_leaves_the_older_copy_alone(notebook):
     "arguments",
     [
         "run 01_a.ipynb -o",
-        *[f"evaluate --{name}" for name in ("output", "checkpoint-dir", "cache-dir", "log-dir")],
+        *[f"evaluate --{name}" for name in ("output", "checkpoint-dir", "cache-dir")],
         "data fetch --cache-dir",
-        *[f"train{option}" for option in ("", " x --checkpoint", " x --log-dir")],
+        *[f"train{option}" for option in ("", " x --checkpoint")],
     ],
 )
 def test_an_output_that_cannot_be_written_is_told_before_the_work(arguments, notebook, monkeypatch):
@@ -281,8 +281,7 @@ SMALL += ["--inner-steps", "1", "--device", "cpu", "--fold", "0"]
 
 def test_train_writes_a_start_with_what_it_comes_from_and_can_be_gone_on_with(tmp_path):
     output, checkpoint = tmp_path / "start.safetensors", tmp_path / "run.safetensors"
-    logs = tmp_path / "logs"
-    arguments = (output, *SMALL, "--checkpoint", checkpoint, "--log-dir", logs)
+    arguments = (output, *SMALL, "--checkpoint", checkpoint)
     done = inside("train", *arguments)
     assert done.exit_code == 0, done.output
     assert "maml: 2 steps on" in done.stdout
@@ -292,7 +291,6 @@ def test_train_writes_a_start_with_what_it_comes_from_and_can_be_gone_on_with(tm
     assert (origin["encoder"]["name"], origin["encoding"]) == ("tiny", "separator")
     assert origin["data"]
     assert str(tmp_path) not in json.dumps(origin)
-    assert any(logs.iterdir())
     history = load_newest(checkpoint)[1]["history"]
     again = inside("train", *arguments)
     assert again.exit_code == 0

@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-import sys
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -231,30 +230,3 @@ def test_a_loss_that_is_not_finite_names_step_and_assay_and_moves_nothing():
         train(predictor=BROKEN)
     with pytest.warns(UserWarning, match="meta-step 2: the validation loss is not finite"):
         train(replace(SETTINGS, steps=2), BROKEN, [TRAIN[0]], validation=[TRAIN[1]])
-
-
-def test_curves_show_every_step_once_and_go_on_after_a_kill(tmp_path):
-    name = "tensorboard.backend.event_processing.event_accumulator"
-    accumulator = pytest.importorskip(name)
-    places = {"checkpoint": tmp_path / "run.safetensors", "log_dir": tmp_path / "logs"}
-    with pytest.raises(Killed):
-        train(checkpoint_every=2, progress=at(3, kill), **places)
-    run = train(checkpoint_every=2, **places)
-    events = accumulator.EventAccumulator(str(tmp_path / "logs"))
-    events.Reload()
-    shown = {name: events.Scalars(name) for name in events.Tags()["scalars"]}
-    taken = {name: [one.step for one in values] for name, values in shown.items()}
-    each = ("loss/train", "gradient_norm", "seconds_per_step")
-    assert taken == {"loss/validation": [2, 4, 6]} | {name: [1, 2, 3, 4, 5, 6] for name in each}
-    losses = [one.value for one in shown["loss/train"]]
-    assert losses == pytest.approx([row["train_loss"] for row in run.history], rel=1e-6)
-
-
-def test_curves_need_tensorboard_and_a_folder_only_where_they_are_asked_for(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written"):
-        train(log_dir=tmp_path / "file" / "logs")
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(DataError, match=r'pip install "mutmeta\[tensorboard\]"'):
-        train(log_dir=tmp_path / "logs")
-    assert_same(train(), train())

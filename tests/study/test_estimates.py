@@ -110,7 +110,6 @@ def test_means_intervals_and_counts():
     row = made.iloc[3]
     assert (row["mean"], row["low"], row["high"]) == bootstrap_mean(means, proteins)
     assert (row["n_assays"], row["n_units"], row["n_undefined"]) == (30, 6, 0)
-    assert row["n_effective"] == pytest.approx(6)
     values = {"assay": ["a"] * 9 + ["b"], "seed": [*range(9), 0], "spearman": [0.0] * 9 + [1.0]}
     row = estimate(pd.DataFrame(values), "spearman", by=(), over="assay").iloc[0]
     assert (row["mean"], row["low"], row["high"]) == (0.5, 0.0, 1.0), "seeds first"

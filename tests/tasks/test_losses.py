@@ -1,6 +1,5 @@
 """One contract for all losses: sums written out, derivatives, limits; and what uses them."""
 
-import itertools
 import math
 
 import numpy as np
@@ -40,17 +39,7 @@ def plackett_luce(s, y):
     return np.mean([math.log(rest) - a for a, rest in zip(s, rests, strict=True)])
 
 
-def logistic_pairs(s, y):
-    pairs = itertools.permutations(range(len(s)), 2)
-    terms = [math.log1p(math.exp(s[j] - s[i])) for i, j in pairs if y[i] > y[j]]
-    return np.mean(terms) if terms else 0.0
-
-
-WRITTEN_OUT = {
-    "mse": lambda s, y: np.mean(np.subtract(s, y) ** 2),
-    "list_mle": plackett_luce,
-    "bradley_terry": logistic_pairs,
-}
+WRITTEN_OUT = {"mse": lambda s, y: np.mean(np.subtract(s, y) ** 2), "list_mle": plackett_luce}
 
 
 @each_loss
@@ -97,7 +86,7 @@ def test_a_predictor_uses_the_loss_it_names(name):
     (task,) = sample_tasks(toy_encoded(2), 1, support=6, query=8, rng=np.random.default_rng(0))
     predicted = predictor(params, task.query.tokens)
     assert predictor.loss(params, task.query) == LOSSES[name](predicted, task.query.labels)
-    with pytest.raises(DataError, match=r"unknown loss 'huber'.*mse, list_mle, bradley_terry"):
+    with pytest.raises(DataError, match=r"unknown loss 'huber'.*mse, list_mle"):
         Predictor(BASE.encoder, objective="huber")
 
 
