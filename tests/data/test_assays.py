@@ -1,17 +1,18 @@
 """Assays, and the rows that they are read from: one contract for all readers, and own tables."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from on_disk import write
+from on_disk import refused, write
 
 from mutmeta_lib.data.assays import Assay, check_table, read_table
 from mutmeta_lib.data.folders import read_data_dir
 from mutmeta_lib.data.measurements import numbering_offsets
-from mutmeta_lib.data.variants import AMINO_ACIDS, DROP, format_variant, parse_variant
+from mutmeta_lib.data.variants import AMINO_ACIDS, DROP, parse_variant
 from mutmeta_lib.errors import DataError
 
 WT = "MKTAYIAKQR"
@@ -39,10 +40,9 @@ def test_an_assay_owns_its_scores_and_its_hash_is_of_the_content():
     assert assay.sha256 == make(id="b", protein="q", units="x", sign="y", source="z").sha256
     changed = [
         make(wild_type="MKTAYIAKQK"), make(variants=variants("K2E", "WT")),
-        make(variants=variants("WT", "K2R")), make(scores=[1, 2 + 1e-12]),
-        replace(assay, scores=np.array([1, 3])),
+        make(variants=variants("WT", "K2R")), replace(assay, scores=[1, 2 + 1e-12]),
     ]  # fmt: skip
-    assert len({assay.sha256, *(other.sha256 for other in changed)}) == 6
+    assert len({assay.sha256, *(other.sha256 for other in changed)}) == 5
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,7 @@ def test_an_assay_owns_its_scores_and_its_hash_is_of_the_content():
     [
         ({"property": "speed"}, "not a property; use one of fitness, stability, solubility, expr"),
         ({"wild_type": "mkt"}, "capitals"), ({"wild_type": "MRTAYIAKQR"}, "K2R expects K"),
-        ({"scores": [1]}, "one score per variant"),
-        ({"scores": [[1, 2]]}, "one score per variant"), ({"scores": [1, np.nan]}, "not finite"),
-        ({"scores": [1, np.inf]}, "not finite"),
+        ({"scores": [1]}, "one score per variant"), ({"scores": [1, np.nan]}, "not finite"),
         ({"variants": variants("K2R", "K2R")}, "occurs twice"),
         ({"variants": variants("K2R", "K20R")}, "outside"),
     ],
@@ -62,11 +60,10 @@ def test_an_invalid_assay_cannot_be_made(changes, says):
         make(**changes)
 
 
-READERS = {
+READERS = {  # every way to read rows as one assay of WT, and where the rows lie
     "own table": "A.csv", "data directory": "fitness/A.csv.gz", "collection": "fitness/A.csv",
     "ProteinGym": "x/A.csv",
 }  # fmt: skip
-"""Every way to read rows as one assay of WT, and where the rows lie."""
 
 
 @pytest.fixture(params=READERS)
@@ -99,8 +96,7 @@ def test_every_reader_reads_every_notation(reader):
     cells = ["K2R", "p.Thr3Ser", "p.=", "T3A K2R", "MKTAYIAKQE", "p.A4G"]
     body = "".join(f"{cell},{i}\n" for i, cell in enumerate(cells))
     assay = reader("mutant,score", body)
-    found = [format_variant(v) for v in assay.variants]
-    assert found == ["K2R", "T3S", "WT", "K2R:T3A", "R10E", "A4G"]
+    assert assay.variants == variants("K2R", "T3S", "WT", "K2R:T3A", "R10E", "A4G")
     assert assay.scores.tolist() == [0, 1, 2, 3, 4, 5]
     assert (assay.protein, assay.property, assay.wild_type) == ("A", "fitness", WT)
     assert (assay.sign, assay.left_out) == ("higher = better", {})
@@ -110,29 +106,20 @@ def test_every_reader_reads_every_notation(reader):
     ("body", "row", "column", "says"),
     [
         ("K2R,1\nT3A,\n", 3, "score", "empty; fill it in or leave the row out"),
-        ("K2R,1\nT3A,inf\n", 3, "score", "infinite"),
         ("K2R,1\nA3T,2\n", 3, "mutant", "A3T expects A at position 3, but the wild type has T"),
         ("K2R,1\nT300A,2\n", 3, "mutant", "outside the wild type .10 residues.; check the number"),
-        ("K2R,1\nt3a,2\n", 3, "mutant", "write T3A"),
-        ("K2R,1\nT3*,2\n", 3, "mutant", "stop codon, .*; leave it out"),
         ("K2R,1\nMKTAYI*KQR,2\n", 3, "mutant", "the sequence has a stop codon at position 7"),
         ("K2R,1\nMKTAXIAKQR,2\n", 3, "mutant", "'X' at position 5"),
-        ("K2R,1\nTOTAL,2\n", 3, "mutant", "'TOTAL' is not a substitution"),
         ("K2R,1\np.Lys2Arg,2\n", 3, "mutant", "'p.Lys2Arg' occurs twice .first in row 2."),
-        ("WT,1\nT3A,2\n_wt,3\n", 4, "mutant", "'_wt' occurs twice .first in row 2."),
         ("K2R:T3A,1\nT3A:K2R,2\n", 3, "mutant", "occurs twice"),
         ("K2R,1\n\nT3A,2\n", 3, None, "row is empty"),
-        ("K2R,1\nT3A,2,3\n", 3, None, "cells and the header"),
         ("", None, None, "no rows"),
     ],
 )
 def test_every_reader_locates_bad_rows(reader, body, row, column, says):
-    with pytest.raises(DataError, match=says) as caught:
-        reader("mutant,score", body)
     column = reader.score if column == "score" else column
-    assert (caught.value.file, caught.value.row, caught.value.column) == (
-        str(reader.path), row, column,
-    )  # fmt: skip
+    with refused(says, reader.path, row, column):
+        reader("mutant,score", body)
 
 
 ODD = {
@@ -148,14 +135,11 @@ def test_rows_are_left_out_on_request_only_and_counted(tmp_path, word):
     body = "".join(f"{text},{i}\n" for i, text in enumerate(("K2R", *ODD[word], "T3A")))
     path = write(tmp_path / "A.csv", f"mutant,score\n{body}")
     for drop in ([], [other for other in DROP if other != word]):
-        with pytest.raises(DataError, match="row 3, column 'mutant'") as caught:
+        with refused("leave it out", path, 3, "mutant") as caught:
             read_table(path, WT, property="fitness", drop=drop)
         assert caught.value.drop == word
     assay = read_table(path, WT, property="fitness", drop=[word])
-    assert [format_variant(v) for v in assay.variants] == ["K2R", "T3A"]
-    assert assay.left_out == {word: len(ODD[word])}
-    with pytest.raises(DataError, match="'stops' cannot be dropped; use nonsense, synonymous"):
-        read_table(path, WT, property="fitness", drop=["stops"])
+    assert (assay.variants, assay.left_out) == (variants("K2R", "T3A"), {word: len(ODD[word])})
 
 
 @pytest.mark.parametrize(
@@ -167,8 +151,7 @@ def test_a_mutated_sequence_must_agree_in_every_reader(reader, sequence, at):
     if not at:
         assert len(reader(header, body)) == 1
         return
-    told = f"row 2, column 'mutated_sequence': .*not the wild type with K2R .position {at}.;"
-    with pytest.raises(DataError, match=told):
+    with refused(f"with K2R .position {at}.;", reader.path, 2, "mutated_sequence"):
         reader(header, body)
 
 
@@ -178,13 +161,10 @@ def test_columns_of_a_table_of_ones_own_may_have_other_names(tmp_path):
     names = {"mutant_column": "variant", "score_column": "ddG"}
     assay = read_table(path, WT, property="stability", **names)
     assert (assay.id, assay.protein, assay.property) == ("mine", "mine", "stability")
-    assert [format_variant(v) for v in assay.variants] == ["K2R", "K2E:T3A", "WT"]
+    assert assay.variants == variants("K2R", "K2E:T3A", "WT")
     assert assay.scores.tolist() == [-1.5, 0.25, 0]
-    told = "row 1, column 'mutant': .*found: variant, note, ddG.*--mutant-column.*mutant_column="
-    with pytest.raises(DataError, match=told):
+    with refused("--mutant-column.*mutant_column=", path, 1, "mutant"):
         read_table(path, WT, property="fitness")
-    with pytest.raises(DataError, match=r"no column 'variants'.*did you mean 'variant'"):
-        read_table(path, WT, property="fitness", mutant_column="variants", score_column="ddG")
 
 
 @pytest.mark.parametrize("name", ["sequence", "mutated_sequence", "variant_aa"])
@@ -192,7 +172,7 @@ def test_a_table_of_sequences(tmp_path, name):
     path = write(tmp_path / "a.csv", f"{name},score\nMRTAYIAKQR,1\n{WT},2\nMRTAYIAKQE*,3\n")
     options = {"mutant_column": name} if name == "variant_aa" else {}
     assay = read_table(path, WT, property="fitness", **options)
-    assert [format_variant(v) for v in assay.variants] == ["K2R", "WT", "K2R:R10E"]
+    assert assay.variants == variants("K2R", "WT", "K2R:R10E")
     # A name that was given, and may be mistyped, is not replaced by sequences.
     with pytest.raises(DataError, match="no column 'hgvs_pro'"):
         read_table(path, WT, property="fitness", mutant_column="hgvs_pro")
@@ -205,16 +185,12 @@ def check(tmp_path, texts, scores=None, wild_type=WT, **options):
 
 
 def test_checking_finds_every_problem_and_reading_stops_at_the_first(tmp_path):
-    texts = ["K2R", "A2G", "K2R", "T3G", "K20R", "k2r", "T3G:T3A", "A4G"]
-    rows = check(tmp_path, texts, ["0.5", "1", "0.7", "", "nan", "1", "2", "1"])
+    rows = check(tmp_path, ["K2R", "A2G", "K2R", "T3G", "K20R", "A4G"], [1, 1, 1, "", "nan", 1])
     assert [(p.row, p.column) for p in rows.problems] == [
-        (3, "mutant"), (4, "mutant"), (5, "score"), (6, "mutant"), (6, "score"), (7, "mutant"),
-        (8, "mutant"),
+        (3, "mutant"), (4, "mutant"), (5, "score"), (6, "mutant"), (6, "score"),
     ]  # fmt: skip
-    assert {p.file for p in rows.problems} == {str(tmp_path / "t.csv")}
-    with pytest.raises(DataError) as caught:
+    with refused(re.escape(str(rows.problems[0])), tmp_path / "t.csv", 3, "mutant"):
         read_table(tmp_path / "t.csv", WT, property="stability")
-    assert str(caught.value) == str(rows.problems[0])
     # The option is named where there is one.
     told = [p.mend.partition(" (")[2] for p in check(tmp_path, ["K2R", "T3*"], ["", "1"]).problems]
     assert told == ["--drop missing)", "--drop nonsense)"]
@@ -223,8 +199,7 @@ def test_checking_finds_every_problem_and_reading_stops_at_the_first(tmp_path):
 def test_a_row_without_a_score_is_missing_whatever_its_mutation(tmp_path):
     texts, scores = ["K2R", "T3A", "K2*", "nonsense"], ["NA", "2", "", ""]
     rows = check(tmp_path, texts, scores, drop=["missing"])
-    assert [format_variant(v) for v in rows.variants] == ["T3A"]
-    assert (rows.scores.tolist(), rows.left_out) == ([2], {"missing": 3})
+    assert (rows.variants, rows.left_out) == (variants("T3A"), {"missing": 3})
     (problem,) = check(tmp_path, ["K2R"], ["NA"], drop=["missing"]).problems
     assert "no rows to read but 1 left out" in str(problem)
 
@@ -239,7 +214,7 @@ def numbered(offset, sites=range(1, 15)):
 @pytest.mark.parametrize(
     ("offset", "also", "scores"),
     [
-        (100, [], {}), (-1, [], {}), (-24, [], {}), (7, ["p.Trp23="], {}), (7, [], {3: "NA"}),
+        (100, [], {}), (-24, [], {}), (7, ["p.Trp23="], {}), (7, [], {3: "NA"}),
         (7, ["p.Trp23Ter", "WT", "_sy"], {}), (7, ["C3A"], {}),
     ],
 )  # fmt: skip

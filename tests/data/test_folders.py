@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from on_disk import write
+from on_disk import refused, write
 
-from mutmeta_lib.data.assays import PROPERTIES
 from mutmeta_lib.data.folders import (
     LISTS,
     cap_assay,
@@ -25,15 +24,10 @@ GOOD = "A,fitness,P,MKT,au,higher = better,10.1/x\n"
 def test_a_manifest_is_read(tmp_path):
     text = HEADER + GOOD + "B,stability,Q,,,flipped (source: lower = better),\n"
     write(tmp_path / "MANIFEST.csv", text)
-    table = read_manifest(tmp_path)
-    assert table["id"].tolist() == ["A", "B"]
-    assert table["doi"].tolist() == ["10.1/x", ""]
-    assert table["target_seq"].tolist() == ["MKT", ""]
+    table = read_manifest(tmp_path)[["id", "doi", "target_seq"]]
+    assert table.to_numpy().tolist() == [["A", "10.1/x", "MKT"], ["B", "", ""]]
     write(tmp_path / "MANIFEST.csv", text.replace(",doi", ",note"))
     assert read_manifest(tmp_path)["doi"].tolist() == ["", ""]
-
-
-NOT_SAID = "does not say that higher is better; multiply the scores by -1"
 
 
 @pytest.mark.parametrize(
@@ -42,56 +36,41 @@ NOT_SAID = "does not say that higher is better; multiply the scores by -1"
         ("A,", "../A,", "id", "no name of a file"), ("A,", ",", "id", "no name of a file"),
         ("fitness", "speed", "property", "use one of fitness"),
         ("MKT", "MK1", "target_seq", "'1' at position 3"),
-        ("higher = better", "", "sign", NOT_SAID),
-        ("higher = better", "ddG: lower = better", "sign", NOT_SAID),
-        ("higher = better", "higher = worse", "sign", NOT_SAID),
-        ("higher = better", "Lower = better", "sign", NOT_SAID),
-        ("higher = better", "as in source: lower", "sign", NOT_SAID),
+        *(
+            ("higher = better", sign, "sign", "does not say that higher is better; multiply")
+            for sign in ("", "ddG: lower = better", "higher = worse", "as in source: Lower")
+        ),
     ],
 )  # fmt: skip
 def test_bad_manifests_are_located(tmp_path, old, new, column, says):
     path = write(tmp_path / "MANIFEST.csv", HEADER + GOOD.replace(old, new, 1))
-    with pytest.raises(DataError, match=says) as caught:
+    with refused(says, path, 2, column):
         read_data_dir(tmp_path)
-    assert (caught.value.file, caught.value.row, caught.value.column) == (str(path), 2, column)
 
 
 def test_a_manifest_has_all_columns_and_each_id_once(tmp_path):
-    write(tmp_path / "MANIFEST.csv", HEADER + GOOD + GOOD)
-    with pytest.raises(DataError, match="row 3, column 'id': 'A' is also in row 2"):
+    path = write(tmp_path / "MANIFEST.csv", HEADER + GOOD + GOOD)
+    with refused("'A' is also in row 2", path, 3, "id"):
         read_data_dir(tmp_path)
-    write(tmp_path / "MANIFEST.csv", "id,doi\nA,10.1/x\n")
-    with pytest.raises(DataError, match=r"row 1, .*: there is no column 'property' and no 'pro"):
+    write(path, "id,doi\nA,10.1/x\n")
+    with refused("there is no column 'property' and no 'pro", path, 1, "property"):
         read_data_dir(tmp_path)
 
 
-def test_what_is_no_folder_of_data(tmp_path, monkeypatch):
-    file = write(tmp_path / "scores.csv", "mutant,score\n")
+def test_what_is_no_folder_of_data(tmp_path):
     for folder, says in [
         (tmp_path, "MANIFEST.csv: the file does not exist"),
-        (tmp_path / "none", "MANIFEST.csv: the file does not exist"),
-        (file, "scores.csv.*cannot be read .Not a directory.; check path and permissions"),
+        (write(tmp_path / "scores.csv", ""), "cannot be read .Not a directory."),
         (tmp_path / ("long" * 100), "cannot be read .*long.; check path and permissions"),
     ]:
         with pytest.raises(DataError, match=says):
             read_data_dir(folder)
 
-    def refused(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("pathlib.Path.exists", refused)
-    with pytest.raises(DataError, match=r"cannot be read .Permission denied.; check path and perm"):
-        read_data_dir(tmp_path)
-
 
 @pytest.fixture
 def data_dir(tmp_path):
-    entries = (
-        f"A,fitness,P,{WT},au,up,10.1/a\n"
-        "B,stability,2 proteins,,kcal/mol,up,10.1/b\n"
-        f"C,solubility,P,{WT},au,flipped,\n"
-    )
-    write(tmp_path / "MANIFEST.csv", HEADER + entries)
+    entries = f"A,fitness,P,{WT},au,up,10.1/a\nB,stability,2 proteins,,kcal/mol,up,10.1/b\n"
+    write(tmp_path / "MANIFEST.csv", f"{HEADER}{entries}C,solubility,P,{WT},au,flipped,\n")
     write(tmp_path / "fitness" / "A.csv", "mutant,score\nK2R,1\nT3A,2\n")
     write(
         tmp_path / "stability" / "B.csv.gz",
@@ -116,8 +95,7 @@ def test_a_data_directory(data_dir, recwarn):
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        ({"ids": ["A"]}, ["A"]), ({"ids": ["C", "A"]}, ["A", "C"]),
-        ({"ids": ["B"]}, ["B/Q", "B/R"]), ({"ids": ["B/R", "A"]}, ["A", "B/R"]),
+        ({"ids": ["C", "B"]}, ["B/Q", "B/R", "C"]), ({"ids": ["B/R", "A"]}, ["A", "B/R"]),
         ({"properties": ["stability", "solubility"]}, ["B/Q", "B/R", "C"]),
         ({"ids": ["A", "B"], "properties": ["stability"]}, ["B/Q", "B/R"]), ({"ids": []}, []),
         ({"ids": ["D"]}, "no data set 'D'; see the names in MANIFEST.csv"),
@@ -138,7 +116,7 @@ def test_what_is_asked_for_is_chosen_or_told_to_be_missing(data_dir, selection, 
     [
         ("Q,MKT,K2R,1\nQ,MKA,K2A,1\n", 3, "wild_type_sequence", "another wild type than in the"),
         ("Q,MKT,K2R,1\nR,mk,K2A,1\n", 3, "wild_type_sequence", "capitals"),
-        (",MKT,K2R,1\n", 2, "protein", "no name"), ("", None, None, "no rows to read"),
+        (",MKT,K2R,1\n", 2, "protein", "no name"),
         ("Q,MKT,K2R,1\nR,MKA,K2A,1\nQ,MKT,K2R,2\n", 4, "mutant", r"\(first in row 2\)"),
         ("Q,MKT,K2R,1\nR,MKA,A2K,1\nQ,MKT,A1K,2\n", 3, "mutant", "A2K expects A"),
     ],
@@ -146,9 +124,8 @@ def test_what_is_asked_for_is_chosen_or_told_to_be_missing(data_dir, selection, 
 def test_bad_collections(data_dir, rows, row, column, says):
     path = data_dir / "stability" / "B.csv.gz"
     write(path, "protein,wild_type_sequence,mutant,score\n" + rows)
-    with pytest.raises(DataError, match=says) as caught:
+    with refused(says, path, row, column):
         read_data_dir(data_dir)
-    assert (caught.value.file, caught.value.row, caught.value.column) == (str(path), row, column)
 
 
 def test_a_wild_type_that_the_manifest_contradicts_is_told(data_dir):
@@ -156,7 +133,7 @@ def test_a_wild_type_that_the_manifest_contradicts_is_told(data_dir):
     path = write(data_dir / "fitness" / "A.csv", text)
     assert read_data_dir(data_dir, ids=["A"])[0].id == "A/P"
     write(path, text.replace(WT, WT[:-1]))
-    with pytest.raises(DataError, match=r"row 2.*not the manifest's target_seq"):
+    with refused("not the manifest's target_seq", path, 2, "wild_type_sequence"):
         read_data_dir(data_dir, ids=["A"])
 
 
@@ -171,7 +148,6 @@ def test_what_the_manifest_does_not_name_is_told(data_dir):
 def test_the_demo_data():
     assays = read_data_dir("demo")
     assert [a.id for a in assays] == read_manifest(demo_dir())["id"].tolist()
-    assert {a.property for a in assays} == set(PROPERTIES) - {"expression"}
     assert len({a.sha256 for a in assays}) == len(assays) == 75
     assert {a.protein for a in assays} == {"GB1", "Abeta42", "TDP-43 290-373"}
     assert all(a.units and a.sign and a.source for a in assays)
@@ -189,26 +165,26 @@ SCAN = "GB1_OLSON2014_on_A23P"
 LISTED = "id,property,role,variants,length,cap"
 
 
-def listing(path, *rows):
-    return write(path, "\n".join([LISTED, *rows]) + "\n")
-
-
 @pytest.fixture
 def scan():
     return read_data_dir(ids=[SCAN])[0]
 
 
-def row(assay, **changes):
-    cells = {"property": "fitness", "role": "a role", "variants": len(assay)}
-    cells |= {"length": len(assay.wild_type), "cap": 30}
-    return ",".join(map(str, [assay.id, *(cells | changes).values()]))
+def listing(path, *rows):
+    """Write a list of assays, each with what is to be said otherwise of it."""
+    lines = [LISTED]
+    for assay, changes in rows:
+        cells = {"property": "fitness", "role": "a role", "variants": len(assay)}
+        cells |= {"length": len(assay.wild_type), "cap": 30}
+        lines.append(",".join(map(str, [assay.id, *(cells | changes).values()])))
+    return write(path, "\n".join(lines))
 
 
 def test_the_bundled_list_holds_ids_and_counts_alone():
     assert (LISTS / "sound.csv").read_text(encoding="utf-8").splitlines()[0] == LISTED
     table = read_list("sound")
     assert table["id"].is_unique
-    assert (table["length"] <= 500).all()
+    assert table["length"].max() <= 500
     assert table.groupby("role")["property"].nunique().eq(1).all()
 
 
@@ -218,8 +194,7 @@ def test_the_cap_is_one_draw_for_good_and_caps_are_nested(scan):
     assert len(small) == 20
     assert set(small.variants) < set(large.variants) < set(scan.variants)
     assert cap_assay(scan, 10**6) is scan
-    place = {variant: i for i, variant in enumerate(scan.variants)}
-    rows = [place[variant] for variant in large.variants]
+    rows = [scan.variants.index(variant) for variant in large.variants]
     assert rows == sorted(rows)
     np.testing.assert_array_equal(large.scores, scan.scores[rows])
     with pytest.raises(DataError, match="leaves no variant"):
@@ -228,7 +203,7 @@ def test_the_cap_is_one_draw_for_good_and_caps_are_nested(scan):
 
 def test_listed_assays_are_read_with_the_lower_cap_and_by_role(tmp_path, scan):
     other = read_data_dir(ids=["GB1_OLSON2014_on_D36G"])[0]
-    path = listing(tmp_path / "mine.csv", row(other, role="b role"), row(scan))
+    path = listing(tmp_path / "mine.csv", (other, {"role": "b role"}), (scan, {}))
     for cap, lengths in ((None, [30, 30]), (12, [12, 12]), (99, [30, 30])):
         assert [len(assay) for assay in read_listed("demo", path, cap=cap)] == lengths
     assert [assay.id for assay in read_listed("demo", path)] == [scan.id, other.id]
@@ -237,12 +212,14 @@ def test_listed_assays_are_read_with_the_lower_cap_and_by_role(tmp_path, scan):
 
 @pytest.mark.parametrize("change", [{"variants": 7}, {"property": "stability"}, {"length": 9}])
 def test_data_that_the_list_was_not_made_for_are_refused(tmp_path, scan, change):
+    path = listing(tmp_path / "other.csv", (scan, change))
     with pytest.raises(DataError, match=f"{SCAN} has .*the list says"):
-        read_listed("demo", listing(tmp_path / "other.csv", row(scan, **change)))
+        read_listed("demo", path)
 
 
-def test_a_list_that_cannot_be_read_is_told(tmp_path):
-    with pytest.raises(DataError, match="row 2, column 'variants'"):
-        read_list(listing(tmp_path / "bad.csv", "a,fitness,r,many,50,10"))
+def test_a_list_that_cannot_be_read_is_told(tmp_path, scan):
+    path = listing(tmp_path / "bad.csv", (scan, {"variants": "many"}))
+    with refused("'many' is not a number", path, 2, "variants"):
+        read_list(path)
     with pytest.raises(DataError, match="no list of assays 'loud'; name sound, or a csv"):
         read_list("loud")
