@@ -3,7 +3,6 @@
 Checkpoints and both ways of a `Store` are the same kind of file, so they share one list of damages.
 """
 
-import errno
 import json
 import os
 import resource
@@ -23,7 +22,6 @@ from mutmeta_lib.records.store import Store, checksum, load, load_newest, save
 TENSORS = {"a": torch.arange(3.0), "b/c": torch.zeros(2, 0, 2, dtype=torch.int64)}
 QUESTION = {"seed": 0, "data": {"a": "12"}}
 PARTS = {"get": lambda: [0.5, 7], "tensor": lambda: np.array([[0.5, 7]], np.float32)}
-both_ways = pytest.mark.parametrize("way", PARTS)
 
 
 def write(path, step):
@@ -32,10 +30,6 @@ def write(path, step):
 
 def read_step(path):
     return load_newest(path)[1]["step"]
-
-
-def contents(folder):
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 @pytest.fixture
@@ -57,7 +51,7 @@ def test_round_trip(tmp_path):
         torch.testing.assert_close(found, tensors, rtol=0, atol=0, check_stride=False)
         assert found_meta == meta
         found["a"].zero_()  # the file does not change
-    assert list(contents(path.parent)) == ["x.safetensors"]
+    assert os.listdir(path.parent) == ["x.safetensors"]
     # A literal: a change of the rule would orphan every checkpoint and every meta-trained start.
     assert checksum(TENSORS, '{"step": 1}').startswith("aee1bfecf6e8")
 
@@ -99,7 +93,7 @@ def test_a_damaged_checkpoint_is_refused(path, damage, why):
 
 
 @damages
-@both_ways
+@pytest.mark.parametrize("way", PARTS)
 def test_a_damaged_part_is_computed_anew_with_a_warning(tmp_path, way, damage, why):
     ask = getattr(Store(tmp_path, QUESTION), way)
     ask("x", PARTS[way])
@@ -154,37 +148,29 @@ def test_a_full_disk_leaves_what_was_kept(path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
-    assert list(contents(path.parent)) == ["run.safetensors"]
+    assert os.listdir(path.parent) == ["run.safetensors"]
     assert read_step(path) == 1
 
 
 def test_a_folder_that_cannot_be_used_is_told_before_any_work(tmp_path):
     (tmp_path / "file").write_text("a file")
-    path, store = tmp_path / "file" / "run.safetensors", Store(tmp_path / "file", QUESTION)
+    path, store = tmp_path / "file" / "deep" / "run.safetensors", Store(tmp_path / "file", QUESTION)
     attempts = [lambda: write(path, 1), lambda: load_newest(path)]
     attempts += [lambda way=way: getattr(store, way)("x", refuse) for way in PARTS]
     for attempt in attempts:
         with pytest.raises(DataError, match=r"file.*: the file cannot be written"):
             attempt()
+    with pytest.raises(DataError, match="this is a folder"):
+        load_newest(tmp_path)
 
 
-def test_a_file_that_may_not_be_read_is_not_taken_for_damaged(path, monkeypatch):
-    def denied(file, **kwargs):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    with pytest.raises(DataError, match=r"cannot be opened \(No such file"):
+def test_a_file_that_cannot_be_opened_is_not_taken_for_damaged(path):
+    with pytest.raises(DataError, match=rf"{path}: the file cannot be opened \(No such file"):
         load(path)
-    write(path, 1)
-    monkeypatch.setattr("mutmeta_lib.records.store.safe_open", denied)
-    with pytest.raises(DataError, match=r"cannot be opened \(Permission denied\)"):
-        load_newest(path)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
+JSON = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+JSON |= st.lists(JSON, max_size=3) | st.dictionaries(st.text(), JSON, max_size=3)
 
 
 @given(content=JSON, name=st.text(st.characters(codec="utf-8"), max_size=300))
@@ -213,7 +199,7 @@ def test_whatever_differs_is_another_part(tmp_path):
             found = Store(folder, question).get(name, refuse if again else lambda p=place: p)
             assert found == place
     assert Store(folder, QUESTION).tensor("a b", lambda: np.ones(2)).tolist() == [1, 1]
-    assert len(contents(folder)) == len(asked) + 1
+    assert len(os.listdir(folder)) == len(asked) + 1
     assert os.listdir(tmp_path) == ["new"]
     first, other, *_ = folder.glob("nnn*")
     first.replace(other)
