@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from mutmeta_lib.records.files import canonical, fingerprint, layout, plain, replacing
 
 
-def test_the_old_content_stays_until_the_new_is_whole_and_of_two_writers_the_last_one_wins(
-    tmp_path,
-):
+def test_old_content_stays_until_the_new_is_whole_and_the_last_of_two_writers_wins(tmp_path):
     path = tmp_path / "new" / "a.txt"
     for text in ("old", "first"):
         with replacing(path) as temporary:
@@ -47,8 +45,6 @@ def test_layout_is_json_of_the_plain_value_which_is_plain_already(value):
     [
         (-math.inf, None), (np.float32("nan"), None), (pd.NA, None), (np.int64(3), 3),
         (np.array([[1.5, np.nan]]), [[1.5, None]]), ((True, np.bool_(False)), [True, False]),
-        (pd.DataFrame({"a": ["b", None], "n": [1, 2]}),
-         {"columns": ["a", "n"], "rows": [["b", 1], [None, 2]]}),
     ],
 )  # fmt: skip
 def test_numpy_and_pandas_become_json(value, made):

