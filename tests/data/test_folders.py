@@ -21,39 +21,23 @@ HEADER = "id,property,protein,target_seq,score_units,sign,doi\n"
 GOOD = "A,fitness,P,MKT,au,higher = better,10.1/x\n"
 
 
-def test_a_manifest_is_read(tmp_path):
-    text = HEADER + GOOD + "B,stability,Q,,,flipped (source: lower = better),\n"
-    write(tmp_path / "MANIFEST.csv", text)
-    table = read_manifest(tmp_path)[["id", "doi", "target_seq"]]
-    assert table.to_numpy().tolist() == [["A", "10.1/x", "MKT"], ["B", "", ""]]
-    write(tmp_path / "MANIFEST.csv", text.replace(",doi", ",note"))
-    assert read_manifest(tmp_path)["doi"].tolist() == ["", ""]
-
-
 @pytest.mark.parametrize(
-    ("old", "new", "column", "says"),
+    ("old", "new", "row", "column", "says"),
     [
-        ("A,", "../A,", "id", "no name of a file"), ("A,", ",", "id", "no name of a file"),
-        ("fitness", "speed", "property", "use one of fitness"),
-        ("MKT", "MK1", "target_seq", "'1' at position 3"),
+        ("A,", "../A,", 2, "id", "no name of a file"), ("A,", ",", 2, "id", "no name of a file"),
+        (GOOD, 2 * GOOD, 3, "id", "'A' is also in row 2"),
+        ("property", "kind", 1, "property", "there is no column 'property'"),
+        ("fitness", "speed", 2, "property", "use one of fitness"),
+        ("MKT", "MK1", 2, "target_seq", "'1' at position 3"),
         *(
-            ("higher = better", sign, "sign", "does not say that higher is better; multiply")
+            ("higher = better", sign, 2, "sign", "does not say that higher is better; multiply")
             for sign in ("", "ddG: lower = better", "higher = worse", "as in source: Lower")
         ),
     ],
 )  # fmt: skip
-def test_bad_manifests_are_located(tmp_path, old, new, column, says):
-    path = write(tmp_path / "MANIFEST.csv", HEADER + GOOD.replace(old, new, 1))
-    with refused(says, path, 2, column):
-        read_data_dir(tmp_path)
-
-
-def test_a_manifest_has_all_columns_and_each_id_once(tmp_path):
-    path = write(tmp_path / "MANIFEST.csv", HEADER + GOOD + GOOD)
-    with refused("'A' is also in row 2", path, 3, "id"):
-        read_data_dir(tmp_path)
-    write(path, "id,doi\nA,10.1/x\n")
-    with refused("there is no column 'property' and no 'pro", path, 1, "property"):
+def test_bad_manifests_are_located(tmp_path, old, new, row, column, says):
+    path = write(tmp_path / "MANIFEST.csv", (HEADER + GOOD).replace(old, new, 1))
+    with refused(says, path, row, column):
         read_data_dir(tmp_path)
 
 
@@ -67,10 +51,13 @@ def test_what_is_no_folder_of_data(tmp_path):
             read_data_dir(folder)
 
 
+FLIPPED = "flipped (source: lower = better)"
+
+
 @pytest.fixture
 def data_dir(tmp_path):
     entries = f"A,fitness,P,{WT},au,up,10.1/a\nB,stability,2 proteins,,kcal/mol,up,10.1/b\n"
-    write(tmp_path / "MANIFEST.csv", f"{HEADER}{entries}C,solubility,P,{WT},au,flipped,\n")
+    write(tmp_path / "MANIFEST.csv", f"{HEADER}{entries}C,solubility,P,{WT},au,{FLIPPED},\n")
     write(tmp_path / "fitness" / "A.csv", "mutant,score\nK2R,1\nT3A,2\n")
     write(
         tmp_path / "stability" / "B.csv.gz",
@@ -87,8 +74,8 @@ def test_a_data_directory(data_dir, recwarn):
         ("A", "P", WT, "fitness", "au"), ("B/Q", "Q", "MKXT", "stability", "kcal/mol"),
         ("B/R", "R", "GGW", "stability", "kcal/mol"), ("C", "P", WT, "solubility", "au"),
     ]  # fmt: skip
-    assert assays[1].scores.tolist() == [1, 3]
-    assert (assays[3].sign, assays[0].source, assays[3].source) == ("flipped", "10.1/a", "")
+    assert [a.scores.tolist() for a in assays] == [[1, 2], [1, 3], [2], [5]]
+    assert (assays[3].sign, assays[0].source, assays[3].source) == (FLIPPED, "10.1/a", "")
     assert not recwarn.list
 
 
@@ -210,14 +197,10 @@ def test_listed_assays_are_read_with_the_lower_cap_and_by_role(tmp_path, scan):
     assert [assay.id for assay in read_listed("demo", path, roles=["b role"])] == [other.id]
 
 
-@pytest.mark.parametrize("change", [{"variants": 7}, {"property": "stability"}, {"length": 9}])
-def test_data_that_the_list_was_not_made_for_are_refused(tmp_path, scan, change):
-    path = listing(tmp_path / "other.csv", (scan, change))
-    with pytest.raises(DataError, match=f"{SCAN} has .*the list says"):
-        read_listed("demo", path)
-
-
-def test_a_list_that_cannot_be_read_is_told(tmp_path, scan):
+def test_bad_lists_and_those_that_were_made_for_other_data_are_refused(tmp_path, scan):
+    for change in ({"variants": 7}, {"property": "stability"}, {"length": 9}):
+        with pytest.raises(DataError, match=f"{SCAN} has .*the list says"):
+            read_listed("demo", listing(tmp_path / "other.csv", (scan, change)))
     path = listing(tmp_path / "bad.csv", (scan, {"variants": "many"}))
     with refused("'many' is not a number", path, 2, "variants"):
         read_list(path)

@@ -29,13 +29,12 @@ sequences = st.text(alphabet=AMINO_ACIDS, min_size=1, max_size=60)
 
 
 @st.composite
-def variants_of(draw, wild_types=sequences):
+def variants_of(draw):
     """A wild type and a variant of it."""
-    wild_type = draw(wild_types)
-    sites = draw(st.lists(st.integers(1, len(wild_type)), unique=True, max_size=6))
-    letters = [draw(st.sampled_from(AMINO_ACIDS.replace(wild_type[i - 1], ""))) for i in sites]
-    changes = zip(sites, letters, strict=True)
-    return wild_type, tuple(sorted(Substitution(i, wild_type[i - 1], new) for i, new in changes))
+    wild_type = draw(sequences)
+    singles = st.sampled_from(single_variants(wild_type))
+    chosen = draw(st.lists(singles, unique_by=lambda variant: variant[0].position, max_size=6))
+    return wild_type, tuple(sorted(substitution for (substitution,) in chosen))
 
 
 @given(variants_of(), st.randoms(use_true_random=False), st.data())
@@ -51,8 +50,7 @@ def test_writing_and_reading_undo_each_other_and_so_do_applying_and_differing(ca
     assert apply_variant(difference(wild_type, other), wild_type) == other
 
 
-# How tables write variants, and what is read. Below stand, in pairs with these, texts that look
-# alike and are something else.
+# How tables write variants. Below stand, in pairs with these, texts that are something else.
 READ = {
     "D7N": ["D7N", "D007N", "  D7N ", "D7Asn", "Asp7Asn", "p.Asp7Asn", "p.D7N"],
     "WT": ["WT", "wt", "_wt", "wildtype", "Wild type", "p.=", "p.(=)", " WT"],
@@ -114,9 +112,7 @@ OTHERS = [
     ("p.Xaa7Gly", "not an amino acid"), ("D0N", "D0N has position 0; count residues from 1"),
     ("p.Asp-3Asn", "position -3; count residues from 1"), ("D7N:D7G", "same position 7"),
     ("D7N:", "empty part"), (":D7N", "empty part"), ("D7N:F12F", "write D7N"),
-    ("D7", "as in A24G"), ("7N", "as in A24G"), ("DN", "as in A24G"), ("DD7N", "as in A24G"),
-    ("D7NG", "as in A24G"), ("D7Xyz", "as in A24G"), ("D7->N", "as in A24G"),
-    ("D٧N", "as in A24G"), ("CTRL", "as in A24G"), ("TOTAL", "as in A24G"),
+    *((text, "as in A24G") for text in ("D7", "7N", "DN", "DD7N", "D7NG", "D7->N", "D٧N", "TOTAL")),
     ("D7N:F12", "'F12' in 'D7N:F12' is not a substitution"),
     ("p.(Asp7Asn)", "write p.Asp7Asn if"), ("p.[(D7N);(F12L)]", r"write p.\[D7N;F12L\] if"),
     ("c.71C>G", "nucleotide"), ("target:n.1A>T", "nucleotide"),
@@ -140,10 +136,9 @@ def test_any_text_is_parsed_back_or_refused_with_a_mend(text):
     try:
         variant = parse_variant(text)
     except DataError as error:
-        told = all([error.problem, error.mend])
+        assert error.mend  # noqa: PT017
     else:
-        told = parse_variant(format_variant(variant)) == variant
-    assert told
+        assert parse_variant(format_variant(variant)) == variant
 
 
 EVENTS = {
@@ -174,9 +169,8 @@ def test_hgvs_is_understood_as_by_mavehgvs(kind, a, b, i, length):
 
 @given(variants_of(), st.integers(-30, 30))
 def test_sites_are_found_whatever_the_numbering(case, offset):
-    moved = [(s.position + offset, s.wild_type, s.mutant) for s in case[1]]
-    text = ":".join(f"{wild_type}{at}{new}" for at, wild_type, new in moved)
-    assert written_sites(text or "WT") == [(at, wild_type) for at, wild_type, _ in moved]
+    text = ":".join(f"{s.wild_type}{s.position + offset}{s.mutant}" for s in case[1])
+    assert written_sites(text) == [(s.position + offset, s.wild_type) for s in case[1]]
     assert written_sites("p.[Asp7=;Phe12Ter]") == [(7, "D"), (12, "F")]
     assert [*map(written_sites, ("D7fs", "_sy", "MKTAYIAK"))] == [[(7, "D")], [], []]
 
@@ -198,12 +192,11 @@ FIRST, SECOND = parse_variant("M1A:K2R")
 @pytest.mark.parametrize(
     ("variant", "says"),
     [
-        (parse_variant("K4R"), "position 4 lies outside the wild type .3 residues.; check the num"),
+        (parse_variant("K4R"), "position 4 lies outside the wild type .3 residues."),
         (parse_variant("M1A:R2K"), "R2K expects R at position 2, but the wild type has K"),
-        ((SECOND, FIRST), "unsorted or twice"),
-        ((FIRST, Substitution(1, "M", "C")), "unsorted or twice"),
+        ((SECOND, FIRST), "unsorted"), ((FIRST, Substitution(1, "M", "C")), "or twice"),
     ],
-)
+)  # fmt: skip
 def test_a_variant_must_fit_the_wild_type_sorted_and_without_repeats(use, variant, says):
     use((FIRST, SECOND), "MKT")
     with pytest.raises(DataError, match=says):
@@ -211,9 +204,8 @@ def test_a_variant_must_fit_the_wild_type_sorted_and_without_repeats(use, varian
 
 
 def test_difference_needs_equal_lengths_and_known_residues():
-    with pytest.raises(DataError, match="2 residues and the wild type 3") as caught:
+    with pytest.raises(DataError, match="2 residues and the wild type 3"):
         difference("MKT", "MK")
-    assert caught.value.drop == "indels"
     with pytest.raises(DataError, match="not an amino acid"):
         difference("MXT", "MAT")
     assert format_variant(difference("MXT", "MXA")) == "T3A"
@@ -222,11 +214,9 @@ def test_difference_needs_equal_lengths_and_known_residues():
 @given(sequences)
 def test_single_variants_are_all_nineteen_of_each_site(wild_type):
     singles = single_variants(f"{wild_type}X")
-    assert len(set(singles)) == len(singles) == 19 * len(wild_type)
     assert singles == sorted(singles)
     mutated = {apply_variant(variant, wild_type) for variant in singles}
-    assert len(mutated) == len(singles)
-    assert wild_type not in mutated
+    assert len(mutated - {wild_type}) == len(singles) == 19 * len(wild_type)
 
 
 @pytest.mark.parametrize(
@@ -234,10 +224,8 @@ def test_single_variants_are_all_nineteen_of_each_site(wild_type):
     [
         ("", "wild type", "wild type is empty"), ("mkt", "wild type", "capitals"),
         ("M*K", "wild type", "'[*]' at position 2; write it without gaps, blanks and stops"),
-        ("MK-T", "wild type", "'-' at position 3"), ("MK T", "wild type", "' ' at position 3"),
         ("MKB", "wild type", "'B' at position 3; write D or N; use ACDEFGHIKLMNPQRSTVWYX$"),
-        ("MUK", "mutated sequence", "write C; use ACDEFGHIKLMNPQRSTVWY$"),
-        ("MKX", "mutated sequence", "mutated sequence has 'X' at position 3"),
+        ("MKX", "mutated sequence", "has 'X' at position 3; .*; use ACDEFGHIKLMNPQRSTVWY$"),
         ("ATGGCGAAATTTCCCGGGATT", "wild type", "DNA"),
         ("augggcuuaagcauggcuaau", "wild type", "DNA or RNA"),
     ],
@@ -255,13 +243,11 @@ def test_unresolved_residues_and_proteins_that_look_like_dna_are_read(sequence):
 @pytest.mark.parametrize(
     ("change", "types"),
     [
-        ("A1P", {"to proline", "hydrophobic to polar"}),
-        ("F1L", {"aromatic", "hydrophobic to hydrophobic"}),
-        ("G1A", {"from proline or glycine", "polar to hydrophobic"}),
-        ("D1E", {"polar to polar"}),
-        ("D1K", {"charge changed", "polar to polar"}),
-        ("S1G", {"to glycine", "polar to polar"}),
+        ("A1P", ["to proline", "hydrophobic to polar"]), ("D1E", ["polar to polar"]),
+        ("F1L", ["aromatic", "hydrophobic to hydrophobic"]),
+        ("G1A", ["from proline or glycine", "polar to hydrophobic"]),
+        ("D1K", ["charge changed", "polar to polar"]), ("S1G", ["to glycine", "polar to polar"]),
     ],
-)
+)  # fmt: skip
 def test_types_of_substitutions(change, types):
-    assert set(mutation_types(parse_variant(change)[0])) == types
+    assert mutation_types(*parse_variant(change)) == types
