@@ -9,7 +9,7 @@ import papermill
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nbformat.v4 import new_code_cell, new_notebook
+from toy_sweep import write_notebook
 
 from mutmeta_lib.app.notebooks import (
     check_parameters,
@@ -41,28 +41,12 @@ warnings.warn("from a cell")
 """
 
 
-def write(path: Path, *sources: str) -> Path:
-    """A notebook whose second cell is that of the parameters."""
-    first = new_code_cell(sources[0], metadata={"tags": ["parameters"]})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cells = [new_code_cell("seeds = 99"), first, *map(new_code_cell, sources[1:])]
-    nbformat.write(new_notebook(cells=cells), path)
-    return path
-
-
 @pytest.fixture
 def notebook(tmp_path):
-    path = write(tmp_path / "notebooks/01_a.ipynb", DEFAULTS, BODY)
+    path = write_notebook(tmp_path / "notebooks/01_a.ipynb", DEFAULTS, BODY)
     (path.parent / "params").mkdir()
     (path.parent / "params/quick.yml").write_text("01_a:\n  seeds: 7\n  rate: 0.25\n02_b:\n")
     return path
-
-
-def test_defaults_are_read_from_the_tagged_cell_without_running_it(notebook):
-    names: dict = {}
-    exec(DEFAULTS, {}, names)
-    del names["__annotations__"]
-    assert default_parameters(notebook) == names
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
@@ -95,7 +79,6 @@ def test_a_cell_that_computes_is_refused():
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
-        ({}, {}),
         ({"rate": 1}, {"rate": 1.0}),
         ({"shots": (1, 10)}, {"shots": [1, 10]}),
         ({"pairs": [["a", "b"], []]}, {"pairs": [["a", "b"], []]}),

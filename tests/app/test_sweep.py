@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import os
 import sys
 import tempfile
 import time
@@ -44,12 +43,10 @@ INVALID = """
 gird: {}                     | 'gird': Extra inputs are not permitted; the keys are notebook, output
 notebook:                    | 'notebook': Field required
 notebook: ../notebooks/toi.ipynb | there is no notebook 'toi.ipynb'; did you mean 'toy.ipynb'?
-profile: quik                | there is no profile 'quik'; did you mean 'quick'?
 profile: odd                 | there is no parameter 'stops'; did you mean 'steps'?
 retries: -1                  | 'retries': Input should be greater than or equal to 0
 grid: {rate: []}             | 'grid.rate': List should have at least 1 item
 seeds: 2                     | 'seeds': Input should be a valid list
-parameters: {step: 3}        | there is no parameter 'step'; did you mean 'steps'?
 grid: {steps: [1, two]}      | parameter 'steps' got 'two' (str); its default is 3
 grid: {rate: [1, 0.5, 1.0]}  | the run of {'rate': 1.0} is there twice
 grid: {rate: [.nan]}         | Input should be a finite number
@@ -159,7 +156,6 @@ def test_a_run_leaves_a_record_and_an_executed_copy_and_nothing_else(executed):
     "tamper",
     [
         Path.unlink,
-        lambda file: os.truncate(file, 300),
         lambda file: file.write_text(file.read_text().replace("0.75", "0.99")),
         lambda file: write_record(replace(read_record(file), parameters={"rate": 0.5}), file),
     ],
@@ -259,14 +255,8 @@ def test_ctrl_c_cancels_what_is_under_way_and_keeps_what_is_finished(ray, tmp_pa
         run_sweep(read_sweep(path), tmp_path / "index.json", report)
     lines = json.loads((tmp_path / "index.json").read_text())["runs"]
     assert [line["state"] for line in lines] == ["finished", "stopped"]
-    wait_for(lambda: not kernels(tmp_path), 20)
-
-
-def kernels(folder: Path) -> list:
-    """The toy's kernels that have not ended."""
-    working = psutil.process_iter(["cwd", "status"])
-    own = [process.info for process in working if process.info["cwd"] == str(folder / "notebooks")]
-    return [info for info in own if info["status"] != psutil.STATUS_ZOMBIE]
+    kernel = str(tmp_path / "notebooks")
+    wait_for(lambda: kernel not in [p.info["cwd"] for p in psutil.process_iter(["cwd"])], 20)
 
 
 def test_a_ray_that_is_missing_is_one_sentence_and_a_dry_run_needs_none(monkeypatch, tmp_path):
