@@ -73,58 +73,48 @@ def zipped(*names):
 GOOD = zipped("DMS_ProteinGym_substitutions/P_2020.csv")
 
 
-class Record:
-    """Stands for the Zenodo record: hands out bytes, and counts how often."""
-
-    def __init__(self, archive=GOOD):
-        text = f"{LISTED}P_2020,P_X,{WT},Stability,\n".encode()
-        self.files = {ARCHIVE: archive, REFERENCE: text}
-        sums = {name: hashlib.md5(data).hexdigest() for name, data in self.files.items()}
-        self.registry = {name: f"md5:{digest}" for name, digest in sums.items()}
-        self.calls = []
-
-    def __call__(self, url, output_file, pooch):
-        self.calls.append(url.rsplit("/", 1)[-1])
-        Path(output_file).write_bytes(self.files[self.calls[-1]])
+def md5(data):
+    return f"md5:{hashlib.md5(data).hexdigest()}"
 
 
 @pytest.fixture
 def fetch(tmp_path, monkeypatch):
+    """Fetch from a stand-in for the Zenodo record, which notes what it handed out."""
     monkeypatch.setattr(time, "sleep", lambda _: None)  # pooch waits between tries
+    text = f"{LISTED}P_2020,P_X,{WT},Stability,\n".encode()
 
-    def fetched(source, **changes):
-        options = {"registry": source.registry, "downloader": source, **changes}
-        return fetch_proteingym(tmp_path / "cache", **options)
+    def fetched(archive=GOOD, **options):
+        def hand_out(url, output_file, pooch):
+            fetched.calls.append(url.rsplit("/", 1)[-1])
+            Path(output_file).write_bytes({ARCHIVE: archive, REFERENCE: text}[fetched.calls[-1]])
 
+        record = {"registry": {ARCHIVE: md5(archive), REFERENCE: md5(text)}, "downloader": hand_out}
+        return fetch_proteingym(tmp_path / "cache", **record | options)
+
+    fetched.calls = []
     return fetched
 
 
 def test_a_good_archive_is_fetched_once_and_read(fetch):
-    source = Record()
-    (assay,) = read_data_dir(fetch(source))
+    (assay,) = read_data_dir(fetch())
     assert (assay.id, assay.property, assay.scores.tolist()) == ("P_2020", "stability", [-0.5])
-    assert fetch(source) == fetch(source)
-    assert source.calls == [ARCHIVE, REFERENCE]
+    assert fetch() == fetch()
+    assert fetch.calls == [ARCHIVE, REFERENCE]
 
 
 def test_a_record_without_the_reference_file_warns(fetch):
-    source = Record()
-    del source.registry[REFERENCE]
     with pytest.warns(UserWarning, match="reference_files"):
-        folder = fetch(source)
+        folder = fetch(registry={ARCHIVE: md5(GOOD)})
     assert (folder / "DMS_ProteinGym_substitutions" / "P_2020.csv").read_text() == CSV
 
 
 def test_what_is_not_the_record_is_refused_and_nothing_of_it_kept(fetch, tmp_path):
-    source = Record()
-    wrong = {**source.registry, ARCHIVE: "md5:" + "0" * 32}
-    with pytest.raises(DataError, match=r"not as expected .*hash"):
-        fetch(source, registry=wrong)
+    for registry, says in [({ARCHIVE: md5(b"")}, "hash"), ({"other.zip": "md5:0"}, ARCHIVE)]:
+        with pytest.raises(DataError, match=f"not as expected .*{says}"):
+            fetch(registry=registry)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
-    with pytest.raises(DataError, match=f"not as expected .*{ARCHIVE}"):
-        fetch(source, registry={"other.zip": "md5:0"})
     with pytest.raises(DataError, match=r"not as expected .*zip"):
-        fetch(Record(GOOD[:-30]))
+        fetch(GOOD[:-30])
     assert not list(tmp_path.rglob("*.csv"))
 
 
@@ -133,14 +123,14 @@ def test_no_network_is_told(fetch, monkeypatch):
         raise requests.ConnectionError("no route")
 
     monkeypatch.setattr(requests, "get", offline)
-    for registry in (None, Record().registry):
+    for options in ({"registry": None}, {"downloader": offline}):
         with pytest.raises(DataError, match=r"could not be downloaded \(no route\)"):
-            fetch(Record(), registry=registry, downloader=offline)
+            fetch(**options)
 
 
 def test_nothing_is_unpacked_outside_the_folder(fetch, tmp_path):
     names = ["../evil.csv", "a/../../evil.csv", str(tmp_path / "evil.csv"), "..\\evil.csv"]
-    folder = fetch(Record(zipped(*names)))
+    folder = fetch(zipped(*names))
     assert not set(tmp_path.rglob("*evil.csv")) - set(folder.rglob("*"))
 
 
@@ -149,10 +139,9 @@ def test_a_run_cut_off_while_unpacking_is_done_again(fetch, monkeypatch):
         (Path(path) / "half.csv").touch()
         raise OSError("disk full")
 
-    source = Record()
     with monkeypatch.context() as patch:
         patch.setattr(zipfile.ZipFile, "extractall", full)
         with pytest.raises(OSError, match="disk full"):
-            fetch(source)
-    assert [assay.id for assay in read_data_dir(fetch(source))] == ["P_2020"]
-    assert not list(fetch(source).rglob("half.csv"))
+            fetch()
+    assert [assay.id for assay in read_data_dir(fetch())] == ["P_2020"]
+    assert not list(fetch().rglob("half.csv"))

@@ -60,15 +60,9 @@ def test_identity_of_known_pairs(a, b, expected):
     assert identity(a, b) == pytest.approx(expected)
 
 
-@pytest.fixture(params=["few", "many"])
-def number(request, monkeypatch):
-    """Every pair is aligned, or those that share words."""
-    if request.param == "many":
-        monkeypatch.setattr(module, "ALL_PAIRS", 1)
-
-
-@pytest.mark.usefixtures("number")
-def test_relatives_join_and_strangers_do_not():
+@pytest.mark.parametrize("all_pairs", [100, 1])
+def test_relatives_join_and_strangers_do_not(monkeypatch, all_pairs):
+    monkeypatch.setattr(module, "ALL_PAIRS", all_pairs)
     proteins = [A, mutate(A, 0.4), A[10:], B, mutate(B, 0.02), C, "MK", "MKT", "X" * 20]
     groups = clustered(proteins)
     assert groups[0] == groups[1] == groups[2]
@@ -78,8 +72,9 @@ def test_relatives_join_and_strangers_do_not():
     assert clustered([*proteins[::-1], A])[:9] == groups[::-1]
 
 
-@pytest.mark.usefixtures("number")
-def test_linkage_is_single_and_the_threshold_matters():
+@pytest.mark.parametrize("all_pairs", [100, 1])
+def test_linkage_is_single_and_the_threshold_matters(monkeypatch, all_pairs):
+    monkeypatch.setattr(module, "ALL_PAIRS", all_pairs)
     # A and the chimera share one half, the chimera and B the other; A and B share nothing.
     assert len(set(clustered([A, B, A[:60] + B[60:]]))) == 1
     assert len(set(clustered([A, B]))) == 2

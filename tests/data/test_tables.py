@@ -41,16 +41,13 @@ def test_what_spreadsheets_write_is_read(tmp_path, text):
         ("\n\nmutant,score\nA1G,1\n", 1, None, "the first row is empty; begin with the header"),
         ("# a comment\nmutant,score\nA1G,1\n", 1, "mutant", "found: # a comment.*Begin the file"),
         ("mutant,score,score\nA1G,1,2\n", 1, "score", "'score' twice; keep one"),
-        ("mutant,score\nA1G,1,\nA1C,2,\n", 2, None, "quote cells .* end on none"),
-        ("mutant,score\nA1G,0,31\n", 2, None, "3 cells and .*decimals with a point"),
+        ("mutant,score\nA1G,0,31\n", 2, None, "decimals with a point, quote .* end on none"),
         ("mutant,score,\nA1G,1,\nA1C,0,31\n", 3, None, "'31' stands in a column without a name"),
         ("mutant,score\nA1G,1\nA1C\n", 3, None, "1 cells and the header 2; fill in"),
         ("mutant,score\nA1G,1\n\nA1C,1\n", 3, None, "the row is empty; delete"),
         ('mutant,score\nA1C,1\nA1G,"1"2\nA1D,2\n', 3, None, "quotation marks"),
-        (f"mutant,score\nA1C,1\nA1G,{'1' * 200_000}\n", 3, None, "field larger than field limit"),
         # A pair of stray quotation marks takes in the rows between them.
         ('mutant,score,n\nA1G,1,"x\nA1C,2,y\nA1D,3,z"\n', 2, None, "holds a row, 'A1C,2,y'"),
-        ('mutant;score\nA1G;"1\nA1C;2"\n', 2, None, "holds a row, 'A1C;2'; delete the quotation"),
     ],
 )
 def test_bad_files_are_located(tmp_path, text, row, column, says):
@@ -127,9 +124,7 @@ def test_any_text_is_a_finite_number_or_refused(text):
     [
         ("  ", "empty"), ("nan", "missing"), ("#N/A", "missing"), ("-", "missing"),
         ("-Infinity", "infinite"), ("1e999", "infinite"), ("0,312", "write 0.312$"),
-        ("1,234", "thousands separators or a decimal comma; write 1234 or 1.234$"),
-        ("1,234,567", "write 1234567$"), ("1.234,5", "write 1234.5$"),
-        ("1_000", "not a number"), ("0x1F", "not a number"), ("٣", "not a number"),
+        ("1.234,5", "write 1234.5$"), ("1_000", "not a number"), ("٣", "not a number"),
     ],
 )  # fmt: skip
 def test_bad_numbers_are_located(text, says):
