@@ -121,9 +121,6 @@ def read_list(name: str | Path = "sound") -> pd.DataFrame:
     Columns: id (of a data set, or ``<data set>/<protein>``), property, role (assays of one kind of
     measurement), variants (how many the assay has), length (residues of the wild type), cap (how
     many variants to use at most).
-
-    >>> read_list("sound")["property"].value_counts().to_dict()
-    {'stability': 56, 'fitness': 24, 'solubility': 14}
     """
     path = next((p for p in (LISTS / f"{name}.csv", Path(name)) if p.exists()), None)
     if path is None:

@@ -25,7 +25,6 @@ from mutmeta_lib.data.variants import (
 from mutmeta_lib.errors import DataError
 
 MUTATED = "mutated_sequence"  # must agree with the mutations where there are both
-_FEWEST = 5  # fewer sites fit at some offset by chance
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,8 @@ def read_rows(
 def parse_cell(text: str, wild_type: str) -> Variant:
     """Parse a mutation, or a whole mutated sequence, which is compared with the wild type."""
     text = text.strip()
-    if not _is_sequence(text, wild_type):
+    # A sequence, unlike a word such as CTRL, is more than half as long as the protein.
+    if 2 * len(text) <= len(wild_type) or not re.fullmatch(r"[A-Z*-]{4,}", text):
         return parse_variant(text)
     sequence = text.removesuffix("*")
     for sign, what, drop in (("*", "a stop codon", "nonsense"), ("-", "a deletion", "indels")):
@@ -117,11 +117,6 @@ def parse_cell(text: str, wild_type: str) -> Variant:
             raise DataError(f"the sequence has {what}", "leave it out", drop=drop)
     check_sequence(sequence, "mutated sequence")
     return difference(wild_type, sequence)
-
-
-def _is_sequence(text: str, wild_type: str) -> bool:
-    """Tell a sequence from a word such as ``CTRL``: it is more than half as long as the protein."""
-    return 2 * len(text) > len(wild_type) and bool(re.fullmatch(r"[A-Z*-]{4,}", text))
 
 
 def _disagreement(variant: Variant, text: str, wild_type: str, place: dict) -> list[DataError]:
@@ -137,13 +132,14 @@ def _disagreement(variant: Variant, text: str, wild_type: str, place: dict) -> l
 def numbering_offsets(sites: set[tuple[int, str]], wild_type: str) -> list[int]:
     """Return the numbers that, added to all positions, make most sites fit; smallest first.
 
-    `sites` are (position, wild-type letter). Five must fit, and nine of ten or all but one.
+    `sites` are (position, wild-type letter). Five must fit (fewer do by
+    chance), and nine of ten or all but one.
     """
     residues = list(enumerate(wild_type, start=1))
     places = {letter: [i for i, own in residues if own == letter] for letter in set(wild_type)}
     votes = Counter(place - at for at, letter in sites for place in places.get(letter, ()))
     most = max(votes.values(), default=0)
-    if most < max(_FEWEST, len(sites) - max(1, len(sites) // 10)):
+    if most < max(5, len(sites) - max(1, len(sites) // 10)):
         return []
     return sorted((n for n, count in votes.items() if count == most), key=abs)
 

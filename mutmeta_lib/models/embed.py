@@ -38,14 +38,6 @@ def embed(
 
     They are kept in `cache_dir`, or read if they are there; `device` does not tell results apart.
     A folder that cannot be used and an unknown pooling are a DataError.
-
-    >>> from mutmeta_lib.models.encoder import tiny_encoder
-    >>> from mutmeta_lib.tasks.encodings import encode_variants
-    >>> encoder = tiny_encoder()
-    >>> batch = encode_variants("mutant", "MKTA", [()], encoder.vocabulary, encoder.max_tokens)
-    >>> embed(encoder, batch, "mean").shape
-    (1, 64)
-
     """
 
     def compute() -> torch.Tensor:

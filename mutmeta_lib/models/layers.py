@@ -24,13 +24,7 @@ _LAYER = re.compile(r"encoder\.(?:[\w.]*?\.)?(?:blocks|layers?)\.(\d+)\.")
 
 
 def layer_of(name: str) -> int | None:
-    """The encoder layer a parameter belongs to, counted from 0; None outside the layers.
-
-    >>> layer_of("encoder.model.encoder.layer.10.output.dense.bias")
-    10
-    >>> layer_of("head.0.weight") is None
-    True
-    """
+    """The encoder layer a parameter belongs to, counted from 0; None outside the layers."""
     found = _LAYER.match(name)
     return int(found.group(1)) if found else None
 

@@ -10,9 +10,6 @@ from torch import Tensor
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import Encoder, fingerprint
 
-NOISE = ("noise 0.01", "noise 0.03", "noise 0.1", "noise 0.3")
-SWAPS = ("same", "bfloat16", "int8", *NOISE, "one layer less", "shuffled")
-
 
 def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
     """An encoder of the same width in the place of the given one, which is not changed.
@@ -21,11 +18,6 @@ def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
     the matrix's own; ``bfloat16``: all weights rounded to that format; ``int8``: weight matrices
     rounded to 255 levels per row, as dynamic quantisation keeps them; ``one layer less``: states
     that enter the last layer; ``shuffled``: the entries of every weight matrix in random order.
-
-    >>> from mutmeta_lib.models.encoder import tiny_encoder
-    >>> swap(tiny_encoder(), "bfloat16").name
-    'tiny, bfloat16'
-
     """
     if kind == "same":
         return encoder

@@ -25,14 +25,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mutmeta_lib.data.assays import Assay
-from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution, Variant
+from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import Encoder, fingerprint, on_device, read_checkpoint
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
 from mutmeta_lib.tasks.encodings import encode_variants
 from mutmeta_lib.tasks.tasks import Examples
-from mutmeta_lib.tasks.vocabulary import Vocabulary
 
 MASKED = {"zero_shot": True, "zero_shot_wt": False}
 """The methods by name, and whether a site is masked."""
@@ -55,23 +54,8 @@ class Logits(nn.Module):
         return self.model(input_ids=token_ids, attention_mask=mask.long()).logits
 
 
-@dataclass(frozen=True, eq=False)
-class LanguageModel:
-    """An encoder with its masked-language-model head; ``module(token_ids, mask)`` gives logits.
-
-    `mask` is the token of a hidden residue, `sha256` a hash over the weights that the logits depend
-    on and the settings that shape them.
-    """
-
-    vocabulary: Vocabulary
-    mask: str
-    max_tokens: int
-    module: nn.Module
-    sha256: str
-
-
-def head_of(encoder: Encoder) -> LanguageModel:
-    """The encoder with its language-model head, loaded from where it was.
+def head_of(encoder: Encoder) -> Encoder:
+    """The encoder with its language-model head: its module gives logits, which its hash is for.
 
     A checkpoint without the weights of a head, which Hugging Face would draw at random, is a
     DataError, and so is one without a mask.
@@ -84,10 +68,9 @@ def head_of(encoder: Encoder) -> LanguageModel:
     with torch.inference_mode(False):
         found = read_checkpoint(encoder.source, head=True)
         module = found.checked(Logits(found.model).eval(), MEND)
-    if not found.mask:
+    if not encoder.vocabulary.mask:
         raise DataError(f"the tokenizer of encoder '{encoder.name}' has no mask", MEND)
-    sha256 = fingerprint(module, found.settings)
-    return LanguageModel(found.vocabulary, found.mask, encoder.max_tokens, module, sha256)
+    return replace(encoder, module=module, sha256=fingerprint(module, found.settings))
 
 
 def describe_head(methods: Sequence[str], encoder: Encoder) -> dict:
@@ -96,7 +79,7 @@ def describe_head(methods: Sequence[str], encoder: Encoder) -> dict:
 
 
 def log_odds(
-    model: LanguageModel,
+    model: Encoder,
     wild_type: str,
     positions: Sequence[int],
     *,
@@ -133,11 +116,11 @@ def log_odds(
 
 
 def _texts(
-    model: LanguageModel, wild_type: str, positions: Sequence[int], masked: bool
+    model: Encoder, wild_type: str, positions: Sequence[int], masked: bool
 ) -> tuple[TokenBatch, Tensor]:
     """The text that each site is judged in, and the column of the site."""
     # The encoding that writes an unknown token at the site, with the mask in its place.
-    hiding = replace(model.vocabulary, unknown=model.mask)
+    hiding = replace(model.vocabulary, unknown=model.vocabulary.mask)
     sites = []
     for position in positions:
         letter = wild_type[position - 1 : position] or "A"
@@ -182,20 +165,8 @@ def zero_shot(
         table = Store(Path(cache_dir) if cache_dir else None, about).tensor(
             "log-odds", lambda: log_odds(model, wild_type, sites, masked=masked, device=device)
         )
-        return add_up(assay.variants, sites, table.numpy())
+        odds = dict(zip(sites, table.tolist(), strict=True))
+        own = ([odds[s.position][AMINO_ACIDS.index(s.mutant)] for s in v] for v in assay.variants)
+        return np.array([sum(terms, 0.0) for terms in own])
 
     return ZeroShot(name, scores)
-
-
-def add_up(variants: Sequence[Variant], positions: Sequence[int], table: np.ndarray) -> np.ndarray:
-    """Sum each variant's log-odds, float64 ``(n,)``; the table's rows are at these positions.
-
-    >>> from mutmeta_lib.data.variants import parse_variant
-    >>> table = np.arange(40).reshape(2, 20)
-    >>> add_up([parse_variant(text) for text in ("K2A", "K2C:T5A", "WT")], [2, 5], table)
-    array([ 0., 21.,  0.])
-
-    """
-    row = {position: place for place, position in enumerate(positions)}
-    odds = ([table[row[s.position], AMINO_ACIDS.index(s.mutant)] for s in v] for v in variants)
-    return np.array([sum(map(float, own), 0.0) for own in odds])

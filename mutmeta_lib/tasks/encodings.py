@@ -144,33 +144,8 @@ def encode(
     check_sequence(wild_type)
     check_variant(variant, wild_type)
     writing = ENCODINGS[encoding](variant, vocabulary)
-    return _place(vocabulary.residue_ids(wild_type), writing, vocabulary, max_tokens)
-
-
-def encode_variants(
-    encoding: str,
-    wild_type: str,
-    variants: Sequence[Variant],
-    vocabulary: Vocabulary,
-    max_tokens: int,
-) -> TokenBatch:
-    """Write many variants of one wild type as a padded batch, in their order; as `encode`."""
-    texts = [encode(encoding, wild_type, v, vocabulary, max_tokens) for v in variants]
-    length = max((len(text.token_ids) for text in texts), default=1)
-    ids = np.full((len(texts), length), vocabulary.id(vocabulary.pad), dtype=np.int64)
-    mask, sites = np.zeros_like(ids, dtype=bool), np.zeros_like(ids, dtype=bool)
-    for row, text in enumerate(texts):
-        n = len(text.token_ids)
-        ids[row, :n], mask[row, :n] = text.token_ids, True
-        sites[row, list(text.sites)] = True
-    return TokenBatch(*map(torch.from_numpy, (ids, mask, sites)))
-
-
-def _place(
-    residues: tuple[int, ...], writing: Writing, vocabulary: Vocabulary, max_tokens: int
-) -> Encoded:
-    """Put a writing into the window of its sequence that the context has room for."""
-    (start, end), sites = vocabulary.frame, list(writing.tokens)
+    residues, sites = vocabulary.residue_ids(wild_type), list(writing.tokens)
+    start, end = vocabulary.frame
     copies = 1 + writing.wild_type_first
     beside = len(start) + len(end) + len(writing.last) + writing.wild_type_first
     beside += sum(len(tokens) - 1 for tokens in writing.tokens.values())
@@ -196,3 +171,22 @@ def _place(
             done = index + 1
         ids += residues[done : part.stop]
     return Encoded((*ids, *writing.last, *end), tuple(marked))
+
+
+def encode_variants(
+    encoding: str,
+    wild_type: str,
+    variants: Sequence[Variant],
+    vocabulary: Vocabulary,
+    max_tokens: int,
+) -> TokenBatch:
+    """Write many variants of one wild type as a padded batch, in their order; as `encode`."""
+    texts = [encode(encoding, wild_type, v, vocabulary, max_tokens) for v in variants]
+    length = max((len(text.token_ids) for text in texts), default=1)
+    ids = np.full((len(texts), length), vocabulary.id(vocabulary.pad), dtype=np.int64)
+    mask, sites = np.zeros_like(ids, dtype=bool), np.zeros_like(ids, dtype=bool)
+    for row, text in enumerate(texts):
+        n = len(text.token_ids)
+        ids[row, :n], mask[row, :n] = text.token_ids, True
+        sites[row, list(text.sites)] = True
+    return TokenBatch(*map(torch.from_numpy, (ids, mask, sites)))

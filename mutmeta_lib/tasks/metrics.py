@@ -11,9 +11,6 @@ import numpy as np
 from scipy.stats import spearmanr
 from sklearn.metrics import ndcg_score
 
-TOP_FRACTION = 0.1
-"""The share of variants that NDCG looks at."""
-
 
 def _pair(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
     pair = np.asarray([predicted, measured], dtype=float)
@@ -74,7 +71,7 @@ def ndcg(predicted: np.ndarray, measured: np.ndarray) -> float:
     if np.ptp(measured) == 0:
         return float("nan")
     gains = (measured - measured.min()) / np.ptp(measured)
-    top = max(1, int(np.floor(TOP_FRACTION * len(measured))))
+    top = max(1, len(measured) // 10)
     return float(ndcg_score([gains], [predicted], k=top))
 
 

@@ -24,7 +24,7 @@ class Vocabulary:
 
     ``pad`` fills the short rows of a batch, ``unknown`` stands for what the vocabulary cannot say,
     and ``separator`` is one token that marks a mutation and joins stretches of sequence. ``start``
-    and ``end`` of every text are ``""`` if there is none.
+    and ``end`` of every text, and the ``mask`` of a hidden residue, are ``""`` if there is none.
 
     >>> TINY_VOCABULARY.residue_ids("MKX"), TINY_VOCABULARY.show([2, 14, 12])
     ((14, 12, 24), ['[CLS]', 'M', 'K'])
@@ -37,6 +37,7 @@ class Vocabulary:
     start: str
     end: str
     separator: str
+    mask: str = ""
 
     def __post_init__(self):
         if len(self._ids) != len(self.tokens):
@@ -108,6 +109,7 @@ class Vocabulary:
             start="".join(start),
             end="".join(end),
             separator=tokenizer.sep_token or tokenizer.eos_token or "",
+            mask=tokenizer.mask_token or "",
         )
 
 

@@ -7,7 +7,7 @@ from toy import toy_assay
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.embed import embed
 from mutmeta_lib.models.encoder import tiny_encoder
-from mutmeta_lib.models.swap import SWAPS, swap
+from mutmeta_lib.models.swap import swap
 from mutmeta_lib.tasks.encodings import encode_variants
 
 ENCODER = tiny_encoder(width=16, heads=2)
@@ -24,7 +24,9 @@ def vectors(encoder):
     return torch.from_numpy(embed(encoder, batch, "sites"))
 
 
-@pytest.mark.parametrize("kind", SWAPS)
+@pytest.mark.parametrize(
+    "kind", ["same", "bfloat16", "int8", "noise 0.01", "one layer less", "shuffled"]
+)
 def test_a_swap_is_an_encoder_of_its_own_and_leaves_the_original_alone(kind):
     before = vectors(ENCODER)
     swapped = swap(ENCODER, kind)
