@@ -109,37 +109,9 @@ def forest(
                 at = [place for place, name in enumerate(names) if name in values]
                 cross = {"color": "black", "ms": 9, "mew": 2, "label": claimed}
                 axis.plot([values[names[place]] for place in at], at, "x", **cross)
-            _name_rows(axis, names)
-    return figure
-
-
-def strip(table: pd.DataFrame, x: str, rows: str, by: str, **words) -> Figure:
-    """One mark per row of the table, their mean as a bar; the jitter is always the same."""
-    table = _checked(table, [], [x, rows, by])
-    names, jitter = list(pd.unique(table[rows])), np.random.default_rng(0)
-    height = 0.4 + len(names) * max(0.36, 0.21 * table[by].nunique())
-    with _drawn(table, (), height, **words) as (figure, [(axis, _)]):
-        axis.axvline(0, color=DARK, lw=1)
-        for name, look, shift in _series(table[by], 0.27):
-            own = table[table[by] == name]
-            at = own[rows].map(names.index) + shift
-            shown = {"color": look.colour, "ms": 4, "alpha": 0.6, "mew": 0, "label": look.label}
-            axis.plot(own[x], at + jitter.uniform(-0.07, 0.07, len(own)), look.marker, **shown)
-            mean = own[x].groupby(at).mean()
-            axis.vlines(mean, mean.index - 0.12, mean.index + 0.12, color=look.colour, lw=2.5)
-        _name_rows(axis, names)
-    return figure
-
-
-def scatter(table: pd.DataFrame, x: str, y: str, by: str, **words) -> Figure:
-    """One mark per row of the table, coloured by ``by``, whose counts stand in the legend."""
-    table = _checked(table, [], [x, y, by])
-    with _drawn(table, (), 2.7, **words) as (figure, [(axis, _)]):
-        axis.axhline(0, color=DARK, lw=1)
-        for name, look, _ in _series(table[by]):
-            own = table[table[by] == name]
-            shown = {"color": look.colour, "ms": 5, "alpha": 0.75, "mew": 0}
-            axis.plot(own[x], own[y], look.marker, label=f"{look.label} ({len(own)})", **shown)
+            axis.set_yticks(range(len(names)), [label(name) for name in names])
+            axis.set_ylim(len(names) - 0.4, -0.6)  # the first row at the top
+            axis.grid(visible=False, axis="y")
     return figure
 
 
@@ -334,13 +306,6 @@ def _intervals(
         holds = ~((own["low"] > mark) | (own["high"] < mark)).to_numpy()
         shown = {"color": look.colour, "mfc": "white", "zorder": 3}
         axis.plot(own["mean"][holds], at[holds], look.marker, **shown)
-
-
-def _name_rows(axis: Axes, names: Sequence) -> None:
-    """Name the rows of a forest, the first at the top."""
-    axis.set_yticks(range(len(names)), [label(name) for name in names])
-    axis.set_ylim(len(names) - 0.4, -0.6)
-    axis.grid(visible=False, axis="y")
 
 
 def _averaged(table: pd.DataFrame) -> str:

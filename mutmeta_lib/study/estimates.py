@@ -197,15 +197,17 @@ def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict, pd.Da
 
 
 def with_groups(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows once for ``group`` all, once for their property, once for their role.
+    """The rows once for ``group`` all, by property, and by role if they have one.
 
     A role stands apart only where its property has several; one that is called as its property is
     becomes ``<role> scores``.
     """
-    some = rows[rows.groupby("property")["role"].transform("nunique") > 1]
-    roles = some["role"].where(some["role"] != some["property"], some["role"] + " scores")
-    groups = (rows.assign(group="all"), rows.assign(group=rows["property"]))
-    return pd.concat([*groups, some.assign(group=roles)], ignore_index=True)
+    groups = [rows.assign(group="all"), rows.assign(group=rows["property"])]
+    if "role" in rows:
+        some = rows[rows.groupby("property")["role"].transform("nunique") > 1]
+        roles = some["role"].where(some["role"] != some["property"], some["role"] + " scores")
+        groups.append(some.assign(group=roles))
+    return pd.concat(groups, ignore_index=True)
 
 
 def named(table: pd.DataFrame, template: str, unit: str = "Spearman") -> dict[str, dict]:

@@ -52,8 +52,6 @@ DRAWN = {
         partial(figures.forest, rows="method", panels=["group"], marks=("claim", {"maml": 0.4})),
         MEANS[MEANS["shots"] == 10].assign(least=-0.9, most=0.9),
     ),
-    "strip": (partial(figures.strip, x="lead", rows="role", by="rival"), POINTS),
-    "scatter": (partial(figures.scatter, x="identity", y="lead", by="rival"), POINTS),
     "histogram": (partial(figures.histogram, height="rows", by="method", log=True), BINS),
     "panels": (partial(figures.histogram, height="rows", by="method", panels=["method"]), BINS),
     "distribution": (
@@ -116,7 +114,7 @@ def test_what_cannot_be_drawn_is_told_in_one_sentence(name):
             function(pd.concat([table, table]), **SAID)
 
 
-@pytest.mark.parametrize("name", ["curve", "band", "forest", "strip", "scatter", "histogram"])
+@pytest.mark.parametrize("name", ["curve", "band", "forest", "histogram"])
 def test_series_have_the_colours_of_their_looks_and_a_legend(name):
     figure, table = draw(name), DRAWN[name][1]
     legend = texts(figure.legends[0])
@@ -187,25 +185,6 @@ def test_points_are_hollow_whose_interval_holds_the_reference():
     assert sorted(found) == sorted(zip(rows["method"], rows["mean"].round(6), strict=True))
     (reference,) = {tuple(line.get_xdata()) for line in axis.lines if len(line.get_xdata()) == 2}
     assert reference == (0, 0)
-
-
-def test_each_row_of_a_strip_is_a_mark_and_their_mean_a_bar():
-    first, again = draw("strip").axes[0], draw("strip").axes[0]
-    marks = [line for line in first.lines if line.get_marker() != "None"]
-    assert sorted(x for line in marks for x in line.get_xdata()) == sorted(POINTS["lead"])
-    for line, same in zip(first.lines, again.lines, strict=True):
-        assert np.array_equal(line.get_ydata(), same.get_ydata()), "the jitter is always the same"
-    bars = [line[0, 0] for lines in first.collections for line in lines.get_segments()]
-    means = POINTS.groupby(["role", "rival"])["lead"].mean()
-    assert sorted(bars) == pytest.approx(sorted(means))
-
-
-def test_a_scatter_shows_every_row_and_counts_them():
-    figure = draw("scatter")
-    marks = [line.get_xydata() for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
-    shown = sorted(map(tuple, np.concatenate(marks)))
-    assert shown == sorted(zip(POINTS["identity"], POINTS["lead"], strict=True))
-    assert texts(figure.legends[0])[-2:] == ["Ridge on embeddings (3)", "Fine-tuning (3)"]
 
 
 def test_bins_are_those_of_the_table():

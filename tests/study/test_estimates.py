@@ -207,6 +207,7 @@ def test_rows_become_groups_and_named_numbers():
     found = with_groups(rows).groupby("group")["assay"].agg(list).to_dict()
     expected = {"a": ["x", "y"], "a scores": ["x"], "classes": ["y"], "b": ["z"]}
     assert found == {"all": ["x", "y", "z"], **expected}
+    assert {*with_groups(rows.drop(columns="role"))["group"]} == {"all", "a", "b"}
     made = named(estimate(simulated(), "spearman", over="assay"), "{method}_{shots}")
     assert set(made) == {"maml_0", "maml_10", "ridge_0", "ridge_10"}
     assert made["maml_10"]["n"] == 30
