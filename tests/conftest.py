@@ -35,3 +35,21 @@ def pytest_runtest_setup(item):
     if os.environ.get("MUTMETA_REQUIRE_LEARN2LEARN") == "1":
         pytest.fail("MUTMETA_REQUIRE_LEARN2LEARN=1, but learn2learn is not installed")
     pytest.skip("learn2learn is not installed (make learn2learn)")
+
+
+@pytest.fixture(scope="session")
+def tokenizers(tmp_path_factory):
+    """The tokenizers of ProtBERT and ESM-2, one that writes small letters, and one of words."""
+    from hf_directories import ESM_TOKENS, PROTBERT_TOKENS
+    from transformers import BertTokenizer, EsmTokenizer
+
+    uncased = [t if t.startswith("[") else t.lower() for t in PROTBERT_TOKENS]
+    files = {"protbert": PROTBERT_TOKENS, "esm": ESM_TOKENS, "uncased": uncased}
+    files["words"] = [*PROTBERT_TOKENS[:5], "protein"]
+    made = {}
+    for name, tokens in files.items():
+        file = tmp_path_factory.mktemp("vocabularies") / "vocab.txt"
+        file.write_text("\n".join(tokens) + "\n")
+        lower = {} if name == "esm" else {"do_lower_case": name == "uncased"}
+        made[name] = (EsmTokenizer if name == "esm" else BertTokenizer)(str(file), **lower)
+    return made

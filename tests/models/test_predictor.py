@@ -24,10 +24,6 @@ def test_init_is_a_function_of_the_generator_and_copies_the_encoder():
         assert PARAMS[f"encoder.{name}"].data_ptr() != value.data_ptr()
 
 
-def test_no_row_is_no_prediction():
-    assert predict(PREDICTOR, PARAMS, ASSAY.tokens.rows([])).shape == (0,)
-
-
 def test_dropout_needs_a_generator_repeats_with_it_and_keeps_the_mean():
     def draw(seed):
         return PREDICTOR(PARAMS, ASSAY.tokens, torch.Generator().manual_seed(seed))
@@ -67,8 +63,6 @@ def test_pooling_is_the_mean_of_the_tokens_that_it_names(pooling):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     shares = pooling_weights(batch, pooling)
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(8))
-
-
-def test_an_unknown_pooling_is_refused():
+    assert predict(PREDICTOR, PARAMS, ASSAY.tokens.rows([])).shape == (0,)
     with pytest.raises(DataError, match="there is no pooling 'max'"):
         pooling_weights(ASSAY.tokens, "max")

@@ -63,14 +63,11 @@ def test_shuffled_weights_are_the_same_weights():
         torch.testing.assert_close(value.flatten().sort()[0], old[name].flatten().sort()[0])
 
 
-def test_one_layer_less_is_what_enters_the_last_layer():
+def test_one_layer_less_is_what_enters_the_last_layer_and_the_unknown_is_refused():
     ids = torch.arange(4, 12)[None]
     found = swap(ENCODER, "one layer less").module(ids, None)
     torch.testing.assert_close(found, ENCODER.module(ids, None, stop=ENCODER.layers - 1))
     with pytest.raises(DataError, match="no layer to spare"):
         swap(tiny_encoder(layers=1), "one layer less")
-
-
-def test_an_unknown_swap_is_refused():
     with pytest.raises(DataError, match="no swap 'melted'"):
         swap(ENCODER, "melted")

@@ -21,15 +21,13 @@ from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study.evaluate import evaluate
 from mutmeta_lib.tasks.tasks import encode_assay
 
-WRITERS = {"esm": write_esm, "protbert": write_protbert}
 WILD = "MKTAYIAKQRQISFVKSHFS"
 both_kinds = pytest.mark.parametrize("masked", [True, False])
 
 
-@pytest.fixture(scope="module", params=list(WRITERS))
+@pytest.fixture(scope="module", params=[write_esm, write_protbert])
 def directory(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lm") / request.param
-    return WRITERS[request.param](folder, positions=120, head=True)
+    return request.param(tmp_path_factory.mktemp("lm"), positions=120, head=True)
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +53,23 @@ def passes(monkeypatch):
     return read
 
 
-def by_hand(directory, sequence, place, masked):
-    """Log-probabilities of all tokens at a place, and the tokenizer: nothing of ours is used."""
+@both_kinds
+def test_log_odds_are_those_of_hugging_face_by_hand(directory, model, masked):
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(directory)
     theirs = AutoModelForMaskedLM.from_pretrained(directory).eval()
-    spaced = len(tokenizer.tokenize("MK")) != 2
-    read = tokenizer(" ".join(sequence) if spaced else sequence, return_tensors="pt")
-    column = place + 1  # after the start token
-    if masked:
-        read["input_ids"][0, column] = tokenizer.mask_token_id
-    with torch.no_grad():
-        logits = theirs(**read).logits[0, column]
-    return logits.log_softmax(dim=-1), tokenizer
-
-
-@both_kinds
-def test_log_odds_are_those_of_hugging_face_by_hand(directory, model, masked):
+    ids = tokenizer.convert_tokens_to_ids(list(AMINO_ACIDS))
     positions = [1, 4, 5, 20]
     found = log_odds(model, WILD, positions, masked=masked)
     assert (found.shape, found.dtype) == ((4, 20), np.float32)
     assert np.abs(found).max() > 1
     for row, position in zip(found, positions, strict=True):
-        expected, tokenizer = by_hand(directory, WILD, position - 1, masked)
-        ids = tokenizer.convert_tokens_to_ids(list(AMINO_ACIDS))
+        read = tokenizer(" ".join(WILD), return_tensors="pt")  # the start token is column 0
+        if masked:
+            read["input_ids"][0, position] = tokenizer.mask_token_id
+        with torch.no_grad():
+            expected = theirs(**read).logits[0, position].log_softmax(dim=-1)
         own = tokenizer.convert_tokens_to_ids(WILD[position - 1])
         np.testing.assert_allclose(row, expected[ids] - expected[own], rtol=1e-4, atol=1e-4)
         assert row[AMINO_ACIDS.index(WILD[position - 1])] == 0
@@ -146,12 +136,12 @@ def test_the_log_odds_of_a_protein_are_kept_on_disk(encoder, passes, tmp_path):
     assert sum(passes) == 3
 
 
-@pytest.mark.parametrize("kind", list(WRITERS))
-def test_a_checkpoint_without_a_head_is_refused(tmp_path, kind):
+@pytest.mark.parametrize("write", [write_esm, write_protbert])
+def test_a_checkpoint_without_a_head_is_refused(tmp_path, write):
     """Hugging Face would draw the head at random and say nothing that stops a run."""
     from transformers import AutoModelForMaskedLM
 
-    directory = WRITERS[kind](tmp_path / "headless", positions=120)
+    directory = write(tmp_path / "headless", positions=120)
     AutoModelForMaskedLM.from_pretrained(directory)  # no error: this is the trap
     for encoder, says in (
         (load_encoder(str(directory)), r"'headless' lacks \d+ weights.*facebook/esm2_t6_8M_UR50D"),

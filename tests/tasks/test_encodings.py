@@ -7,7 +7,6 @@ from hf_directories import ESM_TOKENS, PROTBERT_TOKENS
 from hypothesis import example, given
 from hypothesis import strategies as st
 from test_variants import variants_of
-from transformers import BertTokenizer, EsmTokenizer
 
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution, apply_variant, parse_variant
 from mutmeta_lib.errors import DataError
@@ -103,15 +102,6 @@ def test_tokens_as_the_tiny_encoder_sees_them(encoding, text, tokens, sites):
     assert list(encoded.sites) == sites
 
 
-@pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vocabularies")
-    for name, tokens in (("protbert", PROTBERT_TOKENS), ("esm", ESM_TOKENS)):
-        (folder / name).write_text("\n".join(tokens) + "\n")
-    bert = BertTokenizer(str(folder / "protbert"), do_lower_case=False)
-    return {"ProtBERT": bert, "ESM-2": EsmTokenizer(str(folder / "esm"))}
-
-
 def as_text(encoding, wild_type, variant, mark, unknown_word):
     """The text that a tokenizer is given for an encoding, with blanks between all words."""
     words = list(wild_type)
@@ -133,11 +123,11 @@ def as_text(encoding, wild_type, variant, mark, unknown_word):
 @example((WILD_TYPE, parse_variant("M1A:K2L:R10W")))
 def test_ids_are_those_of_the_models_own_tokenizers(tokenizers, encoding, case):
     # To ProtBERT the mutation is a plain word, such as T3G, which its tokenizer makes unknown.
-    expected = tokenizers["ProtBERT"](as_text(encoding, *case, "[SEP]", str))["input_ids"]
+    expected = tokenizers["protbert"](as_text(encoding, *case, "[SEP]", str))["input_ids"]
     assert list(encode(encoding, *case, PROTBERT, 500).token_ids) == expected
     written = as_text(encoding, *case, "<eos>", lambda _: "<unk>")
     for form in (written, written.replace(" ", "")):
-        expected = tokenizers["ESM-2"](form)["input_ids"]
+        expected = tokenizers["esm"](form)["input_ids"]
         assert list(encode(encoding, *case, ESM, 500).token_ids) == expected
 
 

@@ -11,11 +11,7 @@ from torch.func import grad, vmap
 from toy import toy_encoded, toy_predictor
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn import InnerLoop
-from mutmeta_lib.learn.methods import GradientMethod
-from mutmeta_lib.learn.train import MetaTraining, meta_train
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.study.evaluate import evaluate
 from mutmeta_lib.tasks.losses import LOSSES, RANKING
 from mutmeta_lib.tasks.tasks import sample_tasks
 
@@ -88,20 +84,3 @@ def test_a_predictor_uses_the_loss_it_names(name):
     assert predictor.loss(params, task.query) == LOSSES[name](predicted, task.query.labels)
     with pytest.raises(DataError, match=r"unknown loss 'huber'.*mse, list_mle"):
         Predictor(BASE.encoder, objective="huber")
-
-
-@pytest.mark.parametrize("name", RANKING)
-def test_meta_training_on_a_ranking_loss_learns_to_rank_and_reports_no_errors(name):
-    predictor = Predictor(BASE.encoder, hidden=(8,), objective=name)
-    start = predictor.init(torch.Generator().manual_seed(0))
-    assays, inner = toy_encoded(8, n=150), InnerLoop(0.1, 2)
-    sizes = dict(steps=25, tasks_per_step=2, support=8, query=16)
-    settings = MetaTraining(**sizes, inner=inner, meta_lr=2e-2)
-    run = meta_train(predictor, start, assays[:6], settings, seed=0)
-    asked = dict(shots=[8], seeds=[0, 1])
-    before, after = (
-        evaluate({"m": GradientMethod("maml", predictor, p, ("sgd", 0.1), 2)}, assays[6:], **asked)
-        for p in (start, run.params)
-    )
-    assert after["spearman"].mean() > before["spearman"].mean() + 0.2
-    assert after[["mse", "mae", "relative_mse"]].isna().all(axis=None)
