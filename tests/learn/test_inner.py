@@ -60,15 +60,11 @@ def test_adam_matches_its_first_step_in_closed_form_and_leaves_the_start():
     assert torch.equal(start["w"], torch.tensor([0.0, 5.0]))
 
 
-@pytest.mark.parametrize(("n", "epochs", "batch"), [(20, 3, 8), (16, 2, 16)])
-def test_epochs_see_every_example_once_each_time_in_another_order(n, epochs, batch):
+@pytest.mark.parametrize(("n", "epochs", "batch", "rest"), [(20, 3, 8, 1), (16, 2, 16, 0)])
+def test_epochs_see_every_example_once_each_time_in_another_order(n, epochs, batch, rest):
     support = SUPPORT.take(np.arange(n))
     parts = list(shuffled(support, epochs, batch, torch.Generator().manual_seed(0)))
-    per_epoch = -(-n // batch)
-    assert len(parts) == epochs * per_epoch
-    rows = [
-        [row for part in parts[first : first + per_epoch] for row in part.rows]
-        for first in range(0, len(parts), per_epoch)
-    ]
+    assert [len(part) for part in parts] == epochs * ([batch] * (n // batch) + [n % batch] * rest)
+    rows = np.concatenate([part.rows for part in parts]).reshape(epochs, n).tolist()
     assert all(sorted(one) == sorted(support.rows) for one in rows)
     assert all(one != other for one, other in pairwise(rows))

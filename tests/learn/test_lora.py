@@ -81,9 +81,8 @@ def test_exactly_the_adapters_and_the_head_move_and_everything_learns(adapted):
 
 
 def test_targets_choose_layers(tmp_path):
-    made = with_lora(
-        load_encoder(str(write_esm(tmp_path / "model"))), targets=r"layer\.1\..*(query|value)$"
-    )
+    encoder = load_encoder(str(write_esm(tmp_path / "model")))
+    made = with_lora(encoder, targets=r"layer\.1\..*(query|value)$")
     names = [name for name, _ in made.module.named_parameters() if ".lora_A." in name]
     assert len(names) == 2 == made.provenance["lora"]["layers"]
     assert all("layer.1.attention.self." in name for name in names)

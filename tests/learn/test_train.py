@@ -117,19 +117,13 @@ def test_a_run_is_a_function_of_seed_and_algorithm_and_leaves_the_start_alone():
     torch.testing.assert_close(START, before, rtol=0, atol=0)
 
 
-def test_heads_on_frozen_vectors_train_and_are_validated_together_as_one_by_one():
+def test_heads_on_frozen_vectors_are_validated_together_as_one_by_one():
     predictor, assays = freeze(PREDICTOR, ASSAYS[:4], None)
-    given = {"start": predictor.learning(START), "validation": assays[3:]}
-    one, other = (
-        train(replace(SETTINGS, backend=backend), predictor, assays[:3], **given)
-        for backend in ("autograd", "auto")
-    )
-    torch.testing.assert_close(other.params, one.params, rtol=2e-3, atol=1e-5)
-    outer = OuterLoop(ALGORITHMS["maml"](predictor), SETTINGS)
+    outer, params = OuterLoop(ALGORITHMS["maml"](predictor), SETTINGS), predictor.learning(START)
     alone = replace(outer, algorithm=replace(outer.algorithm, lowrank=False))
     tasks = sample_tasks(assays, 7, support=5, query=6, rng=np.random.default_rng(1))
-    expected = alone.validation(one.params, tasks)
-    assert outer.validation(one.params, tasks) == pytest.approx(expected, 1e-5)
+    expected = alone.validation(params, tasks)
+    assert outer.validation(params, tasks) == pytest.approx(expected, 1e-5)
 
 
 def test_bfloat16_products_leave_float32_parameters_and_a_like_loss():
