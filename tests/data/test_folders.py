@@ -19,6 +19,8 @@ from mutmeta_lib.errors import DataError
 WT = "MKTAYIAKQR"
 HEADER = "id,property,protein,target_seq,score_units,sign,doi\n"
 GOOD = "A,fitness,P,MKT,au,higher = better,10.1/x\n"
+FLIPPED = "flipped (source: lower = better)"
+COLLECTION = "protein,wild_type_sequence,mutant,score\n"
 
 
 @pytest.mark.parametrize(
@@ -45,13 +47,9 @@ def test_what_is_no_folder_of_data(tmp_path):
     for folder, says in [
         (tmp_path, "MANIFEST.csv: the file does not exist"),
         (write(tmp_path / "scores.csv", ""), "cannot be read .Not a directory."),
-        (tmp_path / ("long" * 100), "cannot be read .*long.; check path and permissions"),
     ]:
         with pytest.raises(DataError, match=says):
             read_data_dir(folder)
-
-
-FLIPPED = "flipped (source: lower = better)"
 
 
 @pytest.fixture
@@ -59,12 +57,9 @@ def data_dir(tmp_path):
     entries = f"A,fitness,P,{WT},au,up,10.1/a\nB,stability,2 proteins,,kcal/mol,up,10.1/b\n"
     write(tmp_path / "MANIFEST.csv", f"{HEADER}{entries}C,solubility,P,{WT},au,{FLIPPED},\n")
     write(tmp_path / "fitness" / "A.csv", "mutant,score\nK2R,1\nT3A,2\n")
-    write(
-        tmp_path / "stability" / "B.csv.gz",
-        "protein,wild_type_sequence,mutant,mutated_sequence,score\n"
-        "Q,MKXT,M1A,AKXT,1\nR,GGW,G2A,GAW,2\nQ,MKXT,K2R,MRXT,3\n",
-    )
-    write(tmp_path / "solubility" / "C.csv", "mutant,mutated_sequence,score\nK2R,MRTAYIAKQR,5\n")
+    rows = "Q,MKXT,M1A,1\nR,GGW,G2A,2\nQ,MKXT,K2R,3\n"
+    write(tmp_path / "stability" / "B.csv.gz", COLLECTION + rows)
+    write(tmp_path / "solubility" / "C.csv", "mutant,score\nK2R,5\n")
     return tmp_path
 
 
@@ -112,17 +107,15 @@ def test_what_is_asked_for_is_chosen_or_told_to_be_missing(data_dir, recwarn, se
     ],
 )  # fmt: skip
 def test_bad_collections(data_dir, rows, row, column, says):
-    path = data_dir / "stability" / "B.csv.gz"
-    write(path, "protein,wild_type_sequence,mutant,score\n" + rows)
+    path = write(data_dir / "stability" / "B.csv.gz", COLLECTION + rows)
     with refused(says, path, row, column):
         read_data_dir(data_dir)
 
 
 def test_a_wild_type_that_the_manifest_contradicts_is_told(data_dir):
-    text = f"protein,wild_type_sequence,mutant,score\nP,{WT},K2R,1\n"
-    path = write(data_dir / "fitness" / "A.csv", text)
+    path = write(data_dir / "fitness" / "A.csv", f"{COLLECTION}P,{WT},K2R,1\n")
     assert read_data_dir(data_dir, ids=["A"])[0].id == "A/P"
-    write(path, text.replace(WT, WT[:-1]))
+    write(path, f"{COLLECTION}P,{WT[:-1]},K2R,1\n")
     with refused("not the manifest's target_seq", path, 2, "wild_type_sequence"):
         read_data_dir(data_dir, ids=["A"])
 
@@ -134,13 +127,12 @@ def test_the_demo_data():
     assert {a.protein for a in assays} == {"GB1", "Abeta42", "TDP-43 290-373"}
     assert all(a.units and a.sign and a.source for a in assays)
     # A double mutant is one molecule: all scans that hold it must give it one score.
-    scores, met = {}, 0
+    scores = {}
     for assay in assays:
         for variant, score in zip(assay.variants, assay.scores, strict=True):
             key = (assay.source, apply_variant(variant, assay.wild_type))
-            met += key in scores
             assert scores.setdefault(key, score) == score
-    assert met > 500
+    assert len(scores) < sum(map(len, assays)) - 500
 
 
 SCAN = "GB1_OLSON2014_on_A23P"

@@ -28,26 +28,20 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "column", "says"),
-    [
-        ("Stability", "Taste", "coarse_selection_type", "'Taste' is not a known selection type"),
-        (WT, "MK-T", "target_seq", "'-' at position 3"),
-    ],
-)
-def test_bad_entries_of_the_reference_file(folder, old, new, column, says):
-    path = folder / "DMS_substitutions.csv"
-    path.write_text(path.read_text().replace(old, new, 1))
-    with refused(says, path, 2, column):
-        read_data_dir(folder)
+def test_bad_entries_of_the_reference_file(tmp_path):
+    write(tmp_path / "P_2020.csv", CSV)
+    entries = {"target_seq": "P_2020,,MK-T,Binding", "coarse_selection_type": "P_2020,,MKT,Taste"}
+    for column, entry in entries.items():
+        path = write(tmp_path / "DMS_substitutions.csv", f"{LISTED}{entry},\n")
+        with refused("'-' at position 3|'Taste' is not a known selection type", path, 2, column):
+            read_data_dir(tmp_path)
 
 
 def test_a_folder_of_proteingym(folder, recwarn):
     one, other = read_data_dir(folder)
     assert (one.id, one.protein, one.property) == ("P_2020", "P_X", "stability")
     assert (one.scores.tolist(), one.sign, one.source) == ([-0.5], "higher = better", "10.1/x")
-    assert (other.id, other.property) == ("TADBP_HUMAN_Bolognesi_2019", "fitness")
-    assert "toxic" in other.sign
+    assert (other.property, other.sign) == ("fitness", "as in ProteinGym: higher = more toxic")
     assert not recwarn.list
     write(folder / "again/P_2020.csv", CSV)
     with pytest.raises(DataError, match="another file has the same name"):

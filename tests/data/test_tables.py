@@ -1,6 +1,7 @@
 """Tables, numbers and FASTA: what spreadsheets write is read, what is doubtful is located."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -24,18 +25,15 @@ from mutmeta_lib.errors import DataError
     ],
 )  # fmt: skip
 def test_what_spreadsheets_write_is_read(tmp_path, text):
-    path = write(tmp_path / "scores.csv", text)
-    expected = {"mutant": ["A1G"], "score": ["1"]}
-    assert read_columns(path, ["mutant", "score"], ["absent"]) == expected
-    packed = write(tmp_path / "scores.csv.gz", text)
-    assert read_columns(packed, ["mutant", "score"]) == expected
+    for name in ("scores.csv", "scores.csv.gz"):
+        read = read_columns(write(tmp_path / name, text), ["mutant", "score"], ["absent"])
+        assert read == {"mutant": ["A1G"], "score": ["1"]}
 
 
 @pytest.mark.parametrize(
     ("text", "row", "column", "says"),
     [
         ("\n\n", None, None, "the file is empty"),
-        ("change,score\nA1G,1\n", 1, "mutant", r"no column 'mutant' \(found: change, score\); add"),
         ("mutants,Score\nA1G,1\n", 1, "mutant", "'mutant' and no 'score'.*'mutants'.*'Score'"),
         ("A1G,1\nA1C,2\n", 1, "mutant", "is the header missing"),
         ("\n\nmutant,score\nA1G,1\n", 1, None, "the first row is empty; begin with the header"),
@@ -74,16 +72,9 @@ def test_bad_files_are_located(tmp_path, text, row, column, says):
 def test_decimal_commas_are_read_where_nothing_else_can_be_meant(tmp_path, sign, cells, read):
     rows = "".join(f"A{i}G{sign}{cell}\n" for i, cell in enumerate(cells, start=1))
     path = write(tmp_path / "scores.csv", f"mutant{sign}score\n{rows}")
-
-    def numbers():
+    with refused(read[1], path, read[0], "score") if isinstance(read, tuple) else nullcontext():
         texts = read_columns(path, ["mutant", "score"])["score"]
-        return parse_numbers(texts, file=path, column="score").tolist()
-
-    if isinstance(read, list):
-        assert numbers() == read
-        return
-    with refused(read[1], path, read[0], "score"):
-        numbers()
+        assert parse_numbers(texts, file=path, column="score").tolist() == read
 
 
 def test_files_that_are_no_text_files(tmp_path):

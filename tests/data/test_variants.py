@@ -14,7 +14,6 @@ from mutmeta_lib.data.variants import (
     Substitution,
     apply_variant,
     check_sequence,
-    check_variant,
     difference,
     format_hgvs,
     format_variant,
@@ -62,11 +61,10 @@ READ = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [(text, key) for key, texts in READ.items() for text in texts], ids=repr
-)
-def test_what_is_a_substitution_is_read(text, expected):
-    assert format_variant(parse_variant(text)) == expected
+@pytest.mark.parametrize("expected", READ)
+def test_what_is_a_substitution_is_read(expected):
+    for text in READ[expected]:
+        assert format_variant(parse_variant(text)) == expected, text
 
 
 NAMED = {
@@ -88,9 +86,7 @@ NAMED = {
 
 
 @pytest.mark.parametrize(
-    ("text", "what", "drop"),
-    [(text, *kind) for kind, texts in NAMED.items() for text in texts],
-    ids=repr,
+    ("text", "what", "drop"), [(text, *kind) for kind, texts in NAMED.items() for text in texts]
 )
 def test_what_is_no_substitution_is_named_for_what_it_is(text, what, drop):
     with pytest.raises(DataError, match=f" {what}\\b|{what};") as caught:
@@ -112,8 +108,7 @@ OTHERS = [
     *((text, "as in A24G") for text in ("D7", "7N", "DN", "DD7N", "D7NG", "D7->N", "D٧N", "TOTAL")),
     ("D7N:F12", "'F12' in 'D7N:F12' is not a substitution"),
     ("p.(Asp7Asn)", "write p.Asp7Asn if"), ("p.[(D7N);(F12L)]", r"write p.\[D7N;F12L\] if"),
-    ("c.71C>G", "nucleotide"), ("target:n.1A>T", "nucleotide"),
-    ("NP_000001.1:p.Asp7Asn", "leave 'NP_000001.1:' out"),
+    ("target:n.1A>T", "nucleotide"), ("NP_000001.1:p.Asp7Asn", "leave 'NP_000001.1:' out"),
 ]  # fmt: skip
 
 
@@ -160,16 +155,15 @@ def test_hgvs_is_understood_as_by_mavehgvs(kind, a, b, i, length):
         return
     with pytest.raises(DataError) as caught:
         parse_variant(text)
-    if kind != "sub":
-        assert caught.value.drop == ("synonymous" if kind == "equal" else "indels")
+    assert kind == "sub" or caught.value.drop == ("synonymous" if kind == "equal" else "indels")
 
 
 @given(variants_of(), st.integers(-30, 30))
 def test_sites_are_found_whatever_the_numbering(case, offset):
     text = ":".join(f"{s.wild_type}{s.position + offset}{s.mutant}" for s in case[1])
     assert written_sites(text) == [(s.position + offset, s.wild_type) for s in case[1]]
-    assert written_sites("p.[Asp7=;Phe12Ter]") == [(7, "D"), (12, "F")]
-    assert [*map(written_sites, ("D7fs", "_sy", "MKTAYIAK"))] == [[(7, "D")], [], []]
+    assert written_sites("p.[Asp7=;Phe12Ter;G13fs]") == [(7, "D"), (12, "F"), (13, "G")]
+    assert written_sites("_sy") == written_sites("MKTAYIAK") == []
 
 
 @pytest.mark.parametrize(
@@ -182,22 +176,18 @@ def test_a_substitution_is_valid_however_it_is_made(change, says):
         Substitution(*change)
 
 
-FIRST, SECOND = parse_variant("M1A:K2R")
-
-
-@pytest.mark.parametrize("use", [check_variant, apply_variant])
 @pytest.mark.parametrize(
     ("variant", "says"),
     [
         (parse_variant("K4R"), "position 4 lies outside the wild type .3 residues."),
         (parse_variant("M1A:R2K"), "R2K expects R at position 2, but the wild type has K"),
-        ((SECOND, FIRST), "unsorted"), ((FIRST, Substitution(1, "M", "C")), "or twice"),
+        (parse_variant("M1A:K2R")[::-1], "unsorted"), (parse_variant("M1A") * 2, "or twice"),
     ],
 )  # fmt: skip
-def test_a_variant_must_fit_the_wild_type_sorted_and_without_repeats(use, variant, says):
-    use((FIRST, SECOND), "MKT")
+def test_a_variant_must_fit_the_wild_type_sorted_and_without_repeats(variant, says):
+    assert apply_variant(parse_variant("M1A:K2R"), "MKT") == "ART"
     with pytest.raises(DataError, match=says):
-        use(variant, "MKT")
+        apply_variant(variant, "MKT")
 
 
 def test_difference_needs_equal_lengths_and_known_residues():
