@@ -14,7 +14,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
 
 from mutmeta_lib.data.variants import AMINO_ACIDS, apply_variant
-from mutmeta_lib.models.embed import embed
+from mutmeta_lib.models.embed import embed, standardise
 from mutmeta_lib.models.encoder import Encoder
 from mutmeta_lib.tasks.tasks import Examples, encode_assay
 
@@ -35,16 +35,11 @@ def embedding_features(encoder: Encoder, encoding: str, pooling: str, **how: Any
         assay = examples.assay.assay
         if assay.id not in tables:
             encoded = encode_assay(assay, encoding, encoder.vocabulary, encoder.max_tokens)
-            tables[assay.id] = _standardise(embed(encoder, encoded.tokens, pooling, **how))
+            vectors = torch.from_numpy(embed(encoder, encoded.tokens, pooling, **how))
+            tables[assay.id] = standardise(vectors).numpy()
         return tables[assay.id][examples.rows]
 
     return features
-
-
-def _standardise(table: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance per column; columns constant up to rounding become 0."""
-    spread, mean = table.std(axis=0), table.mean(axis=0)
-    return (table - mean) / np.where(spread > 1e-6 * (1 + np.abs(mean)), spread, np.inf)
 
 
 def onehot_features(examples: Examples) -> np.ndarray:
@@ -119,7 +114,7 @@ def substitution_score(examples: Examples) -> np.ndarray:
 
 def blosum(examples: Examples) -> np.ndarray:
     """Standardised BLOSUM62 scores (doi:10.1073/pnas.89.22.10915), ``(n,)``."""
-    return _standardise(substitution_score(examples)[:, None])[:, 0]
+    return standardise(torch.from_numpy(substitution_score(examples))[:, None])[:, 0].numpy()
 
 
 def nothing(examples: Examples) -> np.ndarray:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from mutmeta_lib.data.assays import Assay
-from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import Encoder, on_device
 from mutmeta_lib.models.predictor import Predictor, pooled, run
 from mutmeta_lib.records.store import Store
@@ -63,15 +62,9 @@ def freeze(
     """Run everything below encoder layer `start` once, or, with None, the entire encoder.
 
     Returns the predictor that begins there (`Predictor.learning` takes its parameters out of a
-    whole predictor's) and the assays with what it reads in their tokens' ``hidden``. A layer at
-    which the encoder cannot be begun is a DataError.
+    whole predictor's) and the assays with what it reads in their tokens' ``hidden``.
     """
     encoder = predictor.encoder
-    if start is not None and not 0 < start <= encoder.layers:
-        raise DataError(
-            f"layer {start} is not one that a trunk of {encoder.name} can end at",
-            f"choose from 1 to {encoder.layers}, or None" if encoder.layers else "choose None",
-        )
 
     def frozen(tokens: TokenBatch) -> TokenBatch:
         if start is None:
@@ -159,7 +152,7 @@ def read_with(
 
 
 def standardise(states: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and variance 1 per column of ``(n, width)``; a constant column becomes 0."""
-    centred = states - states.mean(dim=0)
-    spread = centred.std(dim=0, correction=0)
-    return centred / torch.where(spread > 1e-5, spread, torch.inf)
+    """Mean 0 and variance 1 per column of ``(n, width)``; 0 if constant up to rounding."""
+    mean = states.mean(dim=0)
+    spread = states.std(dim=0, correction=0)
+    return (states - mean) / torch.where(spread > 1e-5 + 1e-6 * mean.abs(), spread, torch.inf)

@@ -1,7 +1,6 @@
 """Encoders that differ from the one a head was learned on: noise, rounding, a layer less, none."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -28,10 +27,10 @@ def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
         module.layers -= 1
         module.finish = lambda x: x  # nothing follows a layer that is not the last
     else:
-        change = _change(kind, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for value in module.parameters():
-                value.copy_(change(value))
+                value.copy_(_changed(value, kind, generator))
     return replace(
         encoder,
         name=f"{encoder.name}, {kind}",
@@ -40,21 +39,19 @@ def swap(encoder: Encoder, kind: str, *, seed: int = 0) -> Encoder:
     )
 
 
-def _change(kind: str, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """What becomes of a weight, which may be a matrix or a vector."""
-    share = float(kind.removeprefix("noise ")) if kind.startswith("noise ") else 0.0
-
-    def of_matrix(w: Tensor) -> Tensor:
-        if share:
-            return w + share * w.std() * torch.randn(w.shape, generator=generator)
-        if kind == "shuffled":
-            return w.flatten()[torch.randperm(w.numel(), generator=generator)].view_as(w)
+def _changed(w: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+    """What becomes of a weight; of vectors only their format changes."""
+    if kind == "bfloat16":
+        return w.bfloat16().float()
+    if w.dim() < 2:
+        return w
+    if kind == "shuffled":
+        return w.flatten()[torch.randperm(w.numel(), generator=generator)].view_as(w)
+    if kind == "int8":
         step = w.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / 127
         return (w / step).round() * step
-
-    if kind == "bfloat16":
-        return lambda w: w.bfloat16().float()
-    if share or kind in ("shuffled", "int8"):
-        return lambda w: of_matrix(w) if w.dim() > 1 else w
-    mend = "use same, noise <share>, bfloat16, int8, one layer less, or shuffled"
-    raise DataError(f"there is no swap '{kind}'", mend)
+    if not kind.startswith("noise "):
+        mend = "use same, noise <share>, bfloat16, int8, one layer less, or shuffled"
+        raise DataError(f"there is no swap '{kind}'", mend)
+    share = float(kind.removeprefix("noise "))
+    return w + share * w.std() * torch.randn(w.shape, generator=generator)

@@ -88,13 +88,7 @@ class LabelScale:
 
     @classmethod
     def fit(cls, scores: np.ndarray) -> LabelScale:
-        """Fit on the support scores, shape ``(k,)``.
-
-        >>> LabelScale.fit(np.array([1.0, 3.0]))
-        LabelScale(location=2.0, scale=1.4142135623730951, identified=True)
-        >>> LabelScale.fit(np.array([5.0])).identified
-        False
-        """
+        """Fit on the support scores, shape ``(k,)``."""
         location = float(np.mean(scores)) if len(scores) else 0.0
         spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
         identified = spread > 1e-12 * max(1.0, abs(location))

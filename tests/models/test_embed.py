@@ -121,10 +121,7 @@ def test_a_frozen_part_is_kept_by_its_layer_and_never_changed(tmp_path, monkeypa
         freeze(PREDICTOR, assays, 1, cache_dir=tmp_path)
 
 
-def test_a_layer_or_a_folder_that_cannot_be_used_is_refused(tmp_path):
-    for start in (0, 4, -1):
-        with pytest.raises(DataError, match="is not one that a trunk of tiny can end at"):
-            freeze(PREDICTOR, encoded(), start)
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="the file cannot be written"):
         freeze(PREDICTOR, toy_encoded(1), 2, cache_dir=tmp_path / "file")
@@ -132,7 +129,7 @@ def test_a_layer_or_a_folder_that_cannot_be_used_is_refused(tmp_path):
 
 def test_standardised_columns_have_mean_0_and_variance_1_and_constants_vanish():
     drawn = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * 7 + 3
-    drawn[:, 2] = 5
+    drawn[:, 2] = 1000 + torch.tensor([1e-4, 0]).repeat(25)  # constant up to rounding
     made = standardise(drawn)
     torch.testing.assert_close(made.mean(dim=0), torch.zeros(3), atol=1e-5, rtol=0)
     spread = made.std(dim=0, correction=0)
