@@ -108,11 +108,6 @@ def plain(table: pd.DataFrame) -> dict[str, list]:
     return {"columns": list(table), "rows": json.loads(table.to_json(orient="values"))}
 
 
-def golden(name: str) -> dict[str, dict[str, list]]:
-    """The tables that are to come out, as `plain` tells them."""
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-
-
 def write(name: str) -> None:
     """Write the tables of one study, a row a line."""
     made = {key: plain(table) for key, table in tables(name).items()}

@@ -73,23 +73,6 @@ def test_a_record_answers_the_question_its_notebook_asks(name):
     assert {name: kept[name] for name in asked} == asked
 
 
-def test_records_compare_equals():
-    """Every method met the same assays, rows and seeds."""
-    results = RECORDS["transfer"].table("results")
-    assert (results.groupby(["regime", "assay"])["n_query"].nunique() == 1).all()
-    assert (results.query("regime != 'related'")["n_seeds"] == 5).all()
-    draws = RECORDS["speed"].table("draws")
-    assert (draws.groupby(["assay", "seed", "labels"])["arm"].nunique() == 3).all()
-    assert draws.loc[draws["arm"] == "finetune", "reached"].all()
-    pairs, tested = (RECORDS["protocols"].table(name) for name in ("pairs", "results"))
-    assert set(tested["assay"]) <= {*pairs["a"], *pairs["b"]}
-    depth = RECORDS["transfer_depth"]
-    ten = depth.table("results").query("shots == 10")
-    assert ten.groupby(["depth", "method"])["assay"].agg(frozenset).nunique() == 1
-    rates = depth.table("rates").groupby(["depth", "method", "by", "case"])["seed"]
-    assert (rates.nunique() == 5).all()
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_says_is_in_the_records(page):
     """Also of pages that are built only in the profile full, and without building them."""

@@ -20,10 +20,6 @@ from mutmeta_lib.records.record import Record, number, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = "book/records/full/few_shot.json"
-ENVIRONMENT = {
-    "python": "3.11.7", "device": "CPU, some kind", "threads": 1, "packages": {"torch": "2.13.0"},
-    "commit": "0123abc",
-}  # fmt: skip
 NUMBERS = {
     "maml_10": number(0.4321, 0.31, 0.55, 24),
     "share": number(0.382, -0.13, 0.75, 24, "of the time"),
@@ -35,7 +31,9 @@ NUMBERS = {
 ROWS = pd.DataFrame({"x": [1, 2, 2], "y": [4.0, 3.0, 1.0], "kind": list("ppq")})
 RECORD = Record(
     experiment="few_shot", profile="full", parameters={"seeds": 2, "shots": [0, 5]},
-    data={"a": "0" * 64, "b": "1" * 64}, environment=ENVIRONMENT, numbers=NUMBERS,
+    data={"a": "0" * 64, "b": "1" * 64}, numbers=NUMBERS,
+    environment={"python": "3.11.7", "device": "CPU, some kind", "threads": 1,
+                 "packages": {"torch": "2.13.0"}, "commit": "0123abc"},
     encoder={"name": "tiny", "sha256": "abcdef0123456789", "provenance": {"seed": 0}},
     seconds={"meta_training": 12.345}, peak_memory_mb=321.0, tables={"rows": ROWS},
     created="2026-11-23T10:00:00+00:00",
@@ -133,7 +131,6 @@ def test_what_no_record_holds_fails_the_build(root):
         ("0 in few_shot.a", "does not hold"),
         ("few_shot.{b,a} > 0.15", "does not hold: few_shot.b"),
         ("few_shot.rows[kind == 'p'].y > 3", "does not hold"),
-        ("few_shot.rows(y > x)", "does not hold"),
         ("few_shot.a", "does not hold"),  # a number is no claim
         ("few_shot.c > 0", "no table 'c'"),
         ("few_shots.a > 0", "no such record"),
@@ -167,16 +164,17 @@ def test_claims_stand_in_comments_and_are_taken_out_of_notebooks_too():
 
 
 def test_launch_addresses_open_the_committed_notebook():
-    urls = {
-        "https://a.org/main/book/runs/shown/01.ipynb": "https://a.org/main/notebooks/01.ipynb",
-        "https://b.org/?urlpath=tree%2Fbook%2Fruns%2Fshown%2F01.ipynb": (
-            "https://b.org/?urlpath=tree%2Fnotebooks%2F01.ipynb"
+    for url, wanted in (
+        ("https://a.org/main/book/runs/shown/01.ipynb", "https://a.org/main/notebooks/01.ipynb"),
+        (
+            "https://b.org/?%2Fbook%2Fruns%2Fshown%2F1.ipynb",
+            "https://b.org/?%2Fnotebooks%2F1.ipynb",
         ),
-        "../../_sources/book/runs/shown/01.ipynb": "../../_sources/book/runs/shown/01.ipynb",
-    }
-    buttons = [{"buttons": [{"url": url}]} for url in urls]
-    book.rewrite_urls(buttons)
-    assert [button["buttons"][0]["url"] for button in buttons] == list(urls.values())
+        ("../../_sources/book/runs/shown/01.ipynb", "../../_sources/book/runs/shown/01.ipynb"),
+    ):
+        buttons = [{"buttons": [{"url": url}]}]
+        book.rewrite_urls(buttons)
+        assert buttons == [{"buttons": [{"url": wanted}]}]
 
 
 def test_the_api_page_lists_every_module():

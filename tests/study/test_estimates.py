@@ -54,13 +54,11 @@ def test_the_interval_moves_with_the_values_and_holds_their_mean(values, scale, 
     assert ends == bootstrap_mean(values, np.arange(len(values)), n_boot=50)
 
 
-@pytest.mark.parametrize(
-    ("values", "groups"), [([3.0], None), ([3.0, 4.0], ["a", "a"]), ([], None)]
-)
-def test_fewer_than_two_units_have_no_interval(values, groups):
-    mean, *ends = bootstrap_mean(np.array(values), groups)
-    assert np.isnan(mean) == (not values)
-    assert np.isnan([*ends, *bootstrap_ratio(values, values, groups)[1:]]).all()
+def test_fewer_than_two_units_have_no_interval():
+    for values, groups in (([3.0], None), ([3.0, 4.0], ["a", "a"]), ([], None)):
+        mean, *ends = bootstrap_mean(np.array(values), groups)
+        assert np.isnan(mean) == (not values)
+        assert np.isnan([*ends, *bootstrap_ratio(values, values, groups)[1:]]).all()
 
 
 def test_a_ratio_over_what_may_not_exist_has_an_interval_without_an_end():
@@ -149,10 +147,7 @@ def test_a_difference_is_that_of_the_means_antisymmetric_and_of_no_order_of_rows
     ("change", "said"),
     [
         (lambda t: t.query("method == 'maml' or assay != 'assay03'"), "assay03"),
-        (
-            lambda t: t.query("method == 'ridge' or seed != 2"),
-            "30 without a partner, first: assay00, 2",
-        ),
+        (lambda t: t.query("method == 'ridge' or seed != 2"), "30 without a partner"),
         (lambda t: t.query("method == 'ridge'"), "no method 'maml'"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "several rows for shots 0, method maml, assay"),
         (lambda t: t.assign(shots=5), "several rows for"),

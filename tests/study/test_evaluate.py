@@ -117,13 +117,12 @@ def test_all_methods_see_the_same_nested_supports_and_one_query_set():
     [
         (lambda query: query.labels.numpy(), DataError, "50 of 50 predictions are not finite"),
         (
-            lambda query: np.where(np.arange(len(query)) == 3, np.inf, 0.0),
+            lambda query: np.repeat([np.inf, 0], [1, 49]),
             DataError,
-            "method odd on assay some-assay, seed 7, 5 shots: 1 of 50 predictions are not finite",
+            "method odd on assay some-assay, seed 7, 5 shots: 1 of 50 predictions",
         ),
         (lambda query: np.zeros((len(query), 1)), ValueError, r"predicted shape \(50, 1\)"),
     ],
-    ids=["peeks at labels, which are withheld", "infinite", "a column"],
 )
 def test_odd_predictions_are_named(odd, error, said):
     class Odd(Mean):
