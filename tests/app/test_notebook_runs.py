@@ -95,7 +95,6 @@ def test_fitting_values_pass(notebook, given, kept):
         ({"shot": [1]}, "there is no parameter 'shot'; did you mean 'shots'?"),
         ({"seeds": 2.5}, "'seeds' got 2.5 (float); its default is 3"),
         ({"seeds": True}, "'seeds' got True (bool)"),
-        ({"rate": "1e-3"}, "'rate' got '1e-3' (str)"),
         ({"shots": 5}, "'shots' got 5 (int); its default is [0, 5]"),
         ({"shots": [5, "x"]}, "'shots' got 'x' (str)"),
         ({"pairs": [["a", 3]]}, "'pairs' got 3"),
@@ -103,10 +102,8 @@ def test_fitting_values_pass(notebook, given, kept):
     ],
 )
 def test_unfitting_values_are_refused_in_one_sentence(notebook, given, told):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=f"^01_a.ipynb: .*{re.escape(told)}"):
         check_parameters(notebook, given)
-    assert told in str(caught.value)
-    assert str(caught.value).startswith("01_a.ipynb: ")
 
 
 LISTS = st.lists(st.integers())
@@ -152,9 +149,8 @@ def test_broken_yaml(tmp_path, content, told):
     path = tmp_path / "sweep.yml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=f"^{path}(, |: ){re.escape(told)}"):
         read_yaml(path)
-    assert re.match(f"{re.escape(str(path))}(, |: ){re.escape(told)}", str(caught.value))
 
 
 def test_missing_and_broken_notebooks(tmp_path, notebook):
