@@ -1,7 +1,5 @@
 """The one error that bad input raises: a sentence that says where, what, and how to mend it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -11,9 +9,8 @@ from typing import Any, Self
 class DataError(ValueError):
     """Input that cannot be used, told in one sentence.
 
-    `problem` says what is wrong and `mend` what to do about it. The place is told with `file`,
-    `row` and `column` as far as they are known. Rows are counted as a spreadsheet shows them:
-    the header is row 1 and the first row of data is row 2. `drop` is the word of
+    `file`, `row` and `column` tell the place as far as it is known. Rows are counted as a
+    spreadsheet shows them: the header is row 1. `drop` is the word of
     `mutmeta_lib.data.variants.DROP` by which such rows can be left out, empty where they cannot.
 
     >>> print(DataError("the score is empty", "fill it in or leave the row out",
@@ -48,11 +45,7 @@ class DataError(ValueError):
         return f"{where}: {what}" if where else what
 
     def at(self, **place: Any) -> Self:
-        """Return a copy that also tells the place; what is already known is kept.
-
-        >>> print(DataError("'B' is not an amino acid", "use the 20 letters").at(row=3))
-        row 3: 'B' is not an amino acid; use the 20 letters
-        """
+        """Return a copy that also tells the place; what is already known is kept."""
         names = ("file", "row", "column")
         known = {name: told for name in names if (told := getattr(self, name)) is not None}
         return type(self)(self.problem, self.mend, **(place | known), drop=self.drop)

@@ -49,7 +49,6 @@ CHUNK = 1000
 KINDS = ("scores", "seconds", "times")
 """The tidy tables of a run, see `run_seed` and `run_times`."""
 
-
 Parts = dict[str, pd.DataFrame]
 """Tables of wild_type, variant and label (as the file scales it) by name: ``initial``, and
 ``<target> train`` and ``<target> test`` for each target."""
@@ -70,9 +69,8 @@ def read_protocol(release_dir: str | os.PathLike[str]) -> tuple[Parts, list[str]
     rows = rows.assign(wild_type=rows["sequence"], variant=rows["mutations"].map(as_stated))
     parts = {"initial": rows[rows["name"] == INITIAL]}
     for name in TARGETS:
-        split = [rows[rows["table"] == f"{name}_{part}"] for part in ("train", "test")]
-        split = split_rows(split[1]) if name in resplit else split
-        parts |= dict(zip((f"{name} train", f"{name} test"), split, strict=True))
+        own = {f"{name} {p}": rows[rows["table"] == f"{name}_{p}"] for p in ("train", "test")}
+        parts |= split_rows(name, own[f"{name} test"]) if name in resplit else own
     parts = {name: part[["wild_type", "variant", "label"]] for name, part in parts.items()}
     return parts, resplit, hashes
 
@@ -92,16 +90,16 @@ def _miniature() -> tuple[Parts, list[str], dict[str, str]]:
         sets.setdefault(name, []).append(pd.DataFrame(rows))
     parts = {"initial": pd.concat(sets.pop("initial"))}
     for name, rows in sets.items():
-        split = split_rows(pd.concat(rows))
-        parts |= dict(zip((f"{name} train", f"{name} test"), split, strict=True))
+        parts |= split_rows(name, pd.concat(rows))
     return parts, list(sets), {a.id: a.sha256 for a in assays}
 
 
-def split_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_rows(target: str, rows: pd.DataFrame) -> Parts:
     """A random fifth as test part, behind the rest, which is the training part."""
     order = np.random.default_rng(42).permutation(len(rows))
     cut = round(0.2 * len(rows))
-    return rows.iloc[np.sort(order[cut:])], rows.iloc[np.sort(order[:cut])]
+    places = {f"{target} train": order[cut:], f"{target} test": order[:cut]}
+    return {name: rows.iloc[np.sort(index)] for name, index in places.items()}
 
 
 def cap_rows(parts: Parts, most: int) -> Parts:
@@ -211,10 +209,8 @@ def protocol_experiment(
         described["provenance"] = described["provenance"] | {"beside it": "tiny, trained"}
     how = {"assays": [], "encoder": described, "device": "cpu", "tables": tables}
     how["seconds"] = {", ".join(which): sum(tidy["spent"]) for which, tidy in found.items()}
-    numbers = estimates.protocol_numbers(tables)
-    return replace(
-        make_record("protocol", profile, parameters, numbers=numbers, **how), data=hashes
-    )
+    how["numbers"] = estimates.protocol_numbers(tables)
+    return replace(make_record("protocol", profile, parameters, **how), data=hashes)
 
 
 def tidy_rows(

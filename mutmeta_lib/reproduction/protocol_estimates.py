@@ -61,8 +61,6 @@ def gain(factors: Sequence[tuple[int, np.ndarray]]) -> dict[str, float]:
     >>> half, one = np.full((2, 3), 0.5), np.ones((2, 1))
     >>> {name: round(x) for name, x in gain([(1, half), (-1, one)]).items()}
     {'gain': 50, 'low': 50, 'high': 50}
-    >>> round(gain([(1, half), (-1, one), (-1, half), (1, one)])["gain"])
-    0
     """
     seeds, draws = factors[0][1].shape
     by_seed, by_draw = _weights((seeds, draws))
@@ -130,30 +128,23 @@ def contrast_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     arm. Both are empty when there is one encoding.
     """
     found: dict[str, list[dict]] = {"encodings": [], "shares": []}
-    asked = [(method, None, ((1, method, 0), (-1, method, 1))) for method in LEARNERS]
-    asked += [
-        (
-            arm,
-            {"base": base, "part": part},
-            [(power, {"arm": arm, "base": base}[role], i) for power, role, i in PARTS[part]],
-        )
-        for arm, base, part in product(ARMS, LEARNERS[1:3], PARTS)
-    ]
+    asked = [({"method": name}, [(1, name, 0), (-1, name, 1)]) for name in LEARNERS]
+    for arm, base, part in product(ARMS, LEARNERS[1:3], PARTS):
+        names = {"arm": arm, "base": base}
+        terms = [(power, names[role], i) for power, role, i in PARTS[part]]
+        asked.append(({"method": arm, "base": base, "part": part}, terms))
     drawn = scores[scores["size"] > 0]
     for place, own in drawn.groupby(["encoder", "target", "size"], sort=False):
         here = dict(zip(("encoder", "target", "size"), place, strict=True))
         first, *others = ((name, _wide(part)) for name, part in own.groupby("encoding", sort=False))
         for against, theirs in others:
             pair, both = (first[1], theirs), here | {"encoding": first[0], "against": against}
-            for method, share, terms in asked:
+            for what, terms in asked:
                 errors = [(power, pair[i]["mse", name].to_numpy()) for power, name, i in terms]
-                ranks = sum(
-                    power * pair[i]["spearman", name].to_numpy() for power, name, i in terms
-                )
-                row = both | {"method": method} | (share or {})
-                row |= gain(errors) | rank_difference(ranks)
+                ranks = [power * pair[i]["spearman", name].to_numpy() for power, name, i in terms]
+                row = both | what | gain(errors) | rank_difference(sum(ranks))
                 row |= dict(zip(("seeds", "draws"), errors[0][1].shape, strict=True))
-                found["shares" if share else "encodings"].append(row)
+                found["shares" if "part" in what else "encodings"].append(row)
     return {name: pd.DataFrame(rows) for name, rows in found.items()}
 
 

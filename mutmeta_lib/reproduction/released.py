@@ -115,13 +115,11 @@ def _mutations(sequence: str, cells: Iterable[tuple[str, str]]) -> tuple[Written
         raise DataError("the row has no sequence", "fill it in", column="sequence")
     found = []
     for column, text in ((column, text) for column, text in cells if text):
-        if not (match := _WRITTEN.fullmatch(text)):
-            problem = f"'{text}' is not a letter, a position and a letter"
-            raise DataError(problem, "correct it", column=column)
+        match = _WRITTEN.fullmatch(text)
+        if not match or int(match[2]) > len(sequence):
+            problem = f"'{text}' is not a letter, a position of the sequence and a letter"
+            raise DataError(problem, f"count from 1 to {len(sequence)}", column=column)
         found.append(Written(match[1], int(match[2]), match[3]))
-        if found[-1].position > len(sequence):
-            problem = f"position {match[2]} lies outside the sequence ({len(sequence)} residues)"
-            raise DataError(problem, "correct it", column=column)
     if not found:
         raise DataError("the row has no mutation", "fill it in", column=NUMBERED[0])
     return tuple(found)

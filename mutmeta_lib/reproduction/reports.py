@@ -3,7 +3,6 @@
 Each function takes a `study.run.Result` and returns tables for its record; ``recorded`` calls it.
 """
 
-from collections.abc import Sequence
 from functools import cache
 from itertools import combinations, product
 
@@ -24,7 +23,6 @@ Tables = dict[str, pd.DataFrame]
 
 DECIDED_AT = 10
 """Labels at which rates are chosen and claims are judged."""
-ERRORS = ("mse", "mae", "relative_mse")
 RANKS_ONLY = ("solubility classes",)
 """Roles of assays whose labels are classes: they are ranked, errors are not taken."""
 
@@ -46,16 +44,16 @@ def by_scan(found: Result) -> Tables:
 def by_hold_out(found: Result, first: str) -> Tables:
     """Means per encoding, and the first minus each other one; intervals over assays."""
     rows, by = found.rows.rename(columns={"regime": "hold_out"}), ("pooling", "hold_out")
-    tables = {"summary": estimate(rows, "spearman", by=("encoding", *by), over="assay")}
-    if first in set(rows["encoding"]):
-        paired = contrast(rows, "spearman", "encoding", first, by=by, over="assay")
-        tables["differences"] = paired.assign(encoding=paired["baseline"])
-    return tables
+    paired = contrast(rows, "spearman", "encoding", first, by=by, over="assay")
+    return {
+        "summary": estimate(rows, "spearman", by=("encoding", *by), over="assay"),
+        "differences": paired.assign(encoding=paired["baseline"]),
+    }
 
 
 def transfer(found: Result) -> Tables:
     """Everything that the chapter on other proteins and properties shows."""
-    rows = _ranks_only(found.rows, ERRORS)
+    rows = _ranks_only(found.rows)
     ranked = rows[~rows["method"].str.endswith("_mse")]
     grouped, by = with_groups(ranked), ("regime", "group", "shots")
     decided, near = ranked[ranked["shots"] == DECIDED_AT], nearest(found)
@@ -75,9 +73,10 @@ def transfer(found: Result) -> Tables:
     }
 
 
-def _ranks_only(rows: pd.DataFrame, errors: Sequence[str]) -> pd.DataFrame:
+def _ranks_only(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows without errors where labels are classes, which are ranked alone."""
     classes = rows["role"].isin(RANKS_ONLY)
+    errors = ("mse", "mae", "relative_mse")
     return rows.assign(**{name: rows[name].mask(classes) for name in errors})
 
 
@@ -99,13 +98,11 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[~rows["method"].isin(["maml_1", "maml_rank", "blosum"])]
     plain, chosen = rows[~rows["method"].str.endswith("_mse")], _chosen_for_error(rows)
     others = plain[~plain["method"].isin(chosen["method"])]
-    parts = [pd.DataFrame()]
+    how, parts = {"by": ("regime", "group"), "kind": "gain"}, []
     for rates, part in (("error", pd.concat([chosen, others])), ("ranks", plain)):
         part = with_groups(part.dropna(subset=["mse", "mae"]))
-        if "maml" in set(part["method"]):
-            how = {"by": ("regime", "group"), "kind": "gain"}
-            made = contrast(part, ("mse", "mae"), "method", "maml", **how)
-            parts.append(made.assign(rates=rates))
+        made = contrast(part, ("mse", "mae"), "method", "maml", **how)
+        parts.append(made.assign(rates=rates))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -215,7 +212,7 @@ def by_depth(found: Result) -> Tables:
 
     Controls, which do not depend on the depth, stand beside every depth of their encoder.
     """
-    rows = with_groups(_ranks_only(found.rows, ["mse"]).drop(columns="role"))
+    rows = with_groups(_ranks_only(found.rows).drop(columns="role"))
     ranked = rows[~rows["method"].str.endswith("_mse")]
     controls = ranked["method"].isin(["ridge", "onehot"])
     learned = ranked[~controls]
@@ -223,7 +220,7 @@ def by_depth(found: Result) -> Tables:
     shared = ranked[controls].drop(columns="depth").merge(cells, on="encoder")
     both = pd.concat([learned, shared], ignore_index=True)
     by, parts = ("encoder", "group", "shots"), [pd.DataFrame()]
-    asked = [(both, "method", m, "depth") for m in ("fomaml", "maml", "multitask")]
+    asked = [(both, "method", m, "depth") for m in ("fomaml", "multitask")]
     for one, other in combinations(pd.unique(cells["depth"]), 2):
         asked.append((learned[learned["depth"].isin([one, other])], "depth", other, "method"))
     for part, column, reference, within in asked:
@@ -233,12 +230,10 @@ def by_depth(found: Result) -> Tables:
             parts.append(made.rename(columns=names))
     chosen = _chosen_for_error(rows[rows["shots"] == DECIDED_AT]).dropna(subset="mse")
     how = {"by": ("encoder", "depth", "group"), "kind": "gain"}
-    ours = [name for name in ("fomaml", "maml") if name in set(chosen["method"])]
-    saved = [contrast(chosen, "mse", "method", name, **how) for name in ours]
     return {
         "summary": estimate(both, "spearman", by=("depth", "method", *by)),
         "differences": pd.concat(parts, ignore_index=True),
-        "gains": pd.concat([pd.DataFrame(), *saved], ignore_index=True),
+        "gains": contrast(chosen, "mse", "method", "fomaml", **how),
     }
 
 
@@ -262,9 +257,8 @@ def swapped(study: Study, where: Where, found: Result) -> Tables:
 
 def held_out(study: Study, where: Where, found: Result) -> Tables:
     """Means per encoding, separator minus each other one, and ridge's errors by mutation type."""
-    rows = with_groups(found.rows.drop(columns="role"))
-    rows = rows.rename(columns={"regime": "hold_out", "method": "head", "group": "property_"})
-    rows = rows.drop(columns="property").rename(columns={"property_": "property"})
+    rows = with_groups(found.rows.drop(columns="role")).drop(columns="property")
+    rows = rows.rename(columns={"regime": "hold_out", "method": "head", "group": "property"})
     by = ("pooling", "head", "hold_out", "property")
     errors = typed_errors(study, where, found.assays)
     errors = errors.assign(saved=-errors["error"])  # positive favours the separator throughout

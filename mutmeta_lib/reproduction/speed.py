@@ -133,9 +133,7 @@ def speed(
     """Measure the time that a start saves, and what it cost: `tables`, and numbers of `bill`."""
     where = replace(where or Where(), device="cpu")
     assays, _ = read_assays(study)
-    of = cluster_proteins(assays)
-    clusters = {assay.id: of[assay.wild_type] for assay in assays}
-    read = study.reads[0]
+    clusters, read = cluster_proteins(assays), study.reads[0]
     predictor = prepare(study, read, "cpu", where.cache_dir).vectors.predictor
     asked = {"study": study.parameters(), "question": vars(question) | {"tasks_counted": []}}
     asked |= {"data": {assay.id: assay.sha256 for assay in assays}, "version": __version__}
@@ -144,10 +142,8 @@ def speed(
     rows: dict[str, list[dict]] = {name: [] for name in TABLES}
     for case in draw_cases(study, assays):
         run = Run(study, read, case, where, kept, silent)
-        part = kept.get(
-            f"{case.name}, seed {case.seed}", partial(follow_all, run, question, clusters)
-        )
-        for name, found in part.items():
+        follow_one = partial(follow_all, run, question, clusters)
+        for name, found in kept.get(f"{case.name}, seed {case.seed}", follow_one).items():
             rows[name] += found
     if question.size_ids:
         around = replace(study, regime="around", test_ids=question.size_ids, share=0.25)
@@ -203,7 +199,7 @@ def follow_all(run: Run, question: Question, clusters: dict[str, int]) -> dict[s
         chosen[arm, steps, k] = rate
     for assay in (data.assays[name] for name in run.case.split.test):
         about = {"assay": assay.assay.id, "property": assay.assay.property, **case}
-        about["cluster"] = clusters[assay.assay.id]
+        about["cluster"] = clusters[assay.assay.wild_type]
         usable = [k for k in question.labels if len(assay) >= k + MIN_QUERY]
         for k in usable:
             task = _task(assay, k, run.case.seed, max(usable), run.study.max_query)
@@ -251,11 +247,11 @@ def by_size(run: Run, question: Question) -> list[dict]:
         *_, (_, params) = descent(predictor, start, support, rate, question.horizon)
         return params
 
-    kinds = ("fixed", "steps", "epochs")
     for arm in ("maml", "finetune"):
         start = learn(run, arm)
         rate = tuned(run, start, fixed, question.horizon)
-        for (id, assay), size, kind in product(assays.items(), question.sizes, kinds):
+        asked = product(assays.items(), question.sizes, ("fixed", "steps", "epochs"))
+        for (id, assay), size, kind in asked:
             read = min(size, fixed) if kind == "fixed" else size
             task = _task(assay, read, seed, most, study.max_query)
             params, seconds = timed(adapted, kind, start, rate, task.support)
@@ -306,15 +302,13 @@ def bill(rows: dict[str, pd.DataFrame], tasks_counted: Sequence[int]) -> dict[st
         made |= named(estimate(table, metric, by=("arm", "labels")), name, unit)
     for arm in ARMS:
         made[f"meta_training_{arm}"] = _range(costs.get_group(arm))
-        gain = contrast(draws, "log_error", "arm", arm, by=("labels",)).query(
-            "baseline=='finetune'"
-        )
+        gain = contrast(draws, "log_error", "arm", arm, by=("labels",))
+        gain = gain[gain["baseline"] == "finetune"]
         ends = 1 - np.exp(gain[["mean", "high", "low"]].to_numpy())
         gain = gain.assign(**dict(zip(("mean", "low", "high"), ends.T, strict=True)))
         made |= named(gain, "gain_{arm}_{labels}", "of the error")
-    for (arm, k), cost in (
-        (at, costs.mean()[at[0]]) for at in product(ARMS, draws["labels"].unique())
-    ):
+    for arm, k in product(ARMS, draws["labels"].unique()):
+        cost = costs.mean()[arm]
         table = draws[draws["labels"] == k].groupby(["arm", "assay"]).agg(PER_ASSAY)
         own, ends = table.loc[arm, "seconds"], table.loc["finetune"]
         clusters = ends["cluster"]
@@ -345,10 +339,8 @@ def rapid(rows: pd.DataFrame) -> dict[str, dict]:
     """Correlation gained by the first step, and its share of the correlation after ten."""
     made = {}
     if len(rows):
-        first = estimate(
-            rows.assign(gained=rows["after_1"] - rows["after_0"]), "gained", by=("arm",)
-        )
-        made = named(first, "rapid_{arm}_first_step")
+        gained = rows.assign(gained=rows["after_1"] - rows["after_0"])
+        made = named(estimate(gained, "gained", by=("arm",)), "rapid_{arm}_first_step")
         how = {"after_1": "mean", "after_10": "mean", "cluster": "first"}
         for arm, own in rows.groupby(["arm", "assay"]).agg(how).groupby(level="arm"):
             share = bootstrap_ratio(own["after_1"], own["after_10"], own["cluster"])

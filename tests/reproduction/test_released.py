@@ -51,9 +51,12 @@ def test_what_is_asked_for_must_be_there(tmp_path):
     [
         (("", ["K2R"], 1), "row 3, column 'sequence'"),
         ((WILD, [], 1), "row 3, column 'mutation1'"),
-        ((WILD, ["2R"], 1), "'2R' is not a letter, a position and a letter"),
+        ((WILD, ["2R"], 1), "'2R' is not a letter, a position of the sequence and a letter"),
         ((WILD, ["K2R", "K0R"], 1), "row 3, column 'mutation2'"),
-        ((WILD, ["K11R"], 1), "position 11 lies outside the sequence (10 residues)"),
+        (
+            (WILD, ["K11R"], 1),
+            "'K11R' is not a letter, a position of the sequence and a letter; count from 1 to 10",
+        ),
         ((WILD, ["K2R"], "high"), "row 3, column 'dTm'"),
         ((WILD, ["K2R"], ""), "the value is empty"),
         (None, "column 'dTm'"),  # another label's column is not taken
