@@ -246,20 +246,7 @@ def test_evaluate_prints_methods_side_by_side_and_writes_the_record(monkeypatch,
     assert (study.max_query, study.per_protein, asked["path"]) == (0, 4, output)
 
 
-SMALL = [
-    "--steps",
-    "2",
-    "--tasks-per-step",
-    "1",
-    "--support",
-    "4",
-    "--query",
-    "4",
-    "--inner-steps",
-    "1",
-    "--device",
-    "cpu",
-]
+SMALL = "--steps 2 --tasks-per-step 1 --support 4 --query 4 --inner-steps 1 --device cpu"
 
 
 def test_train_writes_a_start_with_what_it_comes_from_and_a_checkpoint(tmp_path):
