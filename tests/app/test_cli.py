@@ -43,12 +43,9 @@ def test_help_imports_nothing_heavy(command):
         f"app([*{command.split()}, '--help'], standalone_mode=False)\n"
         "print('loaded', sorted({name.partition('.')[0] for name in sys.modules}))"
     )
-    printed = process("-c", code).stdout
-    loaded = printed.splitlines()[-1]
+    loaded = process("-c", code).stdout.splitlines()[-1]
     assert "'typer'" in loaded
     assert [name for name in HEAVY.split() if f"'{name}'" in loaded] == []
-    commands = {"data", "encode", "run", "sweep", "train", "evaluate"}
-    assert command or commands <= set(printed.split())
 
 
 def test_the_readme_shows_real_output():
@@ -73,6 +70,9 @@ data list --data-dir nowhere                 | MANIFEST.csv
 data list --property colour                  | 'colour' is not a property
 data check x.csv --property stability --wild-type MK | x.csv
 run nowhere.ipynb                            | no notebook 'nowhere.ipynb'
+run 01_a.ipynb -p seed 3       | 01_a.ipynb: there is no parameter 'seed'; did you mean 'seeds'?
+run 01_a.ipynb -o ../notebooks/01_a.ipynb    | the output is the notebook itself
+run 01_a.ipynb -o 01_a.md                    | name it .ipynb
 evaluate --metric accuracy                   | no metric 'accuracy'; use one of spearman
 evaluate --shots 5,0,05                      | --shots got '5,0,05'; write different whole numbers
 evaluate --methods maml,rigde                | no method 'rigde'; use one of maml
@@ -86,13 +86,15 @@ train x --fold 3 --folds 3                   | --fold 3 is not one of 3; use 0 t
 
 
 @pytest.mark.parametrize("line", BAD_INPUT.strip().splitlines())
-def test_bad_input(line, tmp_path, monkeypatch):
+def test_bad_input(line, notebook, monkeypatch):
     arguments, _, told = line.partition(" | ")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(notebook.parent)
+    source = notebook.read_bytes()
     done = inside(*arguments.split())
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert told in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert told.strip() in done.stderr
+    assert [path for path in notebook.parents[1].rglob("*") if path.is_file()] == [notebook]
+    assert notebook.read_bytes() == source
 
 
 @pytest.fixture
@@ -125,12 +127,8 @@ def test_data_check_lists_every_problem_or_says_that_there_is_none(own_table):
 
 def test_data_check_leaves_rows_out_and_counts_them(own_table):
     text = "mutant,score\nK2R,1\nT3*,0\nA4=,1\nY5F,\nI6V,2\n_wt,1\n"
-    done = own_table(text)
-    assert done.exit_code == 2
-    assert done.stderr.splitlines()[-2:] == [
-        "3 problems found",
-        "--drop nonsense,synonymous,missing leaves rows out: 1 nonsense, 1 synonymous, 1 missing",
-    ]
+    counts = "rows out: 1 nonsense, 1 synonymous, 1 missing"
+    assert f"--drop nonsense,synonymous,missing leaves {counts}" in own_table(text).stderr
     for options in (["--drop", "nonsense, synonymous,missing"], ["--drop"]):
         done = own_table(text, *options)
         assert done.exit_code == 0
@@ -159,25 +157,6 @@ def test_run_writes_the_executed_copy_where_it_says(notebook, monkeypatch):
     assert done.exit_code == 0, done.stderr
     assert done.stdout == "01_a.ipynb ran; executed copy: book/runs/own/01_a.ipynb\n"
     assert "2 [1, 5]" in Path("book/runs/own/01_a.ipynb").read_text()
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (["-p", "seed", "3"], "01_a.ipynb: there is no parameter 'seed'; did you mean 'seeds'?"),
-        (["-o", "../notebooks/01_a.ipynb"], "the output is the notebook itself"),
-        # The text that a notebook is paired with is its source as well.
-        (["-o", "01_a.md"], "name it .ipynb"),
-    ],
-)
-def test_what_is_wrong_with_a_run_is_told_before_it(notebook, monkeypatch, options, told):
-    monkeypatch.chdir(notebook.parent)
-    source = notebook.read_bytes()
-    done = inside("run", "01_a.ipynb", *options)
-    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert told in done.stderr
-    assert notebook.read_bytes() == source
-    assert [path.name for path in notebook.parent.parent.rglob("*.*")] == ["01_a.ipynb"]
 
 
 def test_run_tells_which_cell_failed_and_leaves_the_older_copy_alone(notebook):
@@ -211,8 +190,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(arguments, not
     # A file in place of a folder stops every user, root as well.
     done = inside(*arguments.split(), "01_a.ipynb/out.ipynb")
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert "01_a.ipynb" in done.stderr
-    assert "cannot be written" in done.stderr
+    assert re.search("01_a.ipynb.*cannot be written", done.stderr)
 
 
 def test_evaluate_prints_methods_side_by_side_and_writes_the_record(monkeypatch, tmp_path):

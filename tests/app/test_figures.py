@@ -155,9 +155,10 @@ def test_intervals_are_those_of_the_table_and_beside_each_other(name):
         assert len({line[0] for line in drawn}) == len(rows), "none hides another"
         behind = len(segments(axis, name != "curve")) - len(drawn)
         assert behind == (len(rows) if name == "claims" else 0)
-    alone = function(table.assign(low=np.nan, high=np.nan), **SAID)
+    alone = function(table.assign(low=np.nan, high=np.nan), title="Alone")
     drawn = {line[1:] for line in segments(alone.axes[0], name != "curve")} - {(-0.9, 0.9)}
     assert all(low == high for low, high in drawn), "a point without interval stands alone"
+    assert "mean of 7 assays of 3 clusters, no interval" in texts(alone)
 
 
 def test_a_band_reaches_from_low_to_high():
@@ -222,6 +223,3 @@ def test_panels_have_units_of_their_own_and_without_a_subtitle_counts_say_what_m
     figure = draw("curve", subtitle=None, ylabel=units)
     assert [axis.get_ylabel() for axis in figure.axes] == [*units.values()]
     assert "mean of 7 assays of 3 clusters, 95 % interval" in texts(figure)
-    function, table = DRAWN["curve"]
-    alone = function(table.assign(low=np.nan, high=np.nan), title="Alone")
-    assert "mean of 7 assays of 3 clusters, no interval" in texts(alone)

@@ -41,12 +41,10 @@ def command(*arguments: str):
 
 INVALID = """
 gird: {}                     | 'gird': Extra inputs are not permitted; the keys are notebook, output
-notebook:                    | 'notebook': Field required
 notebook: ../notebooks/toi.ipynb | there is no notebook 'toi.ipynb'; did you mean 'toy.ipynb'?
 profile: odd                 | there is no parameter 'stops'; did you mean 'steps'?
 retries: -1                  | 'retries': Input should be greater than or equal to 0
 grid: {rate: []}             | 'grid.rate': List should have at least 1 item
-seeds: 2                     | 'seeds': Input should be a valid list
 grid: {steps: [1, two]}      | parameter 'steps' got 'two' (str); its default is 3
 grid: {rate: [1, 0.5, 1.0]}  | the run of {'rate': 1.0} is there twice
 grid: {rate: [.nan]}         | Input should be a finite number
@@ -86,14 +84,12 @@ LISTS = {k: st.lists(v, min_size=1, max_size=3, unique=True) for k, v in VALUES.
 )
 def test_every_combination_is_one_run_with_one_name(grid, seeds):
     with tempfile.TemporaryDirectory() as folder:
-        path = write_sweep(Path(folder), grid=grid, seeds=seeds or None)
-        runs, again = runs_of(path), runs_of(path)
+        runs = runs_of(write_sweep(Path(folder), grid=grid, seeds=seeds or None))
     axes = grid | ({"seed": seeds} if seeds else {})
     product = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     assert [run.varied for run in runs] == product
     assert [{k: run.parameters[k] for k in run.varied} for run in runs] == product
     assert len({run.record for run in runs}) == math.prod(map(len, axes.values()))
-    assert [run.record for run in again] == [run.record for run in runs]
 
 
 @pytest.mark.parametrize(
