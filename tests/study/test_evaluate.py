@@ -165,14 +165,10 @@ def test_the_clock_waits_for_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
     monkeypatch.setattr(module.time, "perf_counter", lambda: events.append("clock") or 1.0)
 
-    class Working(Mean):
-        def adapt(self, *given):
-            events.append("work")
-
-        def predict(self, state, query):
-            return super().predict(events.append("work") or 0.0, query)
-
-    run({"working": Working()}, seeds=[0], shots=[5])
+    working = Mean()
+    working.adapt = lambda *given: events.append("work") or 0.0
+    working.predict = lambda state, query: events.append("work") or np.zeros(len(query))
+    run({"working": working}, seeds=[0], shots=[5])
     assert events == ["wait", "clock", "work", "wait", "clock"] * 2
 
 

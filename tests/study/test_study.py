@@ -81,28 +81,18 @@ def test_related_assays_move_to_training_and_nothing_else_changes():
 @pytest.mark.parametrize(
     ("asked", "n_assays", "said"),
     [
+        ({"regime": "families"}, 16, "unknown regime 'families'"),
+        ({"methods": ["maml", "protonet"]}, 16, r"unknown methods \['protonet'\]"),
+        ({"reads": []}, 16, "reads nothing"),
+        ({"regime": "around"}, 16, "tests no assay"),
         ({"regime": "properties"}, 2, "1 assays leaves 1 protein clusters"),
         ({"regime": "properties", "properties": ["taste"]}, 16, "testing 0 assays"),
         ({"regime": "around", "test_ids": ["P0"]}, 2, "1 assays leaves 1 protein clusters"),
     ],
 )
-def test_too_few_other_proteins_are_refused(asked, n_assays, said):
-    with pytest.raises(DataError, match=said):
+def test_what_cannot_be_a_study_or_has_too_few_other_proteins_is_refused(asked, n_assays, said):
+    with pytest.raises(ValueError, match=said):
         draw_cases(Study(n_folds=3, seeds=1, **asked), ASSAYS[:n_assays])
-
-
-@pytest.mark.parametrize(
-    ("asked", "error", "said"),
-    [
-        ({"regime": "families"}, ValueError, "unknown regime 'families'"),
-        ({"methods": ["maml", "protonet"]}, ValueError, r"unknown methods \['protonet'\]"),
-        ({"reads": []}, DataError, "reads nothing"),
-        ({"regime": "around"}, DataError, "tests no assay"),
-    ],
-)
-def test_what_cannot_be_a_study_is_refused(asked, error, said):
-    with pytest.raises(error, match=said):
-        Study(**asked)
 
 
 def test_assays_are_chosen_by_the_study():
