@@ -66,6 +66,7 @@ def data_dir(tmp_path):
 def test_a_data_directory(data_dir):
     write(data_dir / "fitness" / "D.csv.gz", "mutant,score\nK2R,1\n")
     write(data_dir / "fitness" / "B.csv", "mutant,score\nK2R,1\n")
+    write(data_dir / "fitness" / "A.csv.gz", "mutant,score\nK2R,9\n")  # A.csv counts
     with pytest.warns(UserWarning, match=r"does not name fitness/B\.csv, fitness/D\.csv\.gz; not"):
         assays = read_data_dir(data_dir)
     assert [(a.id, a.protein, a.wild_type, a.property, a.units) for a in assays] == [

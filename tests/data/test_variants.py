@@ -212,8 +212,7 @@ def test_single_variants_are_all_nineteen_of_each_site(wild_type):
         ("M*K", "wild type", "'[*]' at position 2; write it without gaps, blanks and stops"),
         ("MKB", "wild type", "'B' at position 3; write D or N; use ACDEFGHIKLMNPQRSTVWYX$"),
         ("MKX", "mutated sequence", "has 'X' at position 3; .*; use ACDEFGHIKLMNPQRSTVWY$"),
-        ("ATGGCGAAATTTCCCGGGATT", "wild type", "DNA"),
-        ("augggcuuaagcauggcuaau", "wild type", "DNA or RNA"),
+        ("ATGGCGAAATTTCCCGGGAT", "wild type", "DNA"), ("augggcuuaagcauggcuaa", "wild type", "RNA"),
     ],
 )  # fmt: skip
 def test_bad_sequences(sequence, what, says):
