@@ -126,11 +126,7 @@ def _mutations(sequence: str, cells: Iterable[tuple[str, str]]) -> tuple[Written
 
 
 def undo(sequence: str, mutations: Sequence[Written]) -> str:
-    """Put the last letter of each mutation at its position: the wild type of a backwards row.
-
-    >>> undo("MGTA", [Written("G", 2, "K")])
-    'MKTA'
-    """
+    """Put the last letter of each mutation at its position: the wild type of a backwards row."""
     letters = list(sequence)
     for written in mutations:
         letters[written.position - 1] = written.last

@@ -36,8 +36,7 @@ def by_scan(found: Result) -> Tables:
     how = {"metric": ("spearman", "ndcg", "relative_mse"), "over": "assay"}
     tables = {"summary": estimate(found.rows, **how)}
     if "maml" in set(found.rows["method"]):
-        how |= {"column": "method", "reference": "maml"}
-        tables["differences"] = contrast(found.rows, **how)
+        tables["differences"] = contrast(found.rows, column="method", reference="maml", **how)
     return tables
 
 
@@ -54,7 +53,7 @@ def by_hold_out(found: Result, first: str) -> Tables:
 def transfer(found: Result) -> Tables:
     """Everything that the chapter on other proteins and properties shows."""
     rows = _ranks_only(found.rows)
-    ranked = rows[~rows["method"].str.endswith("_mse")]
+    ranked, _ = _by_rates(rows)
     grouped, by = with_groups(ranked), ("regime", "group", "shots")
     decided, near = ranked[ranked["shots"] == DECIDED_AT], nearest(found)
     failures = failure_table(ranked, found.assays, near)
@@ -87,16 +86,17 @@ def everywhere(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[own == most].assign(group="common")
 
 
-def _chosen_for_error(rows: pd.DataFrame) -> pd.DataFrame:
-    """Methods at the rate that was chosen for their error, under their own names."""
-    rows = rows[rows["method"].str.endswith("_mse")]
-    return rows.assign(method=rows["method"].str.removesuffix("_mse"))
+def _by_rates(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Methods at the rate chosen for ranks, and at that for error; each under its own name."""
+    for_error = rows["method"].str.endswith("_mse")
+    names = rows["method"].str.removesuffix("_mse")
+    return rows[~for_error], rows.assign(method=names)[for_error]
 
 
 def gains(rows: pd.DataFrame) -> pd.DataFrame:
     """MAML's gain in error over each other method, with rates chosen for error and for ranks."""
     rows = rows[~rows["method"].isin(["maml_1", "maml_rank", "blosum"])]
-    plain, chosen = rows[~rows["method"].str.endswith("_mse")], _chosen_for_error(rows)
+    plain, chosen = _by_rates(rows)
     others = plain[~plain["method"].isin(chosen["method"])]
     how, parts = {"by": ("regime", "group"), "kind": "gain"}, []
     for rates, part in (("error", pd.concat([chosen, others])), ("ranks", plain)):
@@ -213,7 +213,7 @@ def by_depth(found: Result) -> Tables:
     Controls, which do not depend on the depth, stand beside every depth of their encoder.
     """
     rows = with_groups(_ranks_only(found.rows).drop(columns="role"))
-    ranked = rows[~rows["method"].str.endswith("_mse")]
+    ranked, chosen = _by_rates(rows)
     controls = ranked["method"].isin(["ridge", "onehot"])
     learned = ranked[~controls]
     cells = learned[["encoder", "depth"]].drop_duplicates()
@@ -228,7 +228,7 @@ def by_depth(found: Result) -> Tables:
             made = contrast(part, "spearman", column, reference, by=(within, *by))
             names = {column: "a", "baseline": "b", within: "within"}
             parts.append(made.rename(columns=names))
-    chosen = _chosen_for_error(rows[rows["shots"] == DECIDED_AT]).dropna(subset="mse")
+    chosen = chosen[chosen["shots"] == DECIDED_AT].dropna(subset="mse")
     how = {"by": ("encoder", "depth", "group"), "kind": "gain"}
     return {
         "summary": estimate(both, "spearman", by=("depth", "method", *by)),
