@@ -48,9 +48,6 @@ def read_data_dir(
     collection: it gives one assay per protein, called ``<id>/<protein>``. `ids` selects data sets,
     or single proteins of a collection. Warns of tables that the folder does not name. Raises
     `DataError` for an id that is not there and for any invalid row.
-
-    >>> [assay.id for assay in read_data_dir("demo", properties=["stability"])]
-    ['GB1_NISTHAL2019_on_WT']
     """
     folder = demo_dir() if data_dir == DEMO else Path(data_dir)
     for name in properties or ():

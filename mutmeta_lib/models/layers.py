@@ -121,7 +121,7 @@ def _attend(module, query, key, value, attention_mask, *, scaling: float, **opti
 
 
 class WholeModel(nn.Module):
-    """A Hugging Face encoder of any architecture, by its own forward pass."""
+    """A Hugging Face model of any architecture, by its own forward pass."""
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -130,9 +130,10 @@ class WholeModel(nn.Module):
     def forward(
         self, token_ids: Tensor, mask: Tensor | None, *, wanted: Tensor | None = None
     ) -> Tensor:
-        """Encode tokens, as in `Layered`."""
+        """Hidden states as in `Layered`; of a model with its language-model head, logits."""
         mask = torch.ones_like(token_ids) if mask is None else mask.long()
-        x = self.model(input_ids=token_ids, attention_mask=mask).last_hidden_state
+        found = self.model(input_ids=token_ids, attention_mask=mask)
+        x = found.logits if "logits" in found else found.last_hidden_state
         return x if wanted is None else at(x, wanted)
 
 

@@ -21,13 +21,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import Encoder, fingerprint, on_device, read_checkpoint
+from mutmeta_lib.models.layers import WholeModel
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
 from mutmeta_lib.tasks.encodings import encode_variants
@@ -42,23 +43,11 @@ MEND = (
 )
 
 
-class Logits(nn.Module):
-    """A Hugging Face language model as ``(token_ids, mask) -> logits``."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, token_ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits of every token of the vocabulary at every place, ``(n, length, tokens)``."""
-        return self.model(input_ids=token_ids, attention_mask=mask.long()).logits
-
-
 def head_of(encoder: Encoder) -> Encoder:
-    """The encoder with its language-model head: its module gives logits, which its hash is for.
+    """The encoder with its language-model head: its module gives logits ``(n, length, tokens)``.
 
-    A checkpoint without the weights of a head, which Hugging Face would draw at random, is a
-    DataError, and so is one without a mask.
+    Its hash is of what these depend on. A checkpoint without the weights of a head, which Hugging
+    Face would draw at random, is a DataError, and so is one without a mask.
     """
     if not encoder.source:
         raise DataError(
@@ -67,7 +56,7 @@ def head_of(encoder: Encoder) -> Encoder:
         )
     with torch.inference_mode(False):
         found = read_checkpoint(encoder.source, head=True)
-        module = found.checked(Logits(found.model).eval(), MEND)
+        module = found.checked(WholeModel(found.model).eval(), MEND)
     if not encoder.vocabulary.mask:
         raise DataError(f"the tokenizer of encoder '{encoder.name}' has no mask", MEND)
     return replace(encoder, module=module, sha256=fingerprint(module, found.settings))

@@ -15,9 +15,7 @@ from torch.nn.functional import pad
 
 MAX_TOKENS = 4_096
 """Tokens of a batch: above, hidden states leave the cache of one processor core."""
-
-LEAST_SIBLINGS = 4
-"""Fewer siblings are not worth a batch of their own."""
+LEAST_SIBLINGS = 4  # fewer are not worth a batch of their own
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,9 +25,6 @@ class Vocabulary:
     ``pad`` fills the short rows of a batch, ``unknown`` stands for what the vocabulary cannot say,
     and ``separator`` is one token that marks a mutation and joins stretches of sequence. ``start``
     and ``end`` of every text, and the ``mask`` of a hidden residue, are ``""`` if there is none.
-
-    >>> TINY_VOCABULARY.residue_ids("MKX"), TINY_VOCABULARY.show([2, 14, 12])
-    ((14, 12, 24), ['[CLS]', 'M', 'K'])
     """
 
     name: str
