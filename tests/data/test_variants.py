@@ -28,9 +28,9 @@ sequences = st.text(alphabet=AMINO_ACIDS, min_size=1, max_size=60)
 
 
 @st.composite
-def variants_of(draw):
-    """A wild type and a variant of it."""
-    wild_type = draw(sequences)
+def variants_of(draw, wild_types=sequences):
+    """A wild type and a variant of it; the encodings' tests read it, too."""
+    wild_type = draw(wild_types)
     singles = st.sampled_from(single_variants(wild_type))
     chosen = draw(st.lists(singles, unique_by=lambda variant: variant[0].position, max_size=6))
     return wild_type, tuple(sorted(substitution for (substitution,) in chosen))
