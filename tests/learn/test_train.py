@@ -107,13 +107,10 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, name, killed_at, valida
     assert_same(again, resumed)
 
 
-def test_a_run_is_a_function_of_seed_and_algorithm_and_leaves_the_start_alone():
+def test_a_run_is_a_function_of_its_seed_and_leaves_the_start_alone():
     before = {name: value.clone() for name, value in START.items()}
-    assert_same(train(), train())
-    losses = {train(seed=1).history[-1]["train_loss"]}
-    for name in ALGORITHMS:
-        losses.add(train(replace(SETTINGS, algorithm=name)).history[-1]["train_loss"])
-    assert len(losses) == len(ALGORITHMS) + 1
+    losses = [train(seed=seed).history[-1]["train_loss"] for seed in (0, 0, 1)]
+    assert losses[0] == losses[1] != losses[2]
     torch.testing.assert_close(START, before, rtol=0, atol=0)
 
 

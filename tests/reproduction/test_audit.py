@@ -160,5 +160,4 @@ def test_a_tail_makes_few_rows_look_too_good_and_even_labels_do_not():
     assert errors["share"].sum() == pytest.approx(1)
     assert errors.loc[errors["high"] <= 1, "share"].sum() > 0.9
     counted = query_draws.label_histogram(tail)
-    assert counted["rows"].sum() == 400
-    assert counted[["low", "high"]].iloc[-1].tolist() == [20.0, 20.5]
+    assert (counted["rows"].sum(), *counted[["low", "high"]].iloc[-1]) == (400, 20.0, 20.5)

@@ -57,13 +57,12 @@ def test_gains_take_the_rates_that_were_chosen_for_error(found, tables, rates, s
 
 
 def test_classes_are_ranked_without_errors(found):
-    def named(table):
-        return table.assign(role=table["role"].replace("solubility", reports.RANKS_ONLY[0]))
-
-    made = reports.transfer(replace(found, rows=named(found.rows), assays=named(found.assays)))
+    named = {"role": {"solubility": reports.RANKS_ONLY[0]}}
+    rows, assays = (table.replace(named) for table in (found.rows, found.assays))
+    made = reports.transfer(replace(found, rows=rows, assays=assays))
     gains = made["gains"]
     assert "solubility" not in set(gains["group"])
-    assert gains.query("group == 'all'")["n_assays"].max() < found.rows["assay"].nunique()
+    assert at(gains, group="all")["n_assays"].max() < found.rows["assay"].nunique()
     assert "solubility" in set(made["differences"]["group"])
 
 
@@ -123,9 +122,8 @@ def test_a_swap_loses_against_the_same_encoder():
 
 def test_held_out_differences_and_errors_favour_the_separator_where_positive():
     reads = grid(encoding=["mutant", "separator"])
-    first = Study(
-        per_protein=1, cap=80, seeds=1, regime="variants", methods=("ridge",), reads=reads
-    )
+    first = Study(per_protein=1, cap=80, seeds=1, regime="variants", reads=reads)
+    first = replace(first, methods=("ridge",))
     held = run(first, replace(first, regime="sites"))
     made = reports.held_out(first, Where(), held)
     means = held.rows.groupby(["regime", "encoding"])["spearman"].mean()["sites"]

