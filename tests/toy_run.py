@@ -22,15 +22,10 @@ SETTINGS = MetaTraining(
     validation_tasks=1,
 )
 
-app = typer.Typer(cls=Commands)
+app = typer.Typer(cls=Commands, callback=lambda: None)  # a group of one command
 
 
-@app.callback()
-def main() -> None:
-    """Hold the command's name: a group of one command."""
-
-
-@app.command("train")
+@app.command()
 def train(checkpoint: Path, result: Path) -> None:
     """Train to the end, or go on, and print every step; the outcome is written at the end."""
     predictor = toy_predictor()

@@ -10,7 +10,7 @@ from toy import toy_assay, toy_predictor
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.study import evaluate as module
-from mutmeta_lib.study.evaluate import evaluate, hold_out_task
+from mutmeta_lib.study.evaluate import evaluate, hold_out_task, support_pool
 from mutmeta_lib.tasks.metrics import METRICS
 from mutmeta_lib.tasks.tasks import encode_assay
 
@@ -110,6 +110,8 @@ def test_all_methods_see_the_same_nested_supports_and_one_query_set():
     np.testing.assert_array_equal(few.queries[0].rows, one.queries[0].rows)
     np.testing.assert_array_equal(few.supports[0].rows, one.supports[2].rows)
     assert (run(max_query=12)["n_query"] == 12).all()
+    pools = {(50, 40): 40, (49, 40): 20, (20, 40): 10, (10, 40): 0, (26, 16): 16}
+    assert {asked: support_pool(*asked) for asked in pools} == pools
 
 
 @pytest.mark.parametrize(
