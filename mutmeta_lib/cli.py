@@ -28,7 +28,6 @@ data = typer.Typer(no_args_is_help=True, help="List, check and fetch measurement
 app.add_typer(data, name="data")
 app.command("train", no_args_is_help=True)(train_command)
 WildType = option(str | None, "Name of the wild type in a FASTA file of several.")
-PARAMETER = "Set a parameter (may be repeated)."
 RUNS = "book/runs"
 
 
@@ -46,10 +45,10 @@ def data_list(
     property: option(list[str] | None, "Only this property (may be repeated).") = None,
 ) -> None:
     """List the assays of a data directory."""
-    from mutmeta_lib.data.folders import demo_dir, read_data_dir
+    from mutmeta_lib.data.folders import read_data_dir
     from mutmeta_lib.data.proteingym import UNFLIPPED
 
-    assays = read_data_dir(demo_dir() if data_dir == "demo" else data_dir, properties=property)
+    assays = read_data_dir(data_dir, properties=property)
     headings = ["assay", "property", "protein", "residues", "variants", "units", "source"]
     told = [
         [a.id, a.property, a.protein, len(a.wild_type), len(a), a.units, a.source] for a in assays
@@ -153,7 +152,7 @@ def encode_command(
 @app.command("run", cls=console.Words, no_args_is_help=True)
 def run_command(
     notebook: Annotated[Path, Argument(help="An .ipynb file.")],
-    parameter: option(list[str] | None, PARAMETER, "-p", metavar="NAME VALUE") = None,
+    parameter: option(list[str] | None, "May be repeated.", "-p", metavar="NAME VALUE") = None,
     profile: option(str | None, "A file in params/ beside the notebook: quick or full.") = None,
     output: option(Path | None, f"Default: {RUNS}/<profile>/<notebook>.", "-o", "--output") = None,
 ) -> None:

@@ -68,7 +68,7 @@ def train_command(
     predictor = make_predictor(encoder, pooling, seed=seed, device=device)
     member = ALGORITHMS[algorithm](predictor)
     known = member.backends(member.training_loop(member.loop(settings.inner)))
-    check_known([backend], ["auto", *known], "backend")
+    check_known([backend], known, "backend")
     sides = encode_fold(split, assays, encoding, predictor)
     used = [side for side in sides.train if len(side) >= support + query]
     small = [f"{side.assay.id} ({len(side)})" for side in sides.train if side not in used]

@@ -23,9 +23,6 @@ from mutmeta_lib.app.console import unknown
 from mutmeta_lib.errors import DataError, located
 from mutmeta_lib.records.files import check_writable, replacing
 
-BINARY = ("image/png", "image/jpeg", "application/pdf")
-"""Base64 in a notebook's outputs, which must not be searched for paths."""
-
 
 def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
     """Read an .ipynb file; a missing or broken one is a `DataError`."""
@@ -217,7 +214,8 @@ def scrub(content: Any, paths: Mapping[str, str]) -> Any:
     {'text': ['./a.csv', 3]}
     """
     if isinstance(content, dict):
-        return {k: v if k in BINARY else scrub(v, paths) for k, v in content.items()}
+        pictures = ("image/png", "image/jpeg", "application/pdf")  # in base64
+        return {k: v if k in pictures else scrub(v, paths) for k, v in content.items()}
     if isinstance(content, list):
         return [scrub(item, paths) for item in content]
     if not isinstance(content, str):

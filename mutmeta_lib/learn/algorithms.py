@@ -47,14 +47,11 @@ class Algorithm:
     batches: Callable[[Task], tuple[Examples, Examples]] = lambda task: (task.support, task.query)
 
     def backends(self, loop: InnerLoop) -> dict[str, TaskGradient | Together]:
-        """All ways to the meta-gradient that this algorithm and model have, by name."""
-        pooled = self.model.start is None and loop.scope in ("all", "head")
-        closed = self.lowrank and pooled and self.model.hidden
-        return {**self.gradients, **({"lowrank": Together(self.model)} if closed else {})}
-
-    def fastest(self, loop: InnerLoop) -> str:
-        """What ``auto`` stands for."""
-        return "lowrank" if "lowrank" in self.backends(loop) else "autograd"
+        """The ways to the meta-gradient that there are, by name; ``auto`` is the fastest."""
+        found, pooled = dict(self.gradients), self.model.start is None
+        if self.lowrank and pooled and self.model.hidden and loop.scope in ("all", "head"):
+            found["lowrank"] = Together(self.model)
+        return {"auto": found.get("lowrank", found["autograd"]), **found}
 
 
 def _narrow(scope: str, loop: InnerLoop) -> InnerLoop:

@@ -62,7 +62,8 @@ def inner_update(loss: Loss, params: Params, support: Batch, loop: InnerLoop) ->
     >>> inner_update(parabola, start, torch.tensor([3.0]), InnerLoop(lr=0.1, steps=1))
     {'w': tensor([0.6000])}
     """
-    rates = rates_of(params, loop)
+    learned = {name.removeprefix(RATE): v for name, v in params.items() if name.startswith(RATE)}
+    rates = learned or dict.fromkeys(adapted_names(params, loop.scope), loop.lr)
     through = torch.is_grad_enabled() and any(value.requires_grad for value in params.values())
     params = {name: value for name, value in params.items() if not name.startswith(RATE)}
     adapted = {name: params[name] for name in rates}
@@ -98,12 +99,6 @@ def shuffled(
         order = torch.randperm(len(support), generator=generator).numpy()
         for start in range(0, len(order), batch_size):
             yield support.take(order[start : start + batch_size])
-
-
-def rates_of(params: Params, loop: InnerLoop) -> dict[str, float | Tensor]:
-    """The rate of each parameter that adapts, by name: its own where rates are learned."""
-    learned = {name.removeprefix(RATE): v for name, v in params.items() if name.startswith(RATE)}
-    return learned or dict.fromkeys(adapted_names(params, loop.scope), loop.lr)
 
 
 def with_rates(params: Params, loop: InnerLoop) -> Params:

@@ -16,9 +16,6 @@ import torch
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import Encoder, fingerprint
 
-ADAPTER = "default"
-"""peft's name for the one adapter of each layer."""
-
 
 def with_lora(
     encoder: Encoder, *, rank: int = 4, alpha: float = 8.0, seed: int = 0, targets: str = ""
@@ -46,11 +43,11 @@ def with_lora(
         raise DataError(told, f"match some of {', '.join(linear[:8])}, ...")
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=chosen)
     with torch.random.fork_rng(devices=[]):  # peft draws from the global state, we do not
-        module = inject_adapter_in_model(config, deepcopy(encoder.module), ADAPTER).eval()
+        module = inject_adapter_in_model(config, deepcopy(encoder.module)).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name in chosen:
-            down = module.get_submodule(name).lora_A[ADAPTER].weight
+            down = module.get_submodule(name).lora_A["default"].weight
             draw = torch.rand(down.shape, generator=generator)
             down.copy_((2 * draw - 1) * down.shape[1] ** -0.5)
     settings = {"rank": rank, "alpha": alpha, "seed": seed, "targets": targets}

@@ -200,19 +200,11 @@ METHODS: dict[str, Entry] = {
 ``mlp`` is fine-tuning at a rate that is not chosen; the `MASKED` need a language-model head."""
 
 
-def check_methods(names: Sequence[str]) -> None:
-    """Refuse a name that is not in the table."""
-    if unknown := sorted(set(names) - set(METHODS)):
-        raise ValueError(f"unknown methods {unknown}; choose from {sorted(METHODS)}")
-
-
 def build_methods(
     names: Sequence[str], given: Given, starts: Mapping[str, Params], rates: Mapping[str, Rate]
 ) -> dict[str, Method]:
     """Build methods by name from their starts and chosen rates."""
-    check_methods(names)
-    entries = {name: METHODS[name] for name in names}
     return {
         name: one.build(name, replace(given, start=starts.get(one.start), rate=rates.get(one.rate)))
-        for name, one in entries.items()
+        for name, one in ((name, METHODS[name]) for name in names)
     }

@@ -23,8 +23,6 @@ from mutmeta_lib.records.progress import held_interrupt
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.tasks.tasks import EncodedAssay, Task, sample_tasks
 
-PRECISIONS = ("float32", "bfloat16")
-
 
 @dataclass(frozen=True)
 class MetaTraining:
@@ -49,7 +47,8 @@ class MetaTraining:
     precision: str = "float32"
 
     def __post_init__(self):
-        for name, choices in (("algorithm", ALGORITHMS), ("precision", PRECISIONS)):
+        known = {"algorithm": ALGORITHMS, "precision": ("float32", "bfloat16")}
+        for name, choices in known.items():
             if (given := getattr(self, name)) not in choices:
                 raise DataError(f"unknown {name} {given!r}", f"choose from {', '.join(choices)}")
         if self.precision == "bfloat16" and self.algorithm in ("r2d2", "deepkernel"):
@@ -98,7 +97,7 @@ class OuterLoop:
                 params,
                 [algorithm.batches(task) for task in tasks],
                 loop,
-                backend=algorithm.fastest(loop) if settings.backend == "auto" else settings.backend,
+                backend=settings.backend,
                 backends=algorithm.backends(loop),
             )
         for name, value in state.current.items():

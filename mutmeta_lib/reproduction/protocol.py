@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from mutmeta_lib import __version__
+from mutmeta_lib.data.folders import DEMO
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.embed import embed
 from mutmeta_lib.models.encoder import Encoder
@@ -36,7 +37,7 @@ from mutmeta_lib.reproduction.released import INITIAL, as_stated, find_table, re
 from mutmeta_lib.reproduction.speed import timed
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.run import make_record
-from mutmeta_lib.study.study import DEMO, describe_encoder, load_assays
+from mutmeta_lib.study.study import describe_encoder, load_assays
 from mutmeta_lib.tasks.batches import TokenBatch, concatenate, distinct_rows
 from mutmeta_lib.tasks.encodings import encode_variants
 

@@ -155,7 +155,7 @@ class Run:
             return [self.train_jointly(predictor, fresh)]
         steps = min(study.solved_steps, study.meta_steps) if start.solved else study.meta_steps
         first_order = study.first_order if start.first_order is None else start.first_order
-        shared = ("tasks_per_step", "support", "query", "validation_tasks", "precision")
+        shared = ("tasks_per_step", "support", "query", "validation_tasks")
         settings = MetaTraining(
             algorithm=start.algorithm,
             steps=steps,

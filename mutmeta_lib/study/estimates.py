@@ -19,9 +19,6 @@ from mutmeta_lib.records.record import number
 Ends = tuple[float, float, float]
 """A value with the low and high end of its interval; NaN where there is none."""
 
-FEWEST_CLUSTERS = 6
-"""Fewer independent protein clusters test no claim about a property (criteria of the book)."""
-
 
 def bootstrap_mean(
     values: np.ndarray, groups: np.ndarray | None = None, *, n_boot: int = 2000, seed: int = 0
@@ -84,9 +81,8 @@ def estimate(
 
     Units are the values of ``over``: ``cluster``, ``protein`` or ``assay``. A row has metric, the
     columns of ``by``, mean, low, high (NaN with one unit), n_assays, n_units, n_proteins (clusters
-    where the table has them), and n_undefined (rows
-    without a value, which are not averaged). It is a DataError if a column is missing, or a group
-    holds two values for one assay and seed.
+    where the table has them), and n_undefined (rows without a value, which are not averaged). It is
+    a DataError if a column is missing, or a group holds two values for one assay and seed.
     """
     made = []
     for name in [metric] if isinstance(metric, str) else metric:
@@ -224,13 +220,13 @@ def verdict(claimed: float, gain: Mapping[str, float], difference: Mapping[str, 
     """The verdict on a claimed gain (such as 0.29), by the criteria written before the runs.
 
     ``gain`` is a row of `contrast` of that kind in error; ``difference`` one in Spearman
-    correlation for the same two methods.
+    correlation for the same two methods. Fewer than six protein clusters test no claim.
 
     >>> wide = {"mean": 0.1, "low": -0.2, "high": 0.4, "n_assays": 9, "n_units": 9}
     >>> verdict(0.29, wide, wide)
     'not reproduced, not excluded'
     """
-    if gain["n_units"] < FEWEST_CLUSTERS or not np.isfinite(gain["low"]):
+    if gain["n_units"] < 6 or not np.isfinite(gain["low"]):
         return "not testable here"
     if gain["low"] <= 0:
         return "not reproduced" + (", not excluded" if gain["high"] >= claimed else "")

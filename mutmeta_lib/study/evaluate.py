@@ -22,9 +22,6 @@ from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, make_task, ta
 MIN_QUERY = 10
 """Fewest variants an assay must have left to predict."""
 
-LADDER = (1, 2, 5, 10, 20, 40, 100)
-"""Sizes of support pools."""
-
 
 def evaluate(
     methods: Mapping[str, Method],
@@ -44,19 +41,13 @@ def evaluate(
 
     There is a row per assay, seed, shots and method, as of `score`. Errors are in the assay's own
     units, and NaN where the support identifies no scale (fewer than two shots, or equal labels) or
-    the method only ranks. Seconds are wall-clock, with the device synchronised. It is a DataError
-    if an assay is too small or occurs twice.
+    the method only ranks. Seconds are wall-clock. An assay that is too small is a DataError.
     """
     pool = max(shots) if pool is None else pool
-    seen = set()
     for assay in assays:
-        name, needed = assay.assay.id, pool + MIN_QUERY
-        if name in seen:
-            raise DataError(f"assay {name} is given twice", "give it once")
-        if len(assay) < needed:
-            told = f"assay {name} has {len(assay)} variants, {pool} shots need {needed}"
+        if len(assay) < (needed := pool + MIN_QUERY):
+            told = f"assay {assay.assay.id} has {len(assay)} variants, {pool} shots need {needed}"
             raise DataError(told, "leave the assay out or ask for fewer shots")
-        seen.add(name)
     rows = []
     for assay, seed, k in product(assays, seeds, shots):
         rng = task_generator(seed, assay.assay.id)
@@ -137,11 +128,11 @@ def hold_out_task(
 def support_pool(size: int, pool: int) -> int:
     """The support pool that an assay of ``size`` variants can afford: at most ``pool``.
 
-    Smaller assays take a step of `LADDER`, whatever the shots of a study, so that studies of other
+    Smaller assays take one of a few sizes, whatever the shots of a study, so that studies of other
     shots predict the same rows.
 
     >>> support_pool(200, 40), support_pool(35, 40)
     (40, 20)
     """
-    steps = [k for k in (*LADDER, pool) if k <= pool and k + MIN_QUERY <= size]
+    steps = [k for k in (1, 2, 5, 10, 20, 40, 100, pool) if k <= pool and k + MIN_QUERY <= size]
     return max(steps, default=0)

@@ -47,9 +47,6 @@ from mutmeta_lib.study.study import (
 )
 from mutmeta_lib.tasks.metrics import METRICS
 
-AVERAGED = (*METRICS, "seconds_adapt", "seconds_predict")
-"""Columns of the rows that are averaged over seeds."""
-
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -144,9 +141,10 @@ def _outcomes(jobs: Sequence[tuple], where: Where, report: Report) -> Iterator[d
 
 def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with seeds averaged, and ``n_seeds``, their number."""
-    varied = [name for name in rows if name not in (*AVERAGED, "seed", "n_query", "case")]
+    averaged = [*METRICS, "seconds_adapt", "seconds_predict"]
+    varied = [name for name in rows if name not in (*averaged, "seed", "n_query", "case")]
     grouped = rows.groupby(varied, sort=False, dropna=False)
-    means = grouped[list(AVERAGED)].mean()
+    means = grouped[averaged].mean()
     return means.assign(n_query=grouped["n_query"].first(), n_seeds=grouped.size()).reset_index()
 
 

@@ -10,24 +10,14 @@ import pandas as pd
 from scipy.stats import skew
 
 from mutmeta_lib.data.assays import Assay
-from mutmeta_lib.data.folders import (
-    cap_assay,
-    demo_dir,
-    read_data_dir,
-    read_list,
-    read_listed,
-    read_manifest,
-)
+from mutmeta_lib.data.folders import DEMO, cap_assay, read_data_dir, read_list, read_listed
 from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.data.splits import Split, protein_folds
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn.methods import check_methods
+from mutmeta_lib.learn.methods import METHODS
 from mutmeta_lib.models.encoder import Encoder
 from mutmeta_lib.records.record import recorded_parameters
 from mutmeta_lib.seeds import stable_seed
-
-DEMO = "demo"
-"""The ``data_dir`` that means the data bundled with the library."""
 
 REGIMES = ("proteins", "properties", "related", "around", "variants", "sites")
 """Who is trained on, who chooses, who is tested.
@@ -142,7 +132,6 @@ class Study:
     outer_rates: tuple[tuple[float, float], ...] = ()
     validate_every: int = 10
     validation_tasks: int = 32
-    precision: str = "float32"
     adapt_steps: int = 10
     epochs: int = 5
     tuning_assays: int = 0
@@ -155,7 +144,8 @@ class Study:
                 object.__setattr__(self, field.name, value)
         if self.regime not in REGIMES:
             raise ValueError(f"unknown regime {self.regime!r}; choose from {REGIMES}")
-        check_methods(self.methods)
+        if unknown := sorted(set(self.methods) - set(METHODS)):
+            raise ValueError(f"unknown methods {unknown}; choose from {sorted(METHODS)}")
         if not self.reads:
             raise DataError("the study reads nothing", "name some encoder and encoding in reads")
         if "joint" in self.methods and self.regime not in HOLD_OUTS:
@@ -176,14 +166,8 @@ class Study:
 
 def load_assays(data_dir: str, *, ids: Sequence[str] = (), per_protein: int = 0) -> list[Assay]:
     """Read assays in order of id; ``per_protein`` > 0 keeps so many per protein and property."""
-    folder = demo_dir() if data_dir == DEMO else data_dir
-    chosen = list(ids) or None
-    if data_dir == DEMO and per_protein and not ids:
-        # The bundled files are sound: those that would be left out need not be read.
-        listed = read_manifest(folder).sort_values("id")
-        chosen = list(listed.groupby(["protein", "property"]).head(per_protein)["id"])
     kept: dict[tuple[str, str], list[Assay]] = {}
-    for assay in sorted(read_data_dir(folder, ids=chosen), key=lambda assay: assay.id):
+    for assay in sorted(read_data_dir(data_dir, ids=ids or None), key=lambda assay: assay.id):
         kept.setdefault((assay.protein, assay.property), []).append(assay)
     some = [assay for group in kept.values() for assay in group[: per_protein or None]]
     return sorted(some, key=lambda assay: assay.id)

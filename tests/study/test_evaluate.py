@@ -149,7 +149,6 @@ def test_randomness_depends_on_seed_assay_method_and_shots_alone():
     ("assays", "said"),
     [
         ([assay("fine"), assay("small", n=19)], "assay small has 19 variants, 10 shots need 20"),
-        ([assay("a"), assay("a")], "assay a is given twice"),
         ([assay("flat", scores=np.ones(60))], "scores of assay flat .* all equal"),
     ],
 )
