@@ -136,7 +136,7 @@ def test_anil_keeps_the_encoder_and_boil_the_head_under_adam_too(name, still):
 
 
 @pytest.mark.parametrize(("optimiser", "lr"), [("sgd", 1e20), ("sgd", 30.0), ("adam", 1e4)])
-def test_a_diverged_adaptation_is_told_and_answered_with_the_start(optimiser, lr):
+def test_a_diverged_adaptation_is_said_and_answered_with_the_start(optimiser, lr):
     rated = GradientMethod("maml", PREDICTOR, START, (optimiser, lr), 10)
     start = ALGORITHMS["metasgd"](PREDICTOR).prepare(START, InnerLoop(30.0))
     learned = build("metasgd", starts={"metasgd": start})
