@@ -147,7 +147,9 @@ def test_data_list_shows_the_assays_and_where_higher_is_not_better(tmp_path):
     header, name = "DMS_id,UniProt_ID,target_seq,coarse_selection_type\n", "A4_HUMAN_Seuma_2022"
     (tmp_path / "DMS_substitutions.csv").write_text(f"{header}{name},A4_HUMAN,MKTA,Stability\n")
     (tmp_path / f"{name}.csv").write_text("mutant,DMS_score\nK2R,1\n")
+    (tmp_path / "B.csv").write_text("")
     done = inside("data", "list", "--data-dir", tmp_path)
+    assert re.fullmatch(r".* does not name B\.csv; not read\n", done.stderr)
     assert f"better, but not in {name} (as in ProteinGym: higher = nucleates" in done.stdout
 
 

@@ -43,6 +43,9 @@ warnings.warn("from a cell")
 @pytest.fixture
 def notebook(tmp_path):
     path = write_notebook(tmp_path / "notebooks/01_a.ipynb", DEFAULTS, BODY)
+    content = nbformat.read(path, as_version=4)
+    content.cells.insert(0, nbformat.v4.new_code_cell("seeds = 99"))  # has no tag
+    nbformat.write(content, path)
     (path.parent / "params").mkdir()
     (path.parent / "params/quick.yml").write_text(
         "01_a:\n  seeds: 7\n  rate: 0.25\n02_b:\n03_c: 3\n"

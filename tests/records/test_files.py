@@ -23,6 +23,8 @@ def test_old_content_stays_until_the_new_is_whole_and_the_last_of_two_writers_wi
                 with replacing(path) as other:
                     other.write_text("second")
                 assert path.read_text() == "second"
+    with pytest.raises(TypeError), replacing(path) as temporary:
+        temporary.write_text("half") + "way"
     assert path.read_text() == "first"
     assert os.listdir(path.parent) == ["a.txt"]
 
