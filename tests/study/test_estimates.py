@@ -150,7 +150,6 @@ def test_a_difference_is_that_of_the_means_antisymmetric_and_of_no_order_of_rows
         (lambda t: t.query("method == 'ridge' or seed != 2"), "30 without a partner"),
         (lambda t: t.query("method == 'ridge'"), "no method 'maml'"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "several rows for shots 0, method maml, assay"),
-        (lambda t: t.assign(shots=5), "several rows for"),
         (lambda t: t.drop(columns="spearman"), "no column spearman"),
     ],
 )
