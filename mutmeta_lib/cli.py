@@ -152,7 +152,7 @@ def encode_command(
 @app.command("run", cls=console.Words, no_args_is_help=True)
 def run_command(
     notebook: Annotated[Path, Argument(help="An .ipynb file.")],
-    parameter: option(list[str] | None, "May be repeated.", "-p", metavar="NAME VALUE") = None,
+    parameter: option(list[str] | None, "Set a parameter.", "-p", metavar="NAME VALUE") = None,
     profile: option(str | None, "A file in params/ beside the notebook: quick or full.") = None,
     output: option(Path | None, f"Default: {RUNS}/<profile>/<notebook>.", "-o", "--output") = None,
 ) -> None:
