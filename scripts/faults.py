@@ -351,7 +351,9 @@ def seed(copy: Path, fault: Fault) -> str | None:
         path.write_text(text, encoding="utf-8")
     if done.returncode == 0:
         return None
+    # A file that cannot be collected has noticed nothing.
     told = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    told = [line for line in told if "::" in line]
     if not told:
         raise SystemExit(f"{fault.name}: the tests did not run\n{done.stdout[-2000:]}")
     return told[0].split(" ")[1].split("::")[-1].partition("[")[0]
