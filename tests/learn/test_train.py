@@ -12,11 +12,12 @@ from toy import toy_encoded, toy_predictor
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.algorithms import ALGORITHMS
-from mutmeta_lib.learn.methods import METHODS, Given, build_methods
+from mutmeta_lib.learn.methods import METHODS, Given, GradientMethod, build_methods
 from mutmeta_lib.learn.run_state import RunState, run_identity
 from mutmeta_lib.learn.train import MetaTraining, OuterLoop, meta_train
 from mutmeta_lib.models.embed import freeze
 from mutmeta_lib.models.predictor import Predictor
+from mutmeta_lib.study.evaluate import evaluate
 from mutmeta_lib.tasks.tasks import sample_tasks
 
 PREDICTOR = toy_predictor()
@@ -121,6 +122,17 @@ def test_heads_on_frozen_vectors_are_validated_together_as_one_by_one():
     tasks = sample_tasks(assays, 7, support=5, query=6, rng=np.random.default_rng(1))
     expected = alone.validation(params, tasks)
     assert outer.validation(params, tasks) == pytest.approx(expected, 1e-5)
+
+
+def test_a_ranking_loss_learns_to_rank():
+    predictor = replace(PREDICTOR, objective="list_mle")
+    settings = MetaTraining("maml", 25, 2, 8, 16, InnerLoop(0.1, 2), meta_lr=2e-2)
+    run, ranks = meta_train(predictor, START, ASSAYS[:6], settings, seed=0), []
+    for start in (START, run.params):
+        method = GradientMethod("maml", predictor, start, ("sgd", 0.1), 2)
+        rows = evaluate({"maml": method}, ASSAYS[6:], shots=[8], seeds=[0, 1])
+        ranks.append(rows["spearman"].mean())
+    assert ranks[1] > ranks[0] + 0.2
 
 
 def test_bfloat16_products_leave_float32_parameters_and_a_like_loss():

@@ -78,7 +78,9 @@ def test_no_test_label_reaches_training_or_tuning(straight, monkeypatch):
 def test_every_method_of_the_table_can_be_studied():
     names = [name for name in METHODS if name not in (*MASKED, "joint")]
     asked = {"methods": names, "folds": (0,), "shots": (0, 2, 5), "by_error": ("maml",)}
+    before = torch.get_rng_state()
     found = run(replace(STUDY, **asked, reads=grid(depth="all", max_tokens=40)))
+    assert torch.equal(before, torch.get_rng_state()), "torch's randomness is left alone"
     assert set(found.rows["method"]) == {*names, "maml_mse"}
     assert found.rows["spearman"].between(-1, 1).all()
     assert found.rows.query("shots == 0")["relative_mse"].isna().all()
