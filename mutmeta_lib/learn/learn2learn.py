@@ -26,8 +26,8 @@ def has_learn2learn() -> bool:
     return "learn2learn" in sys.modules or importlib.util.find_spec("learn2learn") is not None
 
 
-def load_algorithm(module: str = "maml") -> types.ModuleType:
-    """A module of ``learn2learn.algorithms``, such as ``meta_sgd``, or how to install it."""
+def load_algorithm() -> types.ModuleType:
+    """The module ``learn2learn.algorithms.maml``, or how to install it."""
     if not has_learn2learn():
         mend = f"install it with {INSTALL} (pip >= 23.1 and a C compiler); only comparisons with "
         raise DataError("learn2learn 0.2.0 is not installed", f"{mend}learn2learn need it")
@@ -38,7 +38,7 @@ def load_algorithm(module: str = "maml") -> types.ModuleType:
             package.__path__ = [str(folder)]
             sys.modules[package.__name__] = package
     try:
-        return importlib.import_module(f"learn2learn.algorithms.{module}")
+        return importlib.import_module("learn2learn.algorithms.maml")
     except ImportError as error:
         told = f"learn2learn cannot be imported ({error})"
         raise DataError(told, f"install it anew with {INSTALL}") from error
@@ -68,7 +68,7 @@ def task_gradient(
 ) -> tuple[Tensor, Params]:
     """Query loss after adaptation and its gradient with respect to the start, by ``MAML``."""
     module = LossModule(loss, params, adapted_names(params, loop.scope))
-    maml = load_algorithm("maml").MAML
+    maml = load_algorithm().MAML
     learner = maml(module, lr=loop.lr, first_order=loop.first_order, allow_unused=True).clone()
     for _ in range(loop.steps):
         learner.adapt(learner(support))

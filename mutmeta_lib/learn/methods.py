@@ -99,6 +99,8 @@ class GradientMethod:
         if optimiser == "sgd":
             loop = InnerLoop(lr, self.steps, first_order=True, scope=self.scope)
             return self.update(loss, self.start, support, loop)
+        if optimiser != "adam":
+            raise ValueError(f"unknown optimiser {optimiser!r}; choose sgd or adam")
         moving = {name: self.start[name] for name in adapted_names(self.start, self.scope)}
         whole = lambda changed, batch: loss({**self.start, **changed}, batch)  # noqa: E731
         batches = shuffled(support, self.epochs, 16, generator) if self.epochs else ()

@@ -135,6 +135,11 @@ def test_anil_keeps_the_encoder_and_boil_the_head_under_adam_too(name, still):
     assert moved == {key for key in START if not key.startswith(still)}
 
 
+def test_no_other_optimiser_is_taken_for_adam():
+    with pytest.raises(ValueError, match="unknown optimiser 'rmsprop'; choose sgd or adam"):
+        build("maml", rates={"maml": ("rmsprop", 1e-3)}).adapt(task(10).support, torch.Generator())
+
+
 @pytest.mark.parametrize(("optimiser", "lr"), [("sgd", 1e20), ("sgd", 30.0), ("adam", 1e4)])
 def test_a_diverged_adaptation_is_said_and_answered_with_the_start(optimiser, lr):
     rated = GradientMethod("maml", PREDICTOR, START, (optimiser, lr), 10)
