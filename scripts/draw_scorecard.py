@@ -6,7 +6,8 @@ and in a dark scheme, and with it scorecard.md, which shows them with words for 
 neither. Same records, same matplotlib: same bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ FIGURES = (
     ("Solubility", "solubility", "solubility", 94, 55),
 )
 """The paper's: name, group of assays, target of the public code, % more accurate, % less time."""
-PAGE = """```{{image}} figures/scorecard-{scheme}.svg
+PAGE = """```{{image}} figures/{name}-{scheme}.svg
 :alt: {words}
 :class: scorecard only-{scheme}
 :width: 560px
@@ -180,8 +181,9 @@ INKS = {
 """Schemes. Blue and orange are told apart by colour-blind readers, and shapes differ as well."""
 
 
-def draw(ranking: pd.DataFrame, claims: pd.DataFrame, *, counted: str, scheme: str) -> Figure:
-    """Both panels in one of `INKS`; ``counted`` says what the upper means are of."""
+@contextmanager
+def inked(scheme: str) -> Iterator[Ink]:
+    """Draw in one of `INKS`."""
     ink = INKS[scheme]
     settings = {
         "font.size": 9.5,
@@ -201,6 +203,12 @@ def draw(ranking: pd.DataFrame, claims: pd.DataFrame, *, counted: str, scheme: s
         "figure.constrained_layout.use": False,
     }
     with style(), plt.rc_context(settings):
+        yield ink
+
+
+def draw(ranking: pd.DataFrame, claims: pd.DataFrame, *, counted: str, scheme: str) -> Figure:
+    """Both panels in one of `INKS`; ``counted`` says what the upper means are of."""
+    with inked(scheme) as ink:
         upper = 0.215 * (len(ranking) + 1)
         lower = 0.215 * (len(claims) + 1.3 * claims["claim"].nunique())
         height = upper + lower + 3.15
@@ -329,17 +337,28 @@ def write(folder: Path) -> list[Path]:
         *(records["transfer"].numbers[name]["value"] for name in ("assays", "clusters"))
     )
     tables = ranking(records["transfer"]), claims(records)
+
+    def drawn(scheme: str) -> Figure:
+        return draw(*tables, counted=counted, scheme=scheme)
+
+    return write_schemes(folder, "scorecard", drawn, in_words(*tables))
+
+
+def write_schemes(
+    folder: Path, name: str, drawn: Callable[[str], Figure], words: str
+) -> list[Path]:
+    """Write a figure once for each colour scheme, and the page that shows it with words."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for scheme in INKS:
-        path = folder / f"scorecard-{scheme}.svg"
-        figure = draw(*tables, counted=counted, scheme=scheme)
+        path, figure = folder / f"{name}-{scheme}.svg", drawn(scheme)
         with plt.rc_context({"svg.hashsalt": "mutmeta", "svg.fonttype": "path"}):
             figure.savefig(path, metadata={"Date": None, "Creator": None})
         plt.close(figure)
         written.append(path)
-    page, words = folder / "scorecard.md", in_words(*tables)
-    page.write_text("\n".join(PAGE.format(scheme=scheme, words=words) for scheme in INKS))
+    page = folder / f"{name}.md"
+    told = (PAGE.format(name=name, scheme=scheme, words=words) for scheme in INKS)
+    page.write_text("\n".join(told), encoding="utf-8")
     return [*written, page]
 
 

@@ -91,16 +91,21 @@ def _miniature() -> tuple[Parts, list[str], dict[str, str]]:
         sets.setdefault(name, []).append(pd.DataFrame(rows))
     parts = {"initial": pd.concat(sets.pop("initial"))}
     for name, rows in sets.items():
-        parts |= split_rows(name, pd.concat(rows))
+        parts |= split_rows(name, pd.concat(rows, ignore_index=True))
     return parts, list(sets), {a.id: a.sha256 for a in assays}
 
 
 def split_rows(target: str, rows: pd.DataFrame) -> Parts:
     """A random fifth as test part, behind the rest, which is the training part."""
-    order = np.random.default_rng(42).permutation(len(rows))
-    cut = round(0.2 * len(rows))
-    places = {f"{target} train": order[cut:], f"{target} test": order[:cut]}
-    return {name: rows.iloc[np.sort(index)] for name, index in places.items()}
+    places = dict(zip(("train", "test"), fifth(len(rows), 42), strict=True))
+    return {f"{target} {part}": rows.iloc[index] for part, index in places.items()}
+
+
+def fifth(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of a training part, and of a random fifth for the test; both ascend."""
+    order = np.random.default_rng(seed).permutation(n)
+    cut = round(0.2 * n)
+    return np.sort(order[cut:]), np.sort(order[:cut])
 
 
 def cap_rows(parts: Parts, most: int) -> Parts:
