@@ -89,6 +89,12 @@ class GaussianProcess(Ridge):
         rbf = ConstantKernel(1.0, (0.05, 20.0)) * RBF(scale, (0.05 * scale, 20 * scale))
         return GaussianProcessRegressor(rbf + WhiteKernel(0.3, (1e-3, 2.0)))
 
+    def deviation(self, state: Any, query: Examples) -> np.ndarray:
+        """Predictive standard deviation with noise, ``(n,)``; without a fit that of the support."""
+        if state is None:
+            return np.ones(len(query))
+        return state.predict(self.features(query), return_std=True)[1]
+
 
 @dataclass(frozen=True, eq=False)
 class Scored:

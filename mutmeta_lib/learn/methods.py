@@ -28,7 +28,11 @@ MLP = ("adam", 1e-3)
 
 
 class Method(Protocol):
-    """Predictions that have an order but no scale are told by an attribute ``ranks_only``."""
+    """Predictions that have an order but no scale are told by an attribute ``ranks_only``.
+
+    A method that knows how sure it is has ``deviation(state, query)`` as well: the predictive
+    standard deviation of each label, ``(n,)``, noise included.
+    """
 
     name: str
 

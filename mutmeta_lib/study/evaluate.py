@@ -37,11 +37,13 @@ def evaluate(
     Supports of growing size are nested and the query set is the same for all shots and methods
     (``tasks.draw_task``): ``pool`` variants (the most shots when None) are reserved for supports,
     and at most ``max_query`` of the others predicted. A method's own randomness comes from seed,
-    assay, method and shots alone. Query labels are NaN for ``predict``.
+    assay, method and shots alone. Query labels are NaN for ``predict``, and for ``deviation``
+    where a method has it.
 
     There is a row per assay, seed, shots and method, as of `score`. Errors are in the assay's own
-    units, and NaN where the support identifies no scale (fewer than two shots, or equal labels) or
-    the method only ranks. Seconds are wall-clock. An assay that is too small is a DataError.
+    units; they and the coverage of intervals are NaN where the support identifies no scale (fewer
+    than two shots, or equal labels) or the method only ranks. Seconds are wall-clock. An assay that
+    is too small is a DataError.
     """
     pool = max(shots) if pool is None else pool
     for assay in assays:
@@ -57,7 +59,7 @@ def evaluate(
 
 
 def score(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]:
-    """Adapt and score one method on one task: a row of `evaluate`.
+    """Adapt and score one method on one task: a row of `evaluate`, with all of `METRICS`.
 
     It is a DataError if the query scores are all equal, or a prediction is not finite.
     """
@@ -71,14 +73,13 @@ def score(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]:
     state, seconds_adapt = _timed(method.adapt, task.support, generator)
     hidden = replace(task.query, labels=torch.full_like(task.query.labels, float("nan")))
     labels, seconds_predict = _timed(method.predict, state, hidden)
-    labels = np.asarray(labels, dtype=float)
-    if labels.shape != (len(task.query),):
-        raise ValueError(f"{where}: predicted shape {labels.shape}, not ({len(task.query)},)")
-    if (odd := ~np.isfinite(labels)).any():
-        told = f"{where}: {odd.sum()} of {len(labels)} predictions are not finite"
-        raise DataError(told, "lower its learning rate or look at the support")
-    predicted = task.label_scale.to_scores(labels)
-    scaled = task.label_scale.identified and not getattr(method, "ranks_only", False)
+    scale = task.label_scale
+    predicted = scale.to_scores(_checked(labels, len(measured), where))
+    spread = getattr(method, "deviation", lambda *given: None)(state, hidden)
+    if spread is not None:
+        spread = scale.scale * _checked(spread, len(measured), f"{where}, deviation")
+    told = {"location": scale.location, "deviation": spread, "unseen": unseen_sites(task)}
+    scaled = scale.identified and not getattr(method, "ranks_only", False)
     usable = {k: m for k, m in METRICS.items() if scaled or not m.needs_scale}
     return {
         "method": name,
@@ -89,10 +90,30 @@ def score(name: str, method: Method, task: Task, seed: int) -> dict[str, Any]:
         "shots": shots,
         "n_query": len(measured),
         **dict.fromkeys(METRICS, float("nan")),
-        **{name: metric.function(predicted, measured) for name, metric in usable.items()},
+        **{
+            key: metric.function(predicted, measured, *(told[taken] for taken in metric.takes))
+            for key, metric in usable.items()
+        },
         "seconds_adapt": seconds_adapt,
         "seconds_predict": seconds_predict,
     }
+
+
+def _checked(values: Any, n: int, where: str) -> np.ndarray:
+    """What a method predicts of n variants as ``(n,)`` float64, if it is of this shape, finite."""
+    values = np.asarray(values, dtype=float)
+    if values.shape != (n,):
+        raise ValueError(f"{where}: predicted shape {values.shape}, not ({n},)")
+    if (odd := ~np.isfinite(values)).any():
+        told = f"{where}: {odd.sum()} of {n} predictions are not finite"
+        raise DataError(told, "lower its learning rate or look at the support")
+    return values
+
+
+def unseen_sites(task: Task) -> np.ndarray:
+    """Which query variants change no site that a variant of the support changes, ``(n,)``."""
+    seen = {change.position for variant in task.support.variants for change in variant}
+    return np.array([seen.isdisjoint(c.position for c in v) for v in task.query.variants])
 
 
 def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:

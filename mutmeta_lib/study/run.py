@@ -141,7 +141,7 @@ def _outcomes(jobs: Sequence[tuple], where: Where, report: Report) -> Iterator[d
 
 def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with seeds averaged, and ``n_seeds``, their number."""
-    averaged = [*METRICS, "seconds_adapt", "seconds_predict"]
+    averaged = [name for name in (*METRICS, "seconds_adapt", "seconds_predict") if name in rows]
     varied = [name for name in rows if name not in (*averaged, "seed", "n_query", "case")]
     grouped = rows.groupby(varied, sort=False, dropna=False)
     means = grouped[averaged].mean()

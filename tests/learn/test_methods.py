@@ -105,6 +105,17 @@ def test_methods_that_learn_do_learn(name):
     assert spearman(run(build(name, replace(GIVEN, steps=60)), drawn), drawn.query.scores) > 0.5
 
 
+def test_a_gaussian_process_knows_how_sure_it_is():
+    """Its deviation grows away from the labels, is never under the noise, and is 1 without any."""
+    drawn, method = task(40), BUILT["gp"]
+    state = method.adapt(drawn.support, torch.Generator())
+    near, far = (method.deviation(state, part) for part in (drawn.support, drawn.query))
+    noise = state.kernel_.k2.noise_level**0.5
+    assert far.shape == (60,)
+    assert noise * 0.999 < near.mean() < far.mean()
+    np.testing.assert_array_equal(method.deviation(None, drawn.query), np.ones(60))
+
+
 @pytest.mark.parametrize("name", [n for n in BUILT if METHODS[n].start])
 def test_without_labels_the_start_is_used(name):
     state = BUILT[name].adapt(task(0).support, torch.Generator())

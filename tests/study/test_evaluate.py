@@ -81,19 +81,42 @@ def test_errors_are_in_the_units_of_the_assay():
     assert row["mse"] == pytest.approx(np.mean((support.mean() - query) ** 2), rel=1e-5)
     assert row["mae"] == pytest.approx(np.mean(np.abs(support.mean() - query)), rel=1e-5)
     assert row["relative_mse"] == pytest.approx(row["mse"] / np.var(query), rel=1e-5)
+    assert row["error_over_mean"] == pytest.approx(1)
 
 
 def test_without_a_scale_only_ranks_are_reported():
     table = run({"oracle": Oracle()})
     scaled = [name for name, metric in METRICS.items() if metric.needs_scale]
-    assert scaled == ["mse", "mae", "relative_mse"]
+    assert scaled == ["mse", "mae", "relative_mse", "error_over_mean", "coverage"]
     assert table.loc[table["shots"] < 2, scaled].isna().all(axis=None)
-    assert table.loc[table["shots"] >= 2, scaled].notna().all(axis=None)
+    assert table.loc[table["shots"] >= 2, scaled[:-1]].notna().all(axis=None)
+    assert table["coverage"].isna().all()
     assert table[["spearman", "ndcg"]].notna().all(axis=None)
     # Of two values only, some pair of supports is equal.
     table = run(assays=[assay(scores=np.arange(60) % 2)], shots=[2], seeds=range(8))
     assert 0 < table["mse"].isna().sum() < 8
     assert table["spearman"].notna().all()
+
+
+@pytest.mark.parametrize(("factor", "held"), [(1.0, 0.9), (0.5, 0.589), (1e9, 1.0)])
+def test_intervals_are_in_the_units_of_the_assay_and_see_no_label(factor, held):
+    class Sure(Mean):
+        def deviation(self, state, query):
+            assert query.labels.isnan().all()
+            support = self.supports[-1].scores
+            return np.full(len(query), factor * 7 / support.std(ddof=1))
+
+    table = run({"sure": Sure()}, [assay(n=190)], shots=[40], seeds=range(20), max_query=150)
+    assert table["coverage"].mean() == pytest.approx(held, abs=0.04)
+
+
+def test_unseen_sites_are_those_of_no_variant_of_the_support():
+    method = Oracle()
+    table = run({"oracle": method}, [assay(n=190)], shots=(0, 3, 100), seeds=[0], pool=100)
+    rows = table.set_index("shots")
+    assert rows.loc[0, "spearman_unseen"] == rows.loc[0, "spearman"] == pytest.approx(1)
+    assert rows.loc[3, "spearman_unseen"] == pytest.approx(1)
+    assert np.isnan(rows.loc[100, "spearman_unseen"]), "100 of 190 variants see all ten sites"
 
 
 def test_all_methods_see_the_same_nested_supports_and_one_query_set():

@@ -242,6 +242,8 @@ def test_seeds_are_averaged_and_nothing_else(straight):
     keys = ["method", "assay", "shots"]
     halves = straight.rows.set_index(keys)["spearman"] / 2
     pd.testing.assert_series_equal(made.set_index(keys)["spearman"], halves)
+    old = average_seeds(twice.drop(columns=["coverage", "hits_10"]))
+    pd.testing.assert_frame_equal(old, made.drop(columns=["coverage", "hits_10"]))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
