@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mutmeta_book import find_number
 from mutmeta_claims import claims, faults
+from pandas.testing import assert_frame_equal
 
 from mutmeta_lib.app.notebooks import check_parameters, default_parameters, profile_parameters
 from mutmeta_lib.data.folders import read_data_dir, read_list
 from mutmeta_lib.models.encoder import tiny_encoder
 from mutmeta_lib.records.record import name_record, read_record
+from mutmeta_lib.reproduction.reports import leads
+from mutmeta_lib.study.estimates import with_groups
 
 ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
@@ -77,14 +81,24 @@ def test_a_record_answers_the_question_its_notebook_asks(name):
 def test_what_a_page_says_is_in_the_records(page):
     """Also of pages that are built only in the profile full, and without building them."""
     roles = re.findall(r"\{record(?:-plain|-percent)?\}`([^`]*)`", PAGES[page])
-    asked = [re.fullmatch(r"(\w+)@full (\S+)", role.strip()) for role in roles]
+    asked = [re.fullmatch(r"(\w+)@full (.+)", role.strip()) for role in roles]
     assert [role for role, found in zip(roles, asked, strict=True) if not found] == []
-    assert [one[0] for one in asked if one[2] not in RECORDS[one[1]].numbers] == []
+    assert all(find_number(RECORDS[one[1]], one[2]) for one in asked)
     assert PLACE.findall(PAGES[page]) == [], "it names a place of a machine"
     if page != "book/records.md":  # it shows how a claim is written
         assert faults(PAGES[page], ROOT) == []
         states = "{record" in PAGES[page] or "records_dir =" in PAGES[page] or page == "README.md"
         assert list(claims(PAGES[page])) or not states, "it states results and claims none"
+
+
+def test_leads_over_all_encodings_follow_from_the_rows_of_their_record():
+    record = RECORDS["transfer_encodings"]
+    told = record.table("assays")[["assay", "property", "cluster"]]
+    rows = record.table("results").query("shots == 10").merge(told, how="left")
+    made, kept = leads(with_groups(rows)), record.table("leads")
+    made = made[made["baseline"].isin(kept["baseline"])].reset_index(drop=True)
+    assert len(made) == 4 * 8 * 3
+    assert_frame_equal(made[list(kept)], kept, check_dtype=False, atol=2e-5)
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,15 @@ NUMBERS = {
     "noise 0.3": number(3),
 }
 ROWS = pd.DataFrame({"x": [1, 2, 2], "y": [4.0, 3.0, 1.0], "kind": list("ppq")})
+ENDS = {"mean": [0.2, 0.5, 0.7], "low": [0.1, 0.4, 0.6], "high": [0.3, 0.6, 0.8], "n_assays": 9}
 RECORD = Record(
     experiment="few_shot", profile="full", parameters={"seeds": 2, "shots": [0, 5]},
     data={"a": "0" * 64, "b": "1" * 64}, numbers=NUMBERS,
     environment={"python": "3.11.7", "device": "CPU, some kind", "threads": 1,
                  "packages": {"torch": "2.13.0"}, "commit": "0123abc"},
     encoder={"name": "tiny", "sha256": "abcdef0123456789", "provenance": {"seed": 0}},
-    seconds={"meta_training": 12.345}, peak_memory_mb=321.0, tables={"rows": ROWS},
+    seconds={"meta_training": 12.345}, peak_memory_mb=321.0,
+    tables={"rows": ROWS, "means": ROWS.assign(**ENDS)},
     created="2026-11-23T10:00:00+00:00",
 )  # fmt: skip
 
@@ -47,6 +49,7 @@ RECORD = Record(
         (number(-0.0021, -0.31, 0.29), "0.00 [\u22120.31, 0.29]"),
         (number(1234.5, 1100.0, 1400.0, 5, "s"), "1234 [1100, 1400]\u00a0s"),
         (number(24), "24"),
+        (number(54, 52, 56), "54 [52, 56]"),
         (number(3.14159, unit="s"), "3.14\u00a0s"),
         (number(float("nan")), "not defined"),
     ],
@@ -85,13 +88,15 @@ def build(source: Path, page: str) -> tuple[str, str]:
 def test_roles_and_cards_print_numbers_and_where_they_come_from_and_claims_do_not_show(root):
     page = (
         "It is {record}`few_shot@full maml_10`.\n<!-- holds: few_shot.maml_10.low > 0 -->\n\n"
+        "{record}`few_shot@full means[x == 2 and kind == 'q']`, "
         "{record-plain}`few_shot@full share` or {record-percent}`few_shot@full share`.\n\n"
         "```{record-card} few_shot@full\n```"
     )
     html, warnings = build(root, page)
     assert not warnings
     wanted = (
-        "0.43 [0.31,\u00a00.55]</abbr>.", f"maml_10, n = 24; record few_shot@full {RECORD.digest}",
+        "0.43 [0.31,\u00a00.55]</abbr>.", "0.70 [0.60,\u00a00.80]", "n = 9",
+        f"maml_10, n = 24; record few_shot@full {RECORD.digest}",
         "0.38 [\u22120.13,\u00a00.75]</abbr>", "38 [\u221213,\u00a075]\u00a0%</abbr>.", TOY,
         f"Record few_shot@full {RECORD.digest}", "seeds = 2, shots = [0, 5]", "2 assays", "0123abc",
         "tiny, sha256 abcdef012345, seed 0", "Python 3.11.7, torch 2.13.0", RECORD.created,
@@ -105,6 +110,10 @@ def test_roles_and_cards_print_numbers_and_where_they_come_from_and_claims_do_no
 def test_what_no_record_holds_fails_the_build(root):
     wanting = {
         "{record}`few_shot@full maml_11`": "it has maml_10",
+        "{record}`few_shot@full means[x == 2]`": "are 2 rows",
+        "{record}`few_shot@full means[z == 2]`": "cannot be asked",
+        "{record}`few_shot@full mean[x == 2]`": "cannot be asked",
+        "{record}`few_shot@full rows[x == 1]`": "cannot be asked",
         "{record}`few_shot@quick maml_10`": "there is no such record",
         "{record}`few_shot maml_10`": "write experiment@profile",
         "```{record-card} few_shot@quick\n```": "there is no such record",

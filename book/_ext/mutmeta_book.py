@@ -1,10 +1,12 @@
 """Sphinx pieces of the book: numbers and provenance out of records, and links into the repository.
 
 ``{record}`few_shot@quick maml_10_spearman` `` prints one number of the record
-``book/records/quick/few_shot.json`` with its interval and unit; ``{record-plain}`` leaves the unit
-to the head of a table, ``{record-percent}`` writes a share in percent. ``{record-card}
-few_shot@quick`` prints where a record comes from. A record or number that is missing is an error,
-which fails the build under ``-W``: a page cannot show a number that no run has made.
+``book/records/quick/few_shot.json`` with its interval and unit; in the place of a name may stand
+the one row of a table of estimates, ``differences[shots == 10 and baseline == 'ridge']``.
+``{record-plain}`` leaves the unit to the head of a table, ``{record-percent}`` writes a share in
+percent. ``{record-card} few_shot@quick`` prints where a record comes from. A record or number that
+is missing is an error, which fails the build under ``-W``: a page cannot show a number that no run
+has made.
 """
 
 import ast
@@ -23,7 +25,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records.record import Record, read_record
+from mutmeta_lib.records.record import Record, number, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +64,24 @@ def read_once(path: Path, changed: int) -> Record:
 
 
 def find_number(record: Record, name: str) -> dict[str, Any]:
-    """Look a number up by its name.
+    """Look a number up by its name, or as ``table[condition]``, a table's only row of that kind.
 
     Raises:
-        DataError: the record has no such number; the message lists near ones.
+        DataError: the record has no such number (the message lists near ones) or not one such row.
 
     """
+    if row := re.fullmatch(r"(\w+)\[(.+)\]", name):
+        try:
+            found = record.table(row[1]).query(row[2])
+            found = found[["mean", "low", "high", "n_assays"]].to_numpy().tolist()
+        except (KeyError, NameError, SyntaxError, ValueError) as error:
+            raise DataError(
+                f"'{name}' cannot be asked: {error}", "name a table's columns"
+            ) from None
+        if len(found) != 1:
+            raise DataError(f"'{name}' are {len(found)} rows", "tell one of them from all others")
+        *ends, size = found[0]
+        return number(*ends, int(size))
     if name not in record.numbers:
         word = name.split("_")[0]
         near = [known for known in sorted(record.numbers) if word in known] or ["none like it"]
@@ -82,13 +96,13 @@ def decimals(number: dict[str, Any]) -> int:
     """How many decimals are worth printing.
 
     With an interval, two significant digits of its half-width; without one, three significant
-    digits of the value, and none for a whole number.
+    digits of the value, and none for whole numbers.
     """
     value, low, high = number["value"], number["low"], number["high"]
+    if all(x is None or x == round(x) for x in (value, low, high)):
+        return 0
     if low is not None and high is not None and high > low:
         return max(0, 1 - math.floor(math.log10((high - low) / 2)))
-    if value == round(value):
-        return 0
     return max(0, 2 - math.floor(math.log10(abs(value))))
 
 

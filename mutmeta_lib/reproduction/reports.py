@@ -64,6 +64,7 @@ def transfer(found: Result) -> Tables:
         "summary": pd.concat(summary, ignore_index=True),
         "differences": contrast(grouped, "spearman", "method", "maml", by=by),
         "gains": gains(rows[rows["shots"] == DECIDED_AT]),
+        "trained_on": trained_on(found),
         "nearest": near,
         "related": related(decided),
         "rapid": rapid(ranked[ranked["regime"] == "proteins"]),
@@ -104,6 +105,25 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
         made = contrast(part, ("mse", "mae"), "method", "maml", **how)
         parts.append(made.assign(rates=rates))
     return pd.concat(parts, ignore_index=True)
+
+
+def trained_on(found: Result) -> pd.DataFrame:
+    """How many assays meta-training had: median, fewest and most over splits and seeds.
+
+    A row per regime and ``tested``: the property that is held out, or ``all``.
+    """
+    sizes = pd.DataFrame(
+        {
+            "regime": case.regime,
+            "tested": case.name if case.regime == "properties" else "all",
+            "train": len(case.split.train),
+            "test": len(case.split.test),
+        }
+        for case in found.cases
+    )
+    ends = {"mean": ("train", "median"), "low": ("train", "min"), "high": ("train", "max")}
+    how = ends | {"n_assays": ("test", "max"), "splits": ("train", "size")}
+    return sizes.groupby(["regime", "tested"], sort=False).agg(**how).reset_index()
 
 
 def related(rows: pd.DataFrame) -> pd.DataFrame:
@@ -197,14 +217,22 @@ def _correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> dict:
 
 
 def by_encoding(found: Result) -> Tables:
-    """Means per encoding, and the first minus each other one."""
+    """Means per encoding, the first minus each other one, and MAML minus each other method."""
     rows = with_groups(found.rows.drop(columns="role"))
     decided, first = rows[rows["shots"] == DECIDED_AT], rows["encoding"].iloc[0]
     by = ("group", "pooling", "method")
     return {
         "summary": estimate(rows, "spearman", by=("encoding", *by, "shots")),
         "differences": contrast(decided, "spearman", "encoding", first, by=by),
+        "leads": leads(decided),
     }
+
+
+def leads(rows: pd.DataFrame) -> pd.DataFrame:
+    """MAML minus each other method, for every encoding and pooling of its own."""
+    if "maml" not in set(rows["method"]):
+        return pd.DataFrame()
+    return contrast(rows, "spearman", "method", "maml", by=("group", "encoding", "pooling"))
 
 
 def by_depth(found: Result) -> Tables:

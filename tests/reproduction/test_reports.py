@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mutmeta_lib.data.splits import Split
 from mutmeta_lib.reproduction import reports
 from mutmeta_lib.study.case import Where
 from mutmeta_lib.study.run import run
-from mutmeta_lib.study.study import Study, grid
+from mutmeta_lib.study.study import Case, Study, grid
 
 SMALL = Study(
     per_protein=1, cap=60, n_folds=3, seeds=2, shots=(0, 10), meta_steps=1, tasks_per_step=1,
@@ -101,6 +102,21 @@ def test_the_first_encoding_is_set_against_the_other():
     ten = at(found.rows, shots=10, method="finetune").groupby("encoding")["spearman"].mean()
     row = at(reports.by_encoding(found)["differences"], group="all", method="finetune")
     assert row["mean"].item() == pytest.approx(ten["separator"] - ten["mutant"])
+    assert reports.by_encoding(found)["leads"].empty, "there is no maml"
+    rows = found.rows.replace({"method": {"fomaml": "maml"}})
+    made = reports.by_encoding(replace(found, rows=rows))["leads"]
+    ten = at(rows, shots=10, encoding="mutant").groupby("method")["spearman"].mean()
+    row = at(made, group="all", encoding="mutant", baseline="finetune")
+    assert row["mean"].item() == pytest.approx(ten["maml"] - ten["finetune"])
+
+
+def test_meta_training_is_counted_over_the_splits(found, tables):
+    (row,) = at(tables["trained_on"], regime="proteins").to_dict("records")
+    sizes = [len(case.split.train) for case in found.cases if case.regime == "proteins"]
+    assert (row["low"], row["high"], row["splits"]) == (min(sizes), max(sizes), len(sizes))
+    cases = [Case("properties", "fitness", s, Split(("a",) * s, (), ("b",))) for s in (3, 5, 9)]
+    (row,) = reports.trained_on(replace(found, cases=cases)).to_dict("records")
+    assert (row["tested"], row["mean"], row["low"], row["high"]) == ("fitness", 5, 3, 9)
 
 
 def test_controls_stand_beside_every_depth():
