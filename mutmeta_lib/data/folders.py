@@ -18,8 +18,19 @@ from mutmeta_lib.seeds import stable_seed
 
 DEMO = "demo"
 LISTS = Path(__file__).parent / "lists"
-"""Lists of assays: ids and counts, no measured value. ``sound`` is that of the book's third arm:
-proteins of at most 500 residues, per role the assay with most variants of each protein cluster."""
+"""Lists of assays: ids and counts, no measured value.
+
+``benchmark`` is every assay of ProteinGym in `CANDIDATES` whose scores are at hand and which has
+150 single variants or more, without a cap; a role is ProteinGym's coarse selection type. Signs are
+those of the data: ProteinGym's, so that higher is more toxic in ``TADBP_HUMAN_Bolognesi_2019``, but
+for ``A4_HUMAN_Seuma_2022``, where higher is less nucleation.
+
+``sound`` was that of the book's third arm: of proteins of at most 500 residues, one assay per role
+of a cluster at 30 % identity, up to 24 in a role. Which of those that fit were taken, no rule says.
+"""
+CANDIDATES = Path(__file__).parent / "candidates.csv"
+"""All data sets that the lists were made from, with what a rule needs (counts, no measured value),
+and ``why`` each is in ``benchmark`` or not."""
 
 _LOWER = re.compile(
     r"(as in source:? *)?(lower|low|smaller|negative)\b"

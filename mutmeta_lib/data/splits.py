@@ -20,10 +20,8 @@ class Split:
     test: tuple[str, ...]
 
 
-def protein_folds(
-    assays: Sequence[Assay], n_folds: int, seed: int = 0, threshold: float = 0.3
-) -> tuple[Split, ...]:
-    """Deal clusters of alike proteins to folds; every assay is tested in exactly one.
+def protein_folds(assays: Sequence[Assay], n_folds: int, seed: int = 0) -> tuple[Split, ...]:
+    """Deal clusters of homologous proteins to folds; every assay is tested in exactly one.
 
     Clusters (`cluster_proteins`) are dealt, largest first and in an order drawn with `seed`, to
     groups of about equally many assays. In fold i, group i is for test, the next for validation and
@@ -34,7 +32,7 @@ def protein_folds(
         raise DataError(f"{n_folds} folds leave some part without any", "use 3 or more folds")
     if len({assay.id for assay in assays}) < len(assays):
         raise DataError("two assays have the same id", "give each assay its own id")
-    clusters = cluster_proteins(assays, threshold)
+    clusters = cluster_proteins(assays)
     members: dict[int, list[str]] = defaultdict(list)
     for assay in assays:
         members[clusters[assay.wild_type]].append(assay.id)

@@ -1,10 +1,13 @@
 """Folders: the manifest, what is chosen of a folder, collections, lists, and the bundled data."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from on_disk import refused, write
 
+from mutmeta_lib.data.assays import PROPERTIES
 from mutmeta_lib.data.folders import (
+    CANDIDATES,
     LISTS,
     cap_assay,
     demo_dir,
@@ -155,12 +158,34 @@ def listing(path, *rows):
     return write(path, "\n".join(lines))
 
 
-def test_the_bundled_list_holds_ids_and_counts_alone():
-    assert (LISTS / "sound.csv").read_text(encoding="utf-8").splitlines()[0] == LISTED
-    table = read_list("sound")
+@pytest.mark.parametrize("name", ["sound", "benchmark"])
+def test_the_bundled_lists_hold_ids_and_counts_alone(name):
+    assert (LISTS / f"{name}.csv").read_text(encoding="utf-8").splitlines()[0] == LISTED
+    table = read_list(name)
     assert table["id"].is_unique
+    assert table["property"].isin(PROPERTIES).all()
+
+
+def test_the_list_sound_is_as_it_is_described():
+    table = read_list("sound")
     assert table["length"].max() <= 500
     assert table.groupby("role")["property"].nunique().eq(1).all()
+    assert table.groupby("role").size().max() == 24
+
+
+def test_the_benchmark_is_what_its_rule_gives():
+    known = pd.read_csv(CANDIDATES, keep_default_na=False)
+    assert known["id"].is_unique
+    gym, at_hand = known["collection"] == "ProteinGym", known["at_hand"] == "yes"
+    assert gym.sum() == 217, "ProteinGym v1 has as many substitution assays"
+    many = known["singles"] >= 150
+    refused = ["not of ProteinGym", "no scores at hand", "under 150 singles"]
+    why = np.select([~gym, ~at_hand, ~many], refused, "kept")
+    assert known["why"].tolist() == why.tolist()
+    kept = known[why == "kept"].astype({"length": int})
+    kept = kept.assign(cap=kept["variants"])[LISTED.split(",")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read_list("benchmark"), kept, check_dtype=False)
+    assert (known.loc[gym & at_hand, "singles"] == known.loc[gym & at_hand, "variants"]).all()
 
 
 def test_the_cap_is_one_draw_for_good_and_caps_are_nested(scan):
@@ -192,5 +217,7 @@ def test_bad_lists_and_those_that_were_made_for_other_data_are_refused(tmp_path,
     path = listing(tmp_path / "bad.csv", (scan, {"variants": "many"}))
     with refused("'many' is not a number", path, 2, "variants"):
         read_list(path)
-    with pytest.raises(DataError, match="no list of assays 'loud'; name sound, or a csv"):
+    with pytest.raises(
+        DataError, match="no list of assays 'loud'; name benchmark, sound, or a csv"
+    ):
         read_list("loud")

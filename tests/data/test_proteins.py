@@ -1,15 +1,18 @@
 """Identity, clusters and folds: relatives stay together, whatever the order."""
 
 from dataclasses import astuple
+from itertools import combinations
 
 import numpy as np
 import pytest
+from biotite.sequence import ProteinSequence
+from biotite.sequence.align import SubstitutionMatrix, align_optimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutmeta_lib.data import proteins as module
 from mutmeta_lib.data.assays import Assay
-from mutmeta_lib.data.proteins import cluster_proteins, identity
+from mutmeta_lib.data.proteins import cluster_proteins, identity, local_scores
 from mutmeta_lib.data.splits import protein_folds
 from mutmeta_lib.data.variants import AMINO_ACIDS
 from mutmeta_lib.errors import DataError
@@ -35,9 +38,9 @@ def mutate(protein, share, seed=0):
 A, B, C = (random_protein(seed) for seed in (1, 2, 3))
 
 
-def clustered(proteins, threshold=0.3):
+def clustered(proteins):
     """The clusters of proteins, in their order."""
-    clusters = cluster_proteins(map(assay, proteins), threshold)
+    clusters = cluster_proteins(map(assay, proteins))
     return [clusters[protein] for protein in proteins]
 
 
@@ -59,9 +62,26 @@ def test_identity_of_known_pairs(a, b, expected):
     assert identity(a, b) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("all_pairs", [100, 1])
-def test_relatives_join_and_strangers_do_not(monkeypatch, all_pairs):
-    monkeypatch.setattr(module, "ALL_PAIRS", all_pairs)
+@settings(max_examples=25)
+@given(st.lists(st.text(alphabet=AMINO_ACIDS + "X", min_size=1, max_size=40), max_size=5))
+def test_scores_are_those_of_another_smith_waterman(proteins):
+    found, matrix = local_scores(tuple(proteins)), SubstitutionMatrix.std_protein_matrix()
+    how = {"gap_penalty": (-12, -1), "local": True, "max_number": 1}
+    for i, j in combinations(range(len(proteins)), 2):
+        both = ProteinSequence(proteins[i]), ProteinSequence(proteins[j])
+        aligned = align_optimal(*both, matrix, **how)
+        assert found[i, j] == (aligned[0].score if aligned else 0)
+
+
+def test_scores_reach_over_gaps_and_not_over_the_end_of_a_protein():
+    whole = local_scores((A, B + A[:50] + "GG" + A[50:], C, A[:60], A[60:]))
+    own = [local_scores((part, part))[0, 1] for part in (A, A[:60], A[60:])]
+    assert whole[0, 1] == own[0] - 13
+    assert [whole[0, 3], whole[0, 4]] == own[1:]
+    assert whole[0, 2] < 50
+
+
+def test_relatives_join_and_strangers_do_not():
     proteins = [A, mutate(A, 0.4), A[10:], B, mutate(B, 0.02), C, "MK", "MKT", "X" * 20]
     groups = clustered(proteins)
     assert groups[0] == groups[1] == groups[2]
@@ -71,21 +91,26 @@ def test_relatives_join_and_strangers_do_not(monkeypatch, all_pairs):
     assert clustered([*proteins[::-1], A])[:9] == groups[::-1]
 
 
-@pytest.mark.parametrize("all_pairs", [100, 1])
-def test_linkage_is_single_and_the_threshold_matters(monkeypatch, all_pairs):
-    monkeypatch.setattr(module, "ALL_PAIRS", all_pairs)
+def test_linkage_is_single_and_a_shared_domain_is_enough():
     # A and the chimera share one half, the chimera and B the other; A and B share nothing.
     assert len(set(clustered([A, B, A[:60] + B[60:]]))) == 1
     assert len(set(clustered([A, B]))) == 2
-    for threshold, share, count in [(0.4, 0.5, 1), (0.6, 0.5, 2), (0.95, 0.5, 2), (0.95, 0.08, 2)]:
-        assert len(set(clustered([A, mutate(A, share)], threshold))) == count
-    for threshold in (0, 1.5, float("nan")):
-        with pytest.raises(DataError, match=rf"{threshold} is not in \(0, 1\]"):
-            clustered([A], threshold)
+    one, other = (random_protein(seed, 300) + A[:40] for seed in (7, 8))
+    assert identity(one, other) < 0.3
+    assert len(set(clustered([one, other]))) == 1
+    assert len(set(clustered([one[:300], other[:300]]))) == 2
+
+
+def test_among_more_residues_the_same_match_says_less():
+    far = mutate(A[:30], 0.5)
+    assert len(set(clustered([A, far]))) == 1
+    many = clustered([A, far, *(random_protein(seed, 400) for seed in range(20, 70))])
+    assert many[0] != many[1]
 
 
 def test_backgrounds_of_one_protein_need_no_alignment(monkeypatch):
-    monkeypatch.setattr(module, "_evalue", None)
+    lone = lambda proteins: np.zeros((len(proteins),) * 2) if len(proteins) == 1 else None  # noqa: E731
+    monkeypatch.setattr(module, "local_scores", lone)
     assert set(clustered([mutate(A, 0.01, seed) for seed in range(70)])) == {0}
 
 
