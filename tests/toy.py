@@ -1,11 +1,14 @@
 """Small made-up assays for tests: unrelated proteins, one rule of the mutant letter, and noise."""
 
 import numpy as np
+import torch
 
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, single_variants
 from mutmeta_lib.models.encoder import tiny_encoder
 from mutmeta_lib.models.predictor import Predictor
+from mutmeta_lib.models.sites import neighbourhood, site_assay, site_numbers
+from mutmeta_lib.models.trunk import SUM, trunk_encoder
 from mutmeta_lib.tasks.tasks import encode_assay
 
 # The rule that carries over from protein to protein: what each mutant letter is worth.
@@ -41,3 +44,17 @@ def toy_encoded(n_assays=3, encoding="separator", predictor=None, **more):
         encode_assay(toy_assay(seed, **more), encoding, encoder.vocabulary, encoder.max_tokens)
         for seed in range(n_assays)
     ]
+
+
+def toy_site_predictor(seed=0):
+    """A trunk on neighbours' descriptors, with their usual location and scale."""
+    some = torch.from_numpy(
+        np.concatenate([neighbourhood(toy_assay(i).wild_type) for i in range(9)])
+    )
+    encoder = trunk_encoder(some.mean(dim=0), some.std(dim=0) + 1e-6, seed=seed)
+    return Predictor(encoder, SUM, hidden=())
+
+
+def toy_site_assays(n_assays=3, **more):
+    assays = [toy_assay(seed, **more) for seed in range(n_assays)]
+    return [site_assay(a, "no_encoder", site_numbers("no_encoder", a.wild_type)) for a in assays]

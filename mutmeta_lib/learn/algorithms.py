@@ -14,7 +14,9 @@ from mutmeta_lib.learn import gradients as ways
 from mutmeta_lib.learn.closed_form import DeepKernelPredictor, RidgePredictor
 from mutmeta_lib.learn.gradients import TaskGradient, Together
 from mutmeta_lib.learn.inner import InnerLoop, Params, Update, inner_update, with_rates
+from mutmeta_lib.learn.ranker import RankerPredictor, RankerTasks
 from mutmeta_lib.models.predictor import Predictor
+from mutmeta_lib.models.trunk import SUM
 from mutmeta_lib.tasks.tasks import Examples, Task
 
 
@@ -32,7 +34,7 @@ class Algorithm:
     """One member of the family; the defaults are those of MAML.
 
     ``model`` has the task loss, ``update`` adapts to a support set, ``gradients`` are ways to the
-    gradient of one task, beside ``lowrank``. ``prepare`` makes the parameters that are
+    gradient of one task, ``together`` those of many. ``prepare`` makes the parameters that are
     meta-trained, ``loop`` the inner loop of a new task, ``training_loop`` from that the one inside
     the meta-gradient; ``batches`` is what inner and outer loss see of a task there.
     """
@@ -40,7 +42,7 @@ class Algorithm:
     model: Predictor
     update: Update = inner_update
     gradients: Mapping[str, TaskGradient] = field(default_factory=lambda: ways.BACKENDS)
-    lowrank: bool = True
+    together: Callable[[Predictor, InnerLoop], Mapping[str, Together]] = ways.together
     prepare: Callable[[Params, InnerLoop], Params] = lambda params, loop: params
     loop: Callable[[InnerLoop], InnerLoop] = lambda loop: loop
     training_loop: Callable[[InnerLoop], InnerLoop] = lambda loop: loop
@@ -48,10 +50,15 @@ class Algorithm:
 
     def backends(self, loop: InnerLoop) -> dict[str, TaskGradient | Together]:
         """The ways to the meta-gradient that there are, by name; ``auto`` is the fastest."""
-        found, pooled = dict(self.gradients), self.model.start is None
-        if self.lowrank and pooled and self.model.hidden and loop.scope in ("all", "head"):
-            found["lowrank"] = Together(self.model)
-        return {"auto": found.get("lowrank", found["autograd"]), **found}
+        many = dict(self.together(self.model, loop))
+        return (
+            {"auto": next(iter(many.values()), self.gradients["autograd"])} | self.gradients | many
+        )
+
+
+def _alone(predictor: Predictor, loop: InnerLoop) -> dict:
+    """No way to take tasks together."""
+    return {}
 
 
 def _narrow(scope: str, loop: InnerLoop) -> InnerLoop:
@@ -76,8 +83,24 @@ def reptile_task_gradient(loss, params, support, query, loop) -> tuple[Tensor, P
 def _solved(kind: type, gradient: Callable, predictor: Predictor, **more: Any) -> Algorithm:
     """A head that is solved on the support; ``gradient`` makes that of a task from the model."""
     model = kind.of(predictor)
-    given = {"gradients": {"autograd": gradient(model)}, "lowrank": False, "prepare": model.prepare}
+    given = {
+        "gradients": {"autograd": gradient(model)},
+        "together": _alone,
+        "prepare": model.prepare,
+    }
     return Algorithm(model, model.update, **given, **more)
+
+
+def _ranker(model: RankerPredictor) -> Algorithm:
+    """Trained on the scores without labels and the density of what is held out, given some."""
+    many = RankerTasks(model)
+    return Algorithm(
+        model,
+        model.update,
+        {"autograd": many},
+        lambda predictor, loop: {"batched": many},
+        model.prepare,
+    )
 
 
 ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
@@ -93,14 +116,14 @@ ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
     "metasgd": partial(
         Algorithm,
         gradients={"autograd": ways.task_gradient},
-        lowrank=False,
+        together=lambda model, loop: ways.together(model, loop) if model.pooling == SUM else {},
         prepare=with_rates,
     ),
     # Reptile splits no task: it adapts on the labels that the others see in support and query.
     "reptile": partial(
         Algorithm,
         gradients={"autograd": reptile_task_gradient},
-        lowrank=False,
+        together=_alone,
         batches=lambda task: (everything(task), task.query),
     ),
     "r2d2": partial(_solved, RidgePredictor, lambda model: ways.differentiate(model.update)),
@@ -115,5 +138,6 @@ ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
         ),
         batches=lambda task: (task.support, everything(task)),
     ),
+    "ranker": lambda predictor: _ranker(RankerPredictor.of(predictor)),
 }
 """Name -> how to make it for a predictor."""

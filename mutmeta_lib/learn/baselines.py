@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from biotite.sequence.align import SubstitutionMatrix
+from scipy.sparse import csr_array, issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
 
-from mutmeta_lib.data.variants import AMINO_ACIDS, apply_variant
+from mutmeta_lib.data.variants import AMINO_ACIDS
 from mutmeta_lib.models.embed import embed, standardise
 from mutmeta_lib.models.encoder import Encoder
 from mutmeta_lib.tasks.tasks import Examples, encode_assay
 
 Features = Callable[[Examples], np.ndarray]
-"""Examples -> feature matrix, ``(n, d)``."""
+"""Examples -> feature matrix, ``(n, d)``, which may be sparse."""
 
 RIDGE_PENALTIES = np.logspace(-2, 4, 13)
 
@@ -42,16 +43,23 @@ def embedding_features(encoder: Encoder, encoding: str, pooling: str, **how: Any
     return features
 
 
-def onehot_features(examples: Examples) -> np.ndarray:
-    """One-hot encoded mutated sequences, ``(n, 20 * length)``; X is a row of zeros."""
-    wild_type = examples.assay.assay.wild_type
+def onehot_features(examples: Examples) -> csr_array:
+    """One-hot encoded mutated sequences less that of the wild type, sparse ``(n, 20 * length)``.
+
+    The wild type's share is the same in all rows, so that a model with an intercept ignores it; X
+    is a row of zeros.
+    """
     column = {letter: index for index, letter in enumerate(AMINO_ACIDS)}
-    features = np.zeros((len(examples), len(wild_type), len(AMINO_ACIDS)), dtype=np.float32)
+    rows, columns, values = [], [], []
     for row, variant in enumerate(examples.variants):
-        for site, letter in enumerate(apply_variant(variant, wild_type)):
-            if letter in column:
-                features[row, site, column[letter]] = 1.0
-    return features.reshape(len(examples), -1)
+        for one in variant:
+            for letter, value in ((one.wild_type, -1.0), (one.mutant, 1.0)):
+                if letter in column:
+                    rows.append(row)
+                    columns.append((one.position - 1) * len(AMINO_ACIDS) + column[letter])
+                    values.append(value)
+    shape = len(examples), len(examples.assay.assay.wild_type) * len(AMINO_ACIDS)
+    return csr_array((values, (rows, columns)), shape=shape, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +74,44 @@ class Ridge:
         return RidgeCV(alphas=RIDGE_PENALTIES)
 
     def adapt(self, support: Examples, generator: torch.Generator) -> Any:
-        """Fit on the support set."""
+        """Fit on the support set; of sparse features only on the columns that it has."""
         if len(support) < 3:
             return None
-        features = self.features(support)
+        features, columns = self.features(support), None
+        if issparse(features):
+            columns = np.unique(features.indices)
+            features = features[:, columns].toarray()
         with warnings.catch_warnings():
             # An optimum on a bound is common with ten labels and harmless: bounds are wide.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return self.model(features.shape[1]).fit(features, support.labels.numpy())
+            return self.model(features.shape[1]).fit(features, self.targets(support)), columns
+
+    def targets(self, support: Examples) -> np.ndarray:
+        """What is regressed on, ``(n,)``."""
+        return support.labels.numpy()
 
     def predict(self, state: Any, query: Examples) -> np.ndarray:
         """Predicted labels, ``(n,)``."""
-        return nothing(query) if state is None else state.predict(self.features(query))
+        if state is None:
+            return nothing(query)
+        (model, columns), features = state, self.features(query)
+        return model.predict(features if columns is None else features[:, columns].toarray())
+
+
+@dataclass(frozen=True, eq=False)
+class WithPrior(Ridge):
+    """Ridge regression on what a score without labels, times ``slope``, leaves of the labels."""
+
+    score: Callable[[Examples], np.ndarray]
+    slope: float = 0.5
+
+    def targets(self, support: Examples) -> np.ndarray:
+        """The labels less their prior mean."""
+        return super().targets(support) - self.slope * self.score(support)
+
+    def predict(self, state: Any, query: Examples) -> np.ndarray:
+        """Predicted labels, ``(n,)``; under three labels, their prior mean."""
+        return self.slope * self.score(query) + super().predict(state, query)
 
 
 class GaussianProcess(Ridge):
@@ -93,7 +127,7 @@ class GaussianProcess(Ridge):
         """Predictive standard deviation with noise, ``(n,)``; without a fit that of the support."""
         if state is None:
             return np.ones(len(query))
-        return state.predict(self.features(query), return_std=True)[1]
+        return state[0].predict(self.features(query), return_std=True)[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,9 @@ r"""The meta-gradient: how the start must move so that *adapted* predictors do b
 
 with :math:`\theta'_t` from the inner loop on task t's support set (Finn et al. 2017, eq. 1). All
 back ends give it to rounding. ``autograd`` is the definition, through the loop, task after task;
-``learn2learn`` is that package's, which shares no code with ours; ``lowrank`` takes tasks together,
-for an MLP head on a frozen encoder (`lowrank`). ``auto`` is ``lowrank`` where there is one.
+``learn2learn`` is that package's, which shares no code with ours. Two take tasks together:
+``lowrank`` for an MLP head on a frozen encoder (`lowrank`), ``batched`` for reads of sites, where
+parameters get a dimension of tasks. ``auto`` is one of these where there is one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +15,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 
 from mutmeta_lib.learn import learn2learn
 from mutmeta_lib.learn.inner import UNUSED, Batch, InnerLoop, Loss, Params, Update, inner_update
 from mutmeta_lib.learn.lowrank import lowrank_losses
 from mutmeta_lib.models.predictor import Predictor
+from mutmeta_lib.models.trunk import SUM
+from mutmeta_lib.tasks.batches import TokenBatch, concatenate
+from mutmeta_lib.tasks.losses import LOSSES
 from mutmeta_lib.tasks.tasks import Examples
 
 TaskGradient = Callable[..., tuple[Tensor, Params]]
@@ -69,6 +74,45 @@ class Together:
     ) -> tuple[Tensor, Params]:
         """Query losses ``(n_tasks,)``, and the gradient of their mean."""
         return value_and_gradient(lambda at: self.losses(at, tasks, loop), params, len(tasks))
+
+
+@dataclass(frozen=True, eq=False)
+class Batched(Together):
+    """``batched``: every task has parameters of its own, which the inner loop moves all at once."""
+
+    def losses(self, params: Params, tasks: Sequence, loop: InnerLoop) -> Tensor:
+        """Query losses ``(n_tasks,)`` of tasks of equal size."""
+        own = {name: value.expand(len(tasks), *value.shape) for name, value in params.items()}
+        support, query = ((*blocks(sets), labels_of(sets)) for sets in zip(*tasks, strict=True))
+        # The loss of a task depends on its own parameters alone: the sum has all their gradients.
+        each = vmap(self.one, randomness="different")
+        adapted = inner_update(lambda at, batch: each(at, *batch).sum(), own, support, loop)
+        return each(adapted, *query)
+
+    def one(self, params: Params, rows: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+        """The loss of one task, of rows ``(k, m, d)``."""
+        predicted = self.predictor(params, TokenBatch(mask, mask, mask, rows))
+        return LOSSES[self.predictor.objective](predicted, labels)
+
+
+def blocks(sets: Sequence[Examples]) -> tuple[Tensor, Tensor]:
+    """Rows ``(n_tasks, k, m, d)`` of site reads, and their mask; sets are of equal size."""
+    joined = concatenate([examples.tokens for examples in sets])
+    shape = len(sets), len(sets[0])
+    return joined.hidden.unflatten(0, shape), joined.mask.unflatten(0, shape)
+
+
+def labels_of(sets: Sequence[Examples]) -> Tensor:
+    """Labels ``(n_tasks, k)``."""
+    return torch.stack([examples.labels for examples in sets])
+
+
+def together(predictor: Predictor, loop: InnerLoop) -> dict[str, Together]:
+    """The back end that takes tasks of MAML on this predictor together, if there is one."""
+    if predictor.pooling == SUM:
+        return {"batched": Batched(predictor)}
+    narrow = predictor.start is None and predictor.hidden and loop.scope in ("all", "head")
+    return {"lowrank": Together(predictor)} if narrow else {}
 
 
 BACKENDS: dict[str, TaskGradient | Together] = {

@@ -17,6 +17,7 @@ import torch
 from mutmeta_lib.learn import InnerLoop, baselines, inner_update
 from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.learn.inner import Update, adapted_names, finetune, shuffled
+from mutmeta_lib.learn.ranker import RankerMethod, RankerPredictor
 from mutmeta_lib.models.predictor import Params, Predictor, predict
 from mutmeta_lib.models.zero_shot import MASKED
 from mutmeta_lib.tasks.losses import RANKING
@@ -124,13 +125,15 @@ class GradientMethod:
 class Start:
     """How a start is meta-trained; without an ``algorithm`` it is the encoder and a fresh head.
 
-    ``first_order`` None is what the study asks for; a ``solved`` head needs fewer meta-steps.
+    ``first_order`` None is what the study asks for; a ``solved`` head needs fewer meta-steps. With
+    ``members`` the start is several, as many as the study asks for (`members`).
     """
 
     algorithm: str = ""
     first_order: bool | None = None
     objective: str = "mse"
     solved: bool = False
+    members: bool = False
 
 
 STARTS: dict[str, Start] = {
@@ -141,6 +144,7 @@ STARTS: dict[str, Start] = {
     "reptile": Start("reptile", first_order=True),
     "r2d2": Start("r2d2", solved=True),
     "deepkernel": Start("deepkernel", solved=True),
+    "ranker": Start("ranker", members=True),
 }
 """Name -> how it is made. Over a frozen encoder MAML adapts the head alone: it is ANIL as well.
 ``joint`` is trained on the labels of all test assays, where a study holds out variants of them."""
@@ -183,6 +187,36 @@ def _learned(name: str, given: Given) -> Method:
     return GradientMethod(name, algorithm.model, given.start, None, **how)
 
 
+def joined(starts: Sequence[Params]) -> Params:
+    """Several starts as one; `members` are they again."""
+    return {f"{i}/{name}": value for i, one in enumerate(starts) for name, value in one.items()}
+
+
+def members(start: Params) -> list[Params]:
+    """The starts that were `joined`.
+
+    >>> members(joined([{"a": 1}, {"a": 2}]))
+    [{'a': 1}, {'a': 2}]
+    """
+    found: dict[str, Params] = {}
+    for key, value in start.items():
+        number, name = key.split("/", 1)
+        found.setdefault(number, {})[name] = value
+    return list(found.values())
+
+
+def _ranker(name: str, given: Given, first: int | None = None, labels: bool = True) -> Method:
+    model = RankerPredictor.of(given.predictor)
+    return RankerMethod(name, model, members(given.start)[:first], labels)
+
+
+def _with_score(features: baselines.Features | None, name: str, given: Given) -> Method:
+    """Ridge regression on features and, as one more, the zero-label score."""
+    model = _ranker(name, given, labels=False)
+    score = lambda examples: model.predict(model.members, examples)  # noqa: E731
+    return baselines.WithPrior(name, features or given.features, score)
+
+
 _TUNED = ("maml", "multitask", "fomaml", "maml_rank", "reptile")
 METHODS: dict[str, Entry] = {
     **{name: Entry(_gradient, name, name) for name in _TUNED},
@@ -198,12 +232,23 @@ METHODS: dict[str, Entry] = {
     "ridge": Entry(lambda name, given: baselines.Ridge(name, given.features)),
     "gp": Entry(lambda name, given: baselines.GaussianProcess(name, given.features)),
     "onehot": Entry(lambda name, given: baselines.Ridge(name, baselines.onehot_features)),
+    "ranker": Entry(_ranker, "ranker"),
+    "ranker_1": Entry(partial(_ranker, first=1), "ranker"),
+    "zero_label": Entry(partial(_ranker, labels=False), "ranker"),
+    "onehot_zero": Entry(partial(_with_score, baselines.onehot_features), "ranker"),
+    "ridge_zero": Entry(partial(_with_score, None), "ranker"),
+    "onehot_blosum": Entry(
+        lambda name, given: baselines.WithPrior(
+            name, baselines.onehot_features, baselines.substitution_score, slope=0.25
+        )
+    ),
     "blosum": Entry(lambda name, given: baselines.Scored(name, baselines.blosum)),
     "mean": Entry(lambda name, given: baselines.Scored(name, baselines.nothing)),
     **{name: Entry(lambda name, given: given.zero_shot(name)) for name in MASKED},
 }
 """Name -> how to build it. ``maml_1`` takes one step, ``maml_fixed`` reads the first labels alone,
-``mlp`` is fine-tuning at a rate that is not chosen; the `MASKED` need a language-model head."""
+``mlp`` is fine-tuning at a rate that is not chosen; the `MASKED` need a language-model head.
+``ranker_1`` is the first of the ranker's networks alone, ``zero_label`` its zero-label score."""
 
 
 def build_methods(

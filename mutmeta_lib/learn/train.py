@@ -4,9 +4,11 @@ What differs from one algorithm to the next is in `algorithms`. ``multitask`` is
 same draws of the same labels it trains the un-adapted predictor on support and query together.
 """
 
+import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import torch
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.algorithms import ALGORITHMS, Algorithm
-from mutmeta_lib.learn.gradients import meta_gradient
+from mutmeta_lib.learn.gradients import Together, meta_gradient
 from mutmeta_lib.learn.inner import InnerLoop, Params
 from mutmeta_lib.learn.run_state import RunState, run_identity
 from mutmeta_lib.models.predictor import Predictor
@@ -31,6 +33,9 @@ class MetaTraining:
     ``support`` and ``query`` are labels per task, ``meta_lr`` is Adam's rate, ``clip`` the largest
     gradient norm. Every ``validate_every`` steps the mean query loss on fixed meta-validation tasks
     is taken, and the start with the lowest one is returned. For ``backend`` see `gradients`.
+    ``schedule`` ``one_cycle`` warms the rate up over 15 % of the steps and lets it fall to 0 along
+    a cosine; ``weight_decay`` shrinks matrices by that share of the rate in every step; with
+    ``dropout`` the encoder is in training mode while the gradient is taken.
     """
 
     algorithm: str = "maml"
@@ -45,15 +50,28 @@ class MetaTraining:
     validation_tasks: int = 16
     backend: str = "auto"
     precision: str = "float32"
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    dropout: bool = False
 
     def __post_init__(self):
         known = {"algorithm": ALGORITHMS, "precision": ("float32", "bfloat16")}
+        known["schedule"] = ("constant", "one_cycle")
         for name, choices in known.items():
             if (given := getattr(self, name)) not in choices:
                 raise DataError(f"unknown {name} {given!r}", f"choose from {', '.join(choices)}")
-        if self.precision == "bfloat16" and self.algorithm in ("r2d2", "deepkernel"):
+        if self.precision == "bfloat16" and self.algorithm in ("r2d2", "deepkernel", "ranker"):
             told = f"{self.algorithm} solves a linear system, which bfloat16 is too coarse for"
             raise DataError(told, "choose precision='float32'")
+
+    def rate(self, step: int) -> float:
+        """Adam's rate at a meta-step, from 1 to ``steps``."""
+        if self.schedule == "constant":
+            return self.meta_lr
+        warm = max(1, round(0.15 * self.steps))
+        if step <= warm:
+            return self.meta_lr * (0.04 + 0.96 * step / warm)
+        return self.meta_lr * (1 + math.cos(math.pi * (step - warm) / (self.steps - warm))) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +99,7 @@ class OuterLoop:
 
     algorithm: Algorithm
     settings: MetaTraining
+    seed: int = 0
 
     def step(self, state: RunState, tasks: Sequence[Task]) -> tuple[float, float]:
         """Move the parameters of ``state`` by one step of its optimiser.
@@ -91,7 +110,8 @@ class OuterLoop:
         algorithm, settings, params = self.algorithm, self.settings, state.params()
         loop = algorithm.training_loop(algorithm.loop(settings.inner))
         device = next(iter(params.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        low = torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16")
+        with low, self.dropping(state.step):
             loss, gradient, losses = meta_gradient(
                 algorithm.model.loss,
                 params,
@@ -108,16 +128,37 @@ class OuterLoop:
             ids = ", ".join(sorted({task.support.assay.assay.id for task in broken or tasks}))
             told = f"loss or gradient is not finite at meta-step {state.step} (assays {ids})"
             raise DataError(told, "lower inner.lr or meta_lr, or look at these assays' scores")
+        rate = settings.rate(state.step)
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        for value in state.current.values():
+            if settings.weight_decay and value.dim() > 1:
+                value.data.mul_(1 - rate * settings.weight_decay)
         state.optimiser.step()
         return float(loss), float(norm)
+
+    @contextmanager
+    def dropping(self, step: int) -> Iterator[None]:
+        """The encoder in training mode, if asked for; what is dropped depends on seed and step."""
+        if not self.settings.dropout:
+            yield
+            return
+        module = self.algorithm.model.encoder.module
+        with torch.random.fork_rng():
+            torch.manual_seed(stable_seed("dropout", self.seed, step))
+            module.train()
+            try:
+                yield
+            finally:
+                module.eval()
 
     def validation(self, params: Params, tasks: Sequence[Task]) -> float:
         """Mean query loss over tasks after adaptation (no meta-gradient)."""
         algorithm, loop = self.algorithm, self.algorithm.loop(self.settings.inner)
         loss, pairs = algorithm.model.loss, [(task.support, task.query) for task in tasks]
-        together = algorithm.backends(loop).get("lowrank")
+        together = algorithm.backends(loop)["auto"]
         with torch.no_grad():
-            if together is not None:
+            if isinstance(together, Together):
                 return float(together.losses(params, pairs, loop).mean())
             adapted = ((algorithm.update(loss, params, s, loop), query) for s, query in pairs)
             return float(np.mean([float(loss(*one)) for one in adapted]))
@@ -160,7 +201,7 @@ def meta_train(
     loss that is not finite.
     """
     algorithm = ALGORITHMS[settings.algorithm](predictor)
-    outer = OuterLoop(algorithm, settings)
+    outer = OuterLoop(algorithm, settings, seed)
     begun = algorithm.prepare(params, algorithm.loop(settings.inner))
     draws = stable_seed("meta-train", seed)
     state = RunState.begin(begun, settings.meta_lr, np.random.default_rng(draws))

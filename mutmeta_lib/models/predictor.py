@@ -10,6 +10,7 @@ from torch.func import functional_call
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import Encoder
 from mutmeta_lib.models.layers import layer_of
+from mutmeta_lib.models.trunk import SUM, Latent
 from mutmeta_lib.tasks.batches import TokenBatch, distinct_rows, run_batches
 from mutmeta_lib.tasks.losses import LOSSES
 from mutmeta_lib.tasks.tasks import Examples
@@ -59,6 +60,12 @@ def pooled(
         shares, options["wanted"] = shares.topk(most, dim=1)
     hidden = run(module, weights, batch, **options)
     return (shares.to(hidden.dtype)[:, None, :] @ hidden).squeeze(1)
+
+
+def own(params: Params) -> Params:
+    """The encoder's parameters, by the names that it knows."""
+    prefix = "encoder."
+    return {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +125,13 @@ class Predictor:
         """Pooled encoder output, ``(n, width)``."""
         if self.start is None:
             return tokens.hidden
-        prefix = "encoder."
-        own = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
-        return pooled(self.encoder.module, own, tokens, self.pooling, self.start)
+        if self.pooling == SUM:
+            return self.latent(params, tokens).hidden.sum(dim=-2)
+        return pooled(self.encoder.module, own(params), tokens, self.pooling, self.start)
+
+    def latent(self, params: Params, tokens: TokenBatch) -> Latent:
+        """What the trunk of a site read makes of each substitution."""
+        return functional_call(self.encoder.module, own(params), (tokens.hidden, tokens.mask))
 
     def head(
         self, params: Params, pooled: Tensor, generator: torch.Generator | None = None

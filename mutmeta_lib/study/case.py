@@ -15,13 +15,23 @@ from mutmeta_lib.data.splits import Split
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.baselines import Features, embedding_features
-from mutmeta_lib.learn.methods import METHODS, STARTS, Given, Method, build_methods, divergences
+from mutmeta_lib.learn.methods import (
+    METHODS,
+    STARTS,
+    Given,
+    Method,
+    build_methods,
+    divergences,
+    joined,
+)
 from mutmeta_lib.learn.train import MetaTraining, Trained, meta_train, pick_device
 from mutmeta_lib.learn.tuning import best_rate, grid_scores
 from mutmeta_lib.models.embed import Vectors, read_with
 from mutmeta_lib.models.encoder import Encoder, load_encoder
 from mutmeta_lib.models.predictor import Params, Predictor
+from mutmeta_lib.models.sites import READS, site_assay, site_numbers
 from mutmeta_lib.models.swap import swap
+from mutmeta_lib.models.trunk import SUM, trunk_encoder
 from mutmeta_lib.models.zero_shot import zero_shot
 from mutmeta_lib.records.progress import Report
 from mutmeta_lib.records.record import fingerprint, plain
@@ -29,7 +39,15 @@ from mutmeta_lib.records.store import Store
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.evaluate import evaluate, hold_out_task, score, support_pool
 from mutmeta_lib.study.study import HOLD_OUTS, Case, Read, Study, read_assays
-from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, encode_assay, task_generator
+from mutmeta_lib.tasks.tasks import (
+    EncodedAssay,
+    Examples,
+    Task,
+    draw_task,
+    encode_assay,
+    task_generator,
+    with_normal_scores,
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +109,8 @@ def prepare(study: Study, read: Read, device: str, cache_dir: str | None) -> Pre
     """Encode every assay once, and run what does not learn of the encoder."""
     assays, _ = read_assays(study)
     encoder = load_encoder(read.encoder, max_tokens=read.max_tokens)
+    if read.encoding in READS:
+        return prepare_sites(study, read, assays, encoder, str(pick_device(device)), cache_dir)
     if read.swap != "same":
         encoder = swap(encoder, read.swap)
         assays = [a for a in assays if not study.test_ids or a.id in study.test_ids]
@@ -103,6 +123,55 @@ def prepare(study: Study, read: Read, device: str, cache_dir: str | None) -> Pre
     if start is not None:
         features = embedding_features(encoder, read.encoding, read.pooling, **how)
     return Prepared(vectors, features, cache(partial(zero_shot, encoder=encoder, **how)))
+
+
+def prepare_sites(
+    study: Study, read: Read, assays: Sequence[Assay], encoder: Encoder, device: str, cache_dir
+) -> Prepared:
+    """Assays as a read of sites has them; trunk and features wait for the split (`of_split`)."""
+    needed = encoder if READS[read.encoding] else None
+    placed = _on_device(encoder, device) if needed else None
+    kept: dict[str, EncodedAssay] = {}
+    tables: dict[str, torch.Tensor] = {}
+    for assay in assays:
+        if (wild_type := assay.wild_type) not in tables:
+            told = {"read": read.encoding, "sequence": wild_type, "encoder": encoder.sha256}
+            store = Store(Path(cache_dir) if cache_dir else None, told)
+            tables[wild_type] = store.tensor(
+                "sites", partial(site_numbers, read.encoding, wild_type, placed, device)
+            )
+        told = read.swap != "untold"
+        kept[assay.id] = site_assay(assay, read.encoding, tables[wild_type], told)
+    training = kept
+    if study.labels == "normal_scores":
+        training = {id: replace(a, assay=with_normal_scores(a.assay)) for id, a in kept.items()}
+    return Prepared(Vectors(None, kept, training, {}), None, None)
+
+
+@lru_cache(maxsize=2)
+def of_split(
+    study: Study, read: Read, device: str, cache_dir: str | None, train: tuple[str, ...], seed: int
+) -> Prepared:
+    """`prepare`, for reads of sites with a trunk whose scales are those of meta-training."""
+    found = prepare(study, read, device, cache_dir)
+    if read.encoding not in READS:
+        return found
+    tables = {}
+    for id in train:
+        item = found.vectors.assays[id]
+        tables[item.assay.wild_type] = item.tokens.sites
+    every = torch.cat(list(tables.values()))
+    trunk = trunk_encoder(every.mean(dim=0), every.std(dim=0) + 1e-6, seed=seed)
+    trunk = _on_device(trunk, device)
+
+    def features(examples: Examples) -> np.ndarray:
+        tokens = examples.tokens
+        sites = trunk.module.standardised(tokens.hidden[..., : every.shape[1]])
+        each = torch.cat([sites, tokens.hidden[..., every.shape[1] : -2]], dim=-1)
+        return (each * tokens.mask[..., None]).sum(dim=1).numpy()
+
+    predictor = Predictor(trunk, SUM, hidden=())
+    return Prepared(replace(found.vectors, predictor=predictor), features, None)
 
 
 def first_layer(depth: str, encoder: Encoder) -> int | None:
@@ -139,45 +208,74 @@ class Run:
     @property
     def data(self) -> Prepared:
         """The assays as the read has them."""
-        return prepare(self.study, self.read, self.where.device, self.where.cache_dir)
+        where, case = self.where, self.case
+        how = self.study, self.read, where.device, where.cache_dir
+        if self.read.encoding not in READS:
+            return prepare(*how)
+        return of_split(*how, case.split.train, stable_seed("trunk", case.seed))
 
     def tell(self, what: str) -> Callable[..., None]:
         """A progress callback for one part."""
         return lambda done, total, *_: self.report(f"{self.label}: {what}", done, total)
 
     def train(self, name: str) -> list[Trained]:
-        """A start at every pair of outer rates, the one with the lowest validation loss first."""
-        study, start, where, tries = self.study, STARTS[name], self.where, []
+        """A start at every pair of outer rates, the one with the lowest validation loss first.
+
+        Of a start with members, the first is trained at all of them, the others at the best.
+        """
+        study, start = self.study, STARTS[name]
+        if name == "joint":
+            predictor = replace(self.data.vectors.predictor, objective=start.objective)
+            return [self.train_jointly(predictor, self.fresh(0))]
+        rates = study.outer_rates or [(study.inner_lr, study.meta_lr)]
+        tries = sorted((self.train_at(name, *pair) for pair in rates), key=_lowest)
+        if not start.members:
+            return tries
+        best = tries[0]
+        chosen = best.settings.inner.lr, best.settings.meta_lr
+        several = [best] + [self.train_at(name, *chosen, i) for i in range(1, study.members)]
+        seconds = sum(one.seconds for one in several)
+        together = joined([one.params for one in several])
+        return [replace(best, params=together, seconds=seconds), *tries[1:]]
+
+    def fresh(self, member: int) -> Params:
+        """The encoder with a fresh head; a trunk is fresh as well, another for every member."""
+        predictor, seed = self.data.vectors.predictor, self.case.seed
+        if self.read.encoding in READS and member:
+            old = predictor.encoder.module
+            own = stable_seed("trunk", seed, member)
+            predictor = replace(predictor, encoder=trunk_encoder(old.location, old.scale, seed=own))
+        return initial_params(predictor, seed, self.where.device)
+
+    def train_at(self, name: str, inner_lr: float, meta_lr: float, member: int = 0) -> Trained:
+        """One start at one pair of outer rates."""
+        study, start, where = self.study, STARTS[name], self.where
         vectors, split = self.data.vectors, self.case.split
         predictor = replace(vectors.predictor, objective=start.objective)
-        fresh = initial_params(predictor, self.case.seed, where.device)
-        if name == "joint":
-            return [self.train_jointly(predictor, fresh)]
         steps = min(study.solved_steps, study.meta_steps) if start.solved else study.meta_steps
         first_order = study.first_order if start.first_order is None else start.first_order
         shared = ("tasks_per_step", "support", "query", "validation_tasks")
+        shared += ("schedule", "weight_decay", "dropout")
         settings = MetaTraining(
             algorithm=start.algorithm,
             steps=steps,
             validate_every=min(study.validate_every, max(1, steps // 4)),
+            inner=InnerLoop(inner_lr, study.inner_steps, first_order),
+            meta_lr=meta_lr,
             **{name: getattr(study, name) for name in shared},
         )
-        for inner_lr, meta_lr in study.outer_rates or [(study.inner_lr, study.meta_lr)]:
-            inner = InnerLoop(inner_lr, study.inner_steps, first_order)
-            asked = [self.kept.question, self.label, split.train, split.validation]
-            key = f"{name}-{fingerprint(plain([*asked, inner_lr, meta_lr]))[:12]}"
-            trained = meta_train(
-                predictor,
-                fresh,
-                [vectors.training[id] for id in split.train],
-                replace(settings, inner=inner, meta_lr=meta_lr),
-                seed=self.case.seed,
-                validation=[vectors.training[id] for id in split.validation],
-                checkpoint=where.store and Path(where.store, "starts", f"{key}.safetensors"),
-                progress=self.tell(name),
-            )
-            tries.append(trained)
-        return sorted(tries, key=_lowest)
+        asked = [self.kept.question, self.label, split.train, split.validation]
+        key = f"{name}-{fingerprint(plain([*asked, inner_lr, meta_lr, member]))[:12]}"
+        return meta_train(
+            predictor,
+            self.fresh(member),
+            [vectors.training[id] for id in split.train],
+            settings,
+            seed=stable_seed(self.case.seed, member) if member else self.case.seed,
+            validation=[vectors.training[id] for id in split.validation],
+            checkpoint=where.store and Path(where.store, "starts", f"{key}.safetensors"),
+            progress=self.tell(name),
+        )
 
     def train_jointly(self, predictor: Predictor, start: Params) -> Trained:
         """Adam on the labels of all assays together; each step sees a few assays equally."""
@@ -257,7 +355,8 @@ class Run:
         study, seed, rows = self.study, self.case.seed, []
         assay = self.data.vectors.assays[id]
         pool = support_pool(len(assay), study.reserved)
-        how = {"seeds": [seed], "pool": pool, "max_query": study.max_query or None}
+        draws = [seed * study.draws + i for i in range(study.draws)]
+        how = {"seeds": draws, "pool": pool, "max_query": study.max_query or None}
         with divergences() as diverged:
             if study.regime in HOLD_OUTS:
                 task, (some, _) = self.hold_out(id), methods[0]
@@ -281,8 +380,7 @@ class Run:
                 starts[name] = tried[name][0].params
                 seconds[f"meta_training_{name}"] = sum(one.seconds for one in tried[name])
             else:
-                predictor = self.data.vectors.predictor
-                starts[name] = initial_params(predictor, case.seed, self.where.device)
+                starts[name] = self.fresh(0)
         began = time.perf_counter()
         tuned = dict.fromkeys(METHODS[n].rate for n in names if METHODS[n].rate and study.shots)
         tasks = self.tasks() if tuned else []

@@ -19,10 +19,11 @@ from mutmeta_lib.models.encoder import Encoder
 from mutmeta_lib.records.record import recorded_parameters
 from mutmeta_lib.seeds import stable_seed
 
-REGIMES = ("proteins", "properties", "related", "around", "variants", "sites")
+REGIMES = ("proteins", "rotations", "properties", "related", "around", "variants", "sites")
 """Who is trained on, who chooses, who is tested.
 
 - ``proteins``: folds of protein clusters; no test protein is in meta-training.
+- ``rotations``: the same test folds; of the other clusters a share chooses, all others train.
 - ``properties``: one property is tested, and clusters that carry it are out of meta-training.
 - ``related``: as ``proteins``, but of clusters with several test assays one is tested and the
   others move to meta-training: what differs is that another assay of the protein has been seen.
@@ -41,7 +42,9 @@ class Read:
 
     ``depth`` says what learns: ``head``, on standardised vectors of the frozen encoder; ``raw
     head``, on vectors as they are; ``last-<k>`` layers with the head; ``all``. ``swap``: what test
-    assays alone are read through (`models.swap`).
+    assays alone are read through (`models.swap`). With a read of sites (`models.sites.READS`) as
+    ``encoding``, a trunk learns on the sites' numbers, pooling and depth have no meaning, and the
+    one swap is ``untold``: the property of test assays is not told.
     """
 
     encoder: str = "tiny"
@@ -84,6 +87,7 @@ class Study:
         methods: names of `METHODS`; those of ``by_error`` are tested again as ``<name>_mse``, with
             the rate of the lowest validation error, at ``decided_at`` labels.
         shots: numbers of labels; none trains only.
+        draws: supports per assay, seed and number of labels.
         decided_at: labels at which rates are chosen.
         pool: variants reserved for supports (largest of shots when 0); smaller assays reserve less
             (`evaluate.support_pool`), and are not tested beyond.
@@ -91,6 +95,8 @@ class Study:
         meta_steps, solved_steps: outer steps of starts, and of those whose head is solved.
         inner_lr, meta_lr: rates of meta-training; with ``outer_rates``, pairs of them, every
             meta-trained start takes the pair with the lowest validation loss.
+        schedule, weight_decay, dropout: of meta-training, as `learn.MetaTraining` has them.
+        members: networks of a start that is several.
         adapt_steps: gradient steps on a test task, the same for every gradient method.
         tuning_assays: validation assays that rates are chosen on; 0 is all.
 
@@ -117,6 +123,7 @@ class Study:
     methods: tuple[str, ...] = ("maml", "multitask", "finetune", "ridge")
     by_error: tuple[str, ...] = ()
     shots: tuple[int, ...] = (0, 10)
+    draws: int = 1
     decided_at: int = 10
     pool: int = 0
     max_query: int = 0
@@ -132,6 +139,10 @@ class Study:
     outer_rates: tuple[tuple[float, float], ...] = ()
     validate_every: int = 10
     validation_tasks: int = 32
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    dropout: bool = False
+    members: int = 1
     adapt_steps: int = 10
     epochs: int = 5
     tuning_assays: int = 0
@@ -253,6 +264,12 @@ def draw_cases(study: Study, assays: Sequence[Assay]) -> list[Case]:
     folds = enumerate(protein_folds(assays, study.n_folds))
     some = {f"fold {i + 1}": fold for i, fold in folds if not study.folds or i in study.folds}
     cases = [Case(regime, name, seed, fold) for seed in seeds for name, fold in some.items()]
+    if regime == "rotations":
+        share = study.share
+        cases = [
+            replace(case, split=_draw(of, set(case.split.test), share, case.name, case.seed))
+            for case in cases
+        ]
     if regime == "related":
         cases = [replace(case, split=_with_relatives(case.split, of, case.seed)) for case in cases]
     return [case for case in cases if case.split.test]

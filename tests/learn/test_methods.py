@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import Ridge as PlainRidge
-from toy import WORTH, toy_encoded, toy_predictor
+from toy import WORTH, toy_encoded, toy_predictor, toy_site_assays, toy_site_predictor
 
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, Substitution, apply_variant
@@ -17,6 +17,7 @@ from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.learn.baselines import (
     RIDGE_PENALTIES,
+    WithPrior,
     embedding_features,
     onehot_features,
     substitution_score,
@@ -28,6 +29,7 @@ from mutmeta_lib.learn.methods import (
     GradientMethod,
     build_methods,
     divergences,
+    joined,
 )
 from mutmeta_lib.learn.tuning import best_rate, grid_scores
 from mutmeta_lib.models.zero_shot import MASKED
@@ -39,17 +41,29 @@ ASSAYS = toy_encoded(3, n=150)
 START = PREDICTOR.init(torch.Generator().manual_seed(0))
 RATES = dict.fromkeys(("maml", "anil", "reptile", "fomaml", "maml_rank"), ("sgd", 0.1))
 RATES |= dict.fromkeys(("multitask", "boil"), ("adam", 1e-3)) | {"finetune": ("adam", 1e-2)}
+SITES = {name for name, method in METHODS.items() if method.start == "ranker"}
+SITE_PREDICTOR, SITE_ASSAYS = toy_site_predictor(), toy_site_assays(3, n=150)
 STARTED = {
     name: ALGORITHMS[start.algorithm](PREDICTOR).prepare(START, InnerLoop(0.1))
-    if start.algorithm in ALGORITHMS
+    if start.algorithm in set(ALGORITHMS) - {"ranker"}
     else START
     for name, start in STARTS.items()
 }
+STARTED["ranker"] = joined(
+    ALGORITHMS["ranker"](one).prepare(one.init(torch.Generator().manual_seed(seed)), InnerLoop())
+    for seed, one in enumerate([SITE_PREDICTOR, toy_site_predictor(1)])
+)
 FEATURES = embedding_features(PREDICTOR.encoder, "separator", "sites")
 GIVEN = Given(PREDICTOR, steps=5, fixed=4, features=FEATURES)
 
 
+def site_features(examples):
+    return examples.tokens.hidden.sum(dim=1).numpy()
+
+
 def build(name, given=GIVEN, starts=STARTED, rates=RATES):
+    if name in SITES:
+        given = replace(given, predictor=SITE_PREDICTOR, features=site_features)
     return build_methods([name], given, starts, rates)[name]
 
 
@@ -57,8 +71,9 @@ BUILT = {name: build(name) for name in METHODS if name not in MASKED}
 EACH = pytest.mark.parametrize("name", sorted(BUILT))
 
 
-def task(shots, assay=0):
-    return draw_task(ASSAYS[assay], shots, task_generator(0, "t"), pool=80, max_query=60)
+def task(shots, assay=0, of=""):
+    assays = SITE_ASSAYS if of in SITES else ASSAYS
+    return draw_task(assays[assay], shots, task_generator(0, "t"), pool=80, max_query=60)
 
 
 def run(method, drawn, seed=0):
@@ -71,13 +86,15 @@ def run(method, drawn, seed=0):
 @pytest.mark.parametrize("shots", [0, 1, 2, 10])
 def test_labels_are_finite_and_owe_nothing_to_the_query(name, shots):
     """Neither to its labels, nor to the measured scores of any row but the support's."""
-    drawn = task(shots)
+    drawn = task(shots, of=name)
     predicted = run(BUILT[name], drawn)
     assert predicted.shape == (60,)
     assert np.isfinite(predicted).all()
     support, query, assay = drawn.support, drawn.query, ASSAYS[0].assay
     known = np.isin(np.arange(len(assay)), support.rows)
-    blind = replace(ASSAYS[0], assay=replace(assay, scores=np.where(known, assay.scores, 99.0)))
+    blind = replace(
+        drawn.query.assay, assay=replace(assay, scores=np.where(known, assay.scores, 99.0))
+    )
     hidden = replace(
         drawn,
         support=Examples(blind, support.rows, support.labels),
@@ -88,14 +105,14 @@ def test_labels_are_finite_and_owe_nothing_to_the_query(name, shots):
 
 @EACH
 def test_the_order_of_labels_changes_nothing_and_a_label_does(name):
-    drawn, order = task(10), np.random.default_rng(0).permutation(10)
+    drawn, order = task(10, of=name), np.random.default_rng(0).permutation(10)
     predicted = run(BUILT[name], drawn)
     turned = replace(drawn, support=drawn.support.take(order))
     if name not in ("finetune_epochs", "maml_fixed"):  # these read them in an order
         np.testing.assert_allclose(run(BUILT[name], turned), predicted, rtol=1e-3, atol=2e-4)
     lying = replace(drawn, support=replace(drawn.support, labels=-drawn.support.labels))
     same = np.allclose(run(BUILT[name], lying), predicted, atol=1e-6)
-    assert same == (name in ("blosum", "mean", "joint"))
+    assert same == (name in ("blosum", "mean", "joint", "zero_label"))
 
 
 @pytest.mark.parametrize("name", ["ridge", "gp", "finetune", "metasgd", "r2d2", "deepkernel"])
@@ -110,13 +127,13 @@ def test_a_gaussian_process_knows_how_sure_it_is():
     drawn, method = task(40), BUILT["gp"]
     state = method.adapt(drawn.support, torch.Generator())
     near, far = (method.deviation(state, part) for part in (drawn.support, drawn.query))
-    noise = state.kernel_.k2.noise_level**0.5
+    noise = state[0].kernel_.k2.noise_level ** 0.5
     assert far.shape == (60,)
     assert noise * 0.999 < near.mean() < far.mean()
     np.testing.assert_array_equal(method.deviation(None, drawn.query), np.ones(60))
 
 
-@pytest.mark.parametrize("name", [n for n in BUILT if METHODS[n].start])
+@pytest.mark.parametrize("name", [n for n in BUILT if METHODS[n].start and n not in SITES])
 def test_without_labels_the_start_is_used(name):
     state = BUILT[name].adapt(task(0).support, torch.Generator())
     assert state is STARTED[METHODS[name].start]
@@ -169,11 +186,25 @@ def test_a_diverged_adaptation_is_said_and_answered_with_the_start(optimiser, lr
 
 def test_onehot_spells_the_mutated_sequence():
     query = task(0).query
-    features = onehot_features(query).reshape(len(query), -1, 20)
-    for row, variant in zip(features, query.variants, strict=True):
+    wild_type = ASSAYS[0].assay.wild_type
+    before = np.array([[letter == one for one in AMINO_ACIDS] for letter in wild_type], dtype=int)
+    features = onehot_features(query).toarray().reshape(len(query), -1, 20)
+    for row, variant in zip(before + features, query.variants, strict=True):
         spelled = "".join(AMINO_ACIDS[column] for column in row.argmax(axis=1))
-        assert spelled == apply_variant(variant, ASSAYS[0].assay.wild_type)
-        assert (row.sum(axis=1) == 1).all()
+        assert spelled == apply_variant(variant, wild_type)
+        assert (np.sort(row, axis=1) == [0] * 19 + [1]).all()
+
+
+def test_a_prior_is_kept_where_labels_are_few_and_corrected_where_they_tell():
+    few, many = task(2), task(80)
+    known = lambda examples: examples.scores[:, None]  # noqa: E731
+    right, wrong = (
+        WithPrior("prior", known, lambda examples, sign=sign: sign * examples.scores)
+        for sign in (1, -1)
+    )
+    assert spearman(run(right, few), few.query.scores) == 1.0
+    assert spearman(run(wrong, few), few.query.scores) == -1.0
+    assert spearman(run(wrong, many), many.query.scores) > 0.9
 
 
 def test_embedding_features_are_standardised_and_looked_up_by_row():
