@@ -16,6 +16,9 @@ import pandas as pd
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import number
 
+PROTEINGYM = ("role", "protein")
+"""ProteinGym's mean, where a role is its selection type: over the assays of a UniProt id within a
+type, then over the ids of the type, then over types (Notin et al., NeurIPS 2023)."""
 Ends = tuple[float, float, float]
 """A value with the low and high end of its interval; NaN where there is none."""
 
@@ -66,6 +69,26 @@ def _bootstrap(above, below, groups, quantile: str, n_boot: int = 2000, seed: in
     return ratio, float(low), float(high)
 
 
+def _nested(means: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> Ends:
+    """The mean over ``outer`` of means over ``inner`` of ``value``, with its interval over units.
+
+    A group of the outer level that a resample has nothing of is left out of that resample.
+    """
+    inner = means.groupby(["outer", "inner"], as_index=False).agg(
+        value=("value", "mean"), unit=("unit", "first")
+    )
+    unit, n = np.unique(inner["unit"], return_inverse=True)[1], inner["unit"].nunique()
+    outer = pd.get_dummies(inner["outer"]).to_numpy(float)
+    drawn = np.random.default_rng(seed).integers(n, size=(n_boot, n)) if n > 1 else []
+    times = np.array([np.ones(n), *(np.bincount(draw, minlength=n) for draw in drawn)])[:, unit]
+    count = times @ outer
+    total = (times * inner["value"].to_numpy()) @ outer
+    ratios = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+    value, *draws = ratios.sum(axis=1) / (count > 0).sum(axis=1)
+    low, high = np.quantile(draws, [0.025, 0.975]) if draws else (float("nan"),) * 2
+    return float(value), float(low), float(high)
+
+
 def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full_like(above, np.inf), where=below > 0)
 
@@ -76,20 +99,36 @@ def estimate(
     *,
     by: Sequence[str] = ("method", "shots"),
     over: str = "cluster",
+    within: tuple[str, str] | None = None,
 ) -> pd.DataFrame:
     """Mean of one or several columns per group, with its 95 % interval over units.
 
-    Units are the values of ``over``: ``cluster``, ``protein`` or ``assay``. A row has metric, the
-    columns of ``by``, mean, low, high (NaN with one unit), n_assays, n_units, n_proteins (clusters
-    where the table has them), and n_undefined (rows without a value, which are not averaged). It is
-    a DataError if a column is missing, or a group holds two values for one assay and seed.
+    Units are the values of ``over``: ``cluster``, ``protein`` or ``assay``. ``within``, such as
+    `PROTEINGYM`, names two columns, outer and inner: assays are averaged within the inner, these
+    within the outer, and these in the end. A row has metric, the columns of ``by``, mean, low, high
+    (NaN with one unit), n_assays, n_units, n_proteins (clusters where the table has them), and
+    n_undefined (rows without a value, which are not averaged). It is a DataError if a column is
+    missing, or a group holds two values for one assay and seed.
     """
     made = []
     for name in [metric] if isinstance(metric, str) else metric:
-        _check(rows, [name, "assay", over, *by], by)
+        _check(rows, [name, "assay", over, *(within or ()), *by], by)
         for where, group in _groups(rows, by):
-            made.append({"metric": name, **where, **_mean(group, name, over)})
+            made.append({"metric": name, **where, **_mean(group, name, over, within)})
     return pd.DataFrame(made)
+
+
+def means(
+    rows: pd.DataFrame, metric: str | Sequence[str], *, by: Sequence[str] = ("method", "shots")
+) -> pd.DataFrame:
+    """The means that a benchmark is quoted by, told apart in ``group``.
+
+    ``all`` is the plain mean over assays, a property (or role) that over its own, and
+    ``ProteinGym`` the mean of `PROTEINGYM`. Rows are as of `estimate`, over clusters.
+    """
+    plain = estimate(with_groups(rows), metric, by=["group", *by])
+    nested = estimate(rows, metric, by=by, within=PROTEINGYM).assign(group="ProteinGym")
+    return pd.concat([plain, nested], ignore_index=True)
 
 
 def contrast(
@@ -101,6 +140,7 @@ def contrast(
     by: Sequence[str] = ("shots",),
     over: str = "cluster",
     kind: Literal["difference", "gain"] = "difference",
+    within: tuple[str, str] | None = None,
 ) -> pd.DataFrame:
     r"""One value of a column against each other one, paired draw by draw.
 
@@ -111,20 +151,22 @@ def contrast(
        \frac{\text{error}_\text{reference}(a)}{\text{error}_\text{other}(a)}\Bigr)
 
     over assays a, each averaged over seeds first: a ratio and its inverse count alike, and units
-    cancel within an assay. Rows are as of `estimate`, with ``column`` (always ``reference``) and
-    ``baseline``, the other. It is a DataError if the reference is nowhere, two values were not
-    tested on the same draws, or an error that a logarithm is taken of is not positive.
+    cancel within an assay. ``within`` and rows are as of `estimate`, with ``column`` (always
+    ``reference``) and ``baseline``, the other. It is a DataError if the reference is nowhere, two
+    values were not tested on the same draws, or an error that a logarithm is taken of is not
+    positive.
     """
     if reference not in set(rows[column]):
         raise DataError(f"the table holds no {column} '{reference}'", "evaluate it first")
     made = []
     for name in [metric] if isinstance(metric, str) else metric:
-        _check(rows, [name, "assay", over, *by], [*by, column])
+        _check(rows, [name, "assay", over, *(within or ()), *by], [*by, column])
         for where, group in _groups(rows, by):
             sides = dict(list(group.groupby(column, sort=False)))
             for other in [key for key in sides if key != reference and reference in sides]:
-                paired = _paired(sides[reference], sides[other], name, column, over, kind)
-                row = _mean(paired, name, over)
+                units = (over, *(within or ()))
+                paired = _paired(sides[reference], sides[other], name, column, units, kind)
+                row = _mean(paired, name, over, within)
                 if kind == "gain":
                     ends = {"mean": row["mean"], "low": row["high"], "high": row["low"]}
                     row |= {key: 1 - float(np.exp(value)) for key, value in ends.items()}
@@ -133,7 +175,12 @@ def contrast(
 
 
 def _paired(
-    ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, column: str, over: str, kind: str
+    ours: pd.DataFrame,
+    theirs: pd.DataFrame,
+    metric: str,
+    column: str,
+    units: Sequence[str],
+    kind: str,
 ) -> pd.DataFrame:
     """One row per draw (or assay, for a gain) with the difference of the two in ``metric``."""
     draw = [name for name in ("assay", "seed") if name in ours]
@@ -144,7 +191,7 @@ def _paired(
         first = ", ".join(map(str, apart.to_frame().iloc[0]))
         told = f"were not tested on the same draws ({len(apart)} without a partner, first: {first})"
         raise DataError(f"{both} {told}", "evaluate both with the same assays, seeds and shots")
-    told = [name for name in dict.fromkeys((over, "cluster", "protein")) if name in ours]
+    told = [name for name in dict.fromkeys((*units, "cluster", "protein")) if name in ours]
     values = ours[told].assign(ours=ours[metric], theirs=theirs[metric]).reset_index()
     if kind == "gain":
         how = {"ours": "mean", "theirs": "mean"} | dict.fromkeys(told, "first")
@@ -155,17 +202,22 @@ def _paired(
     return values.assign(**{metric: values["ours"] - values["theirs"]})
 
 
-def _mean(group: pd.DataFrame, metric: str, over: str) -> dict[str, float]:
+def _mean(
+    group: pd.DataFrame, metric: str, over: str, within: tuple[str, str] | None = None
+) -> dict[str, float]:
     # Sorted by assay, so that the interval does not depend on the order of rows.
+    outer, inner = within or ("assay", "assay")
     protein = next((name for name in ("cluster", "protein") if name in group), over)
-    about = group.assign(unit=group[over], protein=group[protein]).groupby("assay")
-    means = about.agg(value=(metric, "mean"), unit=("unit", "first"), protein=("protein", "first"))
+    told = {"unit": over, "counted": protein, "outer": outer, "inner": inner}
+    about = group.assign(**{key: group[name] for key, name in told.items()}).groupby("assay")
+    means = about.agg(value=(metric, "mean"), **{key: (key, "first") for key in told})
     means = means.dropna(subset="value")
-    mean, low, high = bootstrap_mean(means["value"].to_numpy(), means["unit"].to_numpy())
+    ends = bootstrap_mean(means["value"].to_numpy(), means["unit"].to_numpy())
+    mean, low, high = _nested(means) if within and len(means) else ends
     return {
         **{"mean": mean, "low": low, "high": high, "n_assays": len(means)},
         "n_units": means["unit"].nunique(),
-        "n_proteins": means["protein"].nunique(),
+        "n_proteins": means["counted"].nunique(),
         "n_undefined": int(group[metric].isna().sum()),
     }
 

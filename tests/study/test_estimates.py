@@ -9,10 +9,12 @@ from scipy import stats
 
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.study.estimates import (
+    PROTEINGYM,
     bootstrap_mean,
     bootstrap_ratio,
     contrast,
     estimate,
+    means,
     named,
     verdict,
     with_groups,
@@ -192,6 +194,44 @@ def test_assays_of_one_cluster_are_resampled_together():
     assert together["n_units"] == 2
     assert (together["low"], together["high"]) == pytest.approx((-1.0, 0.5))
     assert apart["high"] - apart["low"] < together["high"] - together["low"]
+
+
+GYM = pd.DataFrame(
+    [
+        ("a", "Activity", "P", 0, 0.1), ("b", "Activity", "P", 0, 0.3),
+        ("c", "Activity", "Q", 1, 0.6),
+        ("d", "Stability", "P", 0, 0.9), ("e", "Stability", "R", 2, 0.7),
+    ],
+    columns=["assay", "role", "protein", "cluster", "spearman"],
+).assign(method="maml", shots=10, property="stability")  # fmt: skip
+
+
+def test_proteingyms_mean_is_over_assays_then_proteins_then_types():
+    by_hand = np.mean([np.mean([np.mean([0.1, 0.3]), 0.6]), np.mean([0.9, 0.7])])
+    again = GYM.groupby(["role", "protein"])["spearman"].mean().groupby("role").mean().mean()
+    found = estimate(GYM, "spearman", within=PROTEINGYM).iloc[0]
+    assert found["mean"] == pytest.approx(by_hand) == pytest.approx(again)
+    assert (found["n_assays"], found["n_units"]) == (5, 3)
+    assert found["low"] < found["mean"] < found["high"]
+    table = means(GYM, "spearman").set_index("group")["mean"]
+    assert set(table.index) == {"all", "stability", "Activity", "Stability", "ProteinGym"}
+    assert table["ProteinGym"] == pytest.approx(by_hand)
+    assert table["all"] == pytest.approx(GYM["spearman"].mean())
+    assert table["Activity"] == pytest.approx(1 / 3)
+    lower = GYM.assign(method="ridge", spearman=GYM["spearman"] - 0.2)
+    gap = contrast(pd.concat([GYM, lower]), "spearman", "method", "maml", within=PROTEINGYM).iloc[0]
+    assert [gap["mean"], gap["low"], gap["high"]] == pytest.approx([0.2] * 3)
+    with pytest.raises(DataError, match="no column role"):
+        estimate(GYM.drop(columns="role"), "spearman", within=PROTEINGYM)
+
+
+@given(numbers, st.integers(0, 9))
+def test_where_every_assay_stands_alone_a_nested_mean_is_the_plain_one(values, seed):
+    alone = pd.DataFrame({"assay": [f"{i:02}" for i in range(len(values))], "x": values})
+    rows = alone.assign(role="one", protein=alone["assay"], cluster=np.arange(len(values)) % 7)
+    plain, nested = (estimate(rows, "x", by=(), within=w).iloc[0] for w in (None, PROTEINGYM))
+    ends = ["mean", "low", "high"]
+    np.testing.assert_allclose(plain[ends].astype(float), nested[ends].astype(float), atol=1e-8)
 
 
 def test_rows_become_groups_and_named_numbers():
