@@ -1,5 +1,6 @@
 """How often a figure is reported by chance: re-splits, draws, the bill of rows, and the record."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from release_copy import toy_release
+from release_copy import named_on_pages, toy_release
 
 from mutmeta_lib.models.encoder import tiny_encoder
 from mutmeta_lib.models.predictor import Predictor
@@ -171,3 +172,5 @@ def test_a_record_of_a_copy_and_a_resumed_run(copy, tmp_path, monkeypatch):
     monkeypatch.setattr(chance, "score_split", None)  # kept parts are not computed again
     fewer = chance.chance_experiment(**asked | {"splits": 1})
     assert set(fewer.table("splits")["split"]) == {0}
+    named = {re.sub(r"_at_(8|16|32)$", "_at_3", name) for name in named_on_pages("chance")}
+    assert named <= set(record.numbers)

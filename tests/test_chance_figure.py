@@ -1,0 +1,56 @@
+"""The first page's "How such numbers arise" holds what its record holds, and is not stale."""
+
+import draw_chance
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from draw_scorecard import INKS
+from test_scorecard import FIGURES, parts
+
+RECORD = draw_chance.read()
+CHANCES, TIMES = draw_chance.chances(RECORD), draw_chance.times(RECORD)
+
+
+def test_every_chance_is_that_of_the_record_and_of_its_own_figure():
+    assert len(CHANCES) == 2 * len(draw_chance.METHODS) * len(draw_chance.SIZES)
+    for row in CHANCES.itertuples():
+        target, figure = {"b": ("binding", 29), "s": ("solubility", 94)}[row.target[0]]
+        number = RECORD.numbers[f"{target}_{row.method}_over_{figure}_at_{row.size}"]
+        found = [number[end] for end in ("value", "low", "high")]
+        assert [row.chance, row.low, row.high] == pytest.approx(found, abs=1e-4)
+
+
+def test_the_time_by_rows_and_the_words_are_those_of_the_record():
+    words = draw_chance.in_words(CHANCES, TIMES)
+    for target, short in zip(draw_chance.FIGURES, ("binding", "solubility"), strict=True):
+        number = RECORD.numbers[f"{short}_by_rows_at_16"]["value"]
+        assert TIMES.loc[target, "by_rows"] == pytest.approx(number)
+        assert f"{number:.0f} % with the {TIMES.loc[target, 'rows']:,} training rows" in words
+    for row in CHANCES[CHANCES["size"] == 16].itertuples():
+        assert f"{draw_chance.METHODS[row.method]}, {row.chance:.0f} %" in words
+
+
+def test_the_committed_figure_is_drawn_from_the_committed_record(tmp_path):
+    """After a change of the record: `make figures`."""
+    drawn = draw_chance.write(tmp_path)
+    assert {path.name for path in drawn} == {path.name for path in FIGURES.glob("chance*")}
+    for path in drawn:
+        ours, theirs = (
+            parts(folder.joinpath(path.name).read_text(encoding="utf-8"))
+            for folder in (tmp_path, FIGURES)
+        )
+        assert ours[1] == theirs[1], f"{path.name} is stale: run `make figures`"
+        assert np.allclose(ours[0], theirs[0], atol=0.01), f"{path.name}: run `make figures`"
+
+
+@pytest.mark.parametrize("scheme", INKS)
+def test_nothing_is_cut_off(scheme):
+    figure = draw_chance.draw(RECORD, scheme=scheme)
+    figure.canvas.draw()
+    for text in figure.findobj(mpl.text.Text):
+        if text.get_text() and text.get_visible():
+            box = text.get_window_extent()
+            assert min(box.x0, box.y0) >= 0, text
+            assert np.all((box.x1, box.y1) <= figure.bbox.size), text
+    plt.close(figure)
