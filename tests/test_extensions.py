@@ -137,6 +137,8 @@ def test_what_no_record_holds_fails_the_build(root):
         ("distinct(few_shot.rows.kind) == 2 and size(few_shot.rows.kind) == 3", ""),
         ("few_shot.rows[x == 2 and not kind == 'p'].y == 1", ""),
         ("few_shot.rows[x > 1](y <= 3 and x == 2)", ""),
+        ("0.55 in few_shot.means[x == 2 and kind == 'p']", ""),
+        ("0.55 in few_shot.means[x == 2]", "does not hold"),
         ("0 in few_shot.a", "does not hold"),
         ("few_shot.{b,a} > 0.15", "does not hold: few_shot.b"),
         ("few_shot.rows[kind == 'p'].y > 3", "does not hold"),

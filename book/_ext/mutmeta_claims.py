@@ -3,7 +3,8 @@
 Such a comment stands under a sentence, one claim a line, and shows on no page. In a claim
 
 - ``few_shot.maml_10`` is a number of ``book/records/full/few_shot.json``; it counts as its value,
-  has ``.low``, ``.high`` and ``.n``, and ``0 in few_shot.maml_10`` asks its interval;
+  has ``.low``, ``.high`` and ``.n``, and ``0 in few_shot.maml_10`` asks its interval, as behind
+  ``in`` rows of a table with these columns are asked for theirs;
 - ``few_shot.results[shots == 10 and method == "maml"]`` are rows of a table, of which there must
   be one; ``.spearman`` behind it is a column, ``(spearman > mse)`` a claim about each row;
 - ``few_shot.parameters.seeds`` and ``few_shot.seconds["tuning"]`` are what they are called;
@@ -99,8 +100,8 @@ def evaluate(node: ast.AST, root: str | Path, columns: dict[str, Any]) -> Any:
         case ast.Call(func=rows, args=[claim], keywords=[]):
             return ask_rows(table(rows), claim)
         case ast.Compare(left=number, ops=[ast.In()], comparators=[interval]):
-            ends = evaluate(interval, root, columns)
-            return ends["low"] <= ask(number) <= ends["high"]
+            ends, inside = evaluate(interval, root, columns), ask(number)
+            return np.logical_and(ends["low"] <= inside, inside <= ends["high"])
         case ast.Compare(left=left, ops=ops, comparators=others):
             sides = [ask(part) for part in (left, *others)]
             held = map(apply, ops, sides, sides[1:])
