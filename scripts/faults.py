@@ -199,6 +199,20 @@ FAULTS = [
         "reproduction/test_protocol.py",
     ),
     Fault(
+        "a reported gain scored on the draw's own rows",
+        "reproduction/chance.py",
+        "told(error / reference.mean())",
+        "told(error / reference[query[: len(error)]].mean(axis=1))",
+        "reproduction/test_chance.py",
+    ),
+    Fault(
+        "a re-split that is the same for every seed",
+        "reproduction/chance.py",
+        "fifth(len(data[name]), seed)",
+        "fifth(len(data[name]), 0)",
+        "reproduction/test_chance.py",
+    ),
+    Fault(
         "query rows drawn with replacement",
         "reproduction/query_draws.py",
         '"replace": False',
