@@ -15,7 +15,7 @@ import pandas as pd
 
 from mutmeta_lib import __version__
 from mutmeta_lib.learn import inner_update
-from mutmeta_lib.learn.inner import Params
+from mutmeta_lib.learn.inner import Loss, Params
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.record import Record, number, recorded_parameters
 from mutmeta_lib.records.store import Store
@@ -27,6 +27,7 @@ from mutmeta_lib.reproduction.speed import timed
 from mutmeta_lib.study.estimates import estimate
 from mutmeta_lib.study.run import make_record
 from mutmeta_lib.study.study import describe_encoder
+from mutmeta_lib.tasks.metrics import mse
 
 FIGURES = {"binding_affinity": (29, 65), "soluprotmut_solubility": (94, 55)}
 """Target -> the paper's figures in %: more accurate, less training time. Binding affinity stands
@@ -124,12 +125,7 @@ def score_split(
             errors["support_mean"] = ((said - labels[query]) ** 2).mean(axis=1)
             for arm in ARMS:
                 start, seconds[arm] = timed(trial.meta_train, arm, loss, starts[0], others, size)
-                found = []
-                for few, asked in drawn[: own.draws]:
-                    adapted = inner_update(loss, start, test.take(few), trial.inner)
-                    predicted = trial.predict(adapted, test.take(asked))
-                    found.append(np.mean((predicted - labels[asked]) ** 2))
-                errors[arm] = np.array(found)
+                errors[arm] = adapted_errors(trial, loss, start, test, drawn[: own.draws])
             for method, error in errors.items():
                 row = {"target": target, "size": size, "method": method}
                 row |= told(error / reference.mean())
@@ -138,6 +134,20 @@ def score_split(
                 row |= {f"over_{figure}": 100.0 * (row["saved"] >= figure) for figure in FAST}
                 rows.append(row | about)
     return rows
+
+
+def adapted_errors(
+    trial: Trial, loss: Loss, start: Params, test: Rows, drawn: Sequence[Sequence[np.ndarray]]
+) -> np.ndarray:
+    """Mean squared errors over query rows after adapting a start to support rows, per draw."""
+    errors = []
+    for support, query in drawn:
+        adapted, asked = (
+            inner_update(loss, start, test.take(support), trial.inner),
+            test.take(query),
+        )
+        errors.append(mse(trial.predict(adapted, asked), asked.labels.numpy()))
+    return np.array(errors)
 
 
 def released_table(
