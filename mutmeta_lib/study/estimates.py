@@ -272,13 +272,14 @@ def verdict(claimed: float, gain: Mapping[str, float], difference: Mapping[str, 
     """The verdict on a claimed gain (such as 0.29), by the criteria written before the runs.
 
     ``gain`` is a row of `contrast` of that kind in error; ``difference`` one in Spearman
-    correlation for the same two methods. Fewer than six protein clusters test no claim.
+    correlation for the same two methods. Fewer than six protein clusters test no claim; an interval
+    without a lower bound (-inf) holds zero.
 
     >>> wide = {"mean": 0.1, "low": -0.2, "high": 0.4, "n_assays": 9, "n_units": 9}
     >>> verdict(0.29, wide, wide)
     'not reproduced, not excluded'
     """
-    if gain["n_units"] < 6 or not np.isfinite(gain["low"]):
+    if gain["n_units"] < 6 or np.isnan(gain["low"]):
         return "not testable here"
     if gain["low"] <= 0:
         return "not reproduced" + (", not excluded" if gain["high"] >= claimed else "")

@@ -259,6 +259,7 @@ def test_rows_become_groups_and_named_numbers():
         (-0.4, -0.1, 9, 0.1, "not reproduced"),
         (0.1, 0.4, 5, 0.1, "not testable here"),
         (np.nan, np.nan, 6, 0.1, "not testable here"),
+        (-np.inf, 0.2, 6, 0.1, "not reproduced"),
     ],
 )
 def test_verdicts_follow_the_written_criteria(low, high, units, ranks, expected):
