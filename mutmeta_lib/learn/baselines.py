@@ -103,7 +103,7 @@ class WithPrior(Ridge):
     """Ridge regression on what a score without labels, times ``slope``, leaves of the labels."""
 
     score: Callable[[Examples], np.ndarray]
-    slope: float = 0.5
+    slope: float = 0.7
 
     def targets(self, support: Examples) -> np.ndarray:
         """The labels less their prior mean."""

@@ -239,7 +239,7 @@ METHODS: dict[str, Entry] = {
     "ridge_zero": Entry(partial(_with_score, None), "ranker"),
     "onehot_blosum": Entry(
         lambda name, given: baselines.WithPrior(
-            name, baselines.onehot_features, baselines.substitution_score, slope=0.25
+            name, baselines.onehot_features, baselines.substitution_score, slope=0.1
         )
     ),
     "blosum": Entry(lambda name, given: baselines.Scored(name, baselines.blosum)),

@@ -108,9 +108,9 @@ class Prepared:
 def prepare(study: Study, read: Read, device: str, cache_dir: str | None) -> Prepared:
     """Encode every assay once, and run what does not learn of the encoder."""
     assays, _ = read_assays(study)
-    encoder = load_encoder(read.encoder, max_tokens=read.max_tokens)
     if read.encoding in READS:
-        return prepare_sites(study, read, assays, encoder, str(pick_device(device)), cache_dir)
+        return prepare_sites(read, assays, study.labels, str(pick_device(device)), cache_dir)
+    encoder = load_encoder(read.encoder, max_tokens=read.max_tokens)
     if read.swap != "same":
         encoder = swap(encoder, read.swap)
         assays = [a for a in assays if not study.test_ids or a.id in study.test_ids]
@@ -126,26 +126,27 @@ def prepare(study: Study, read: Read, device: str, cache_dir: str | None) -> Pre
 
 
 def prepare_sites(
-    study: Study, read: Read, assays: Sequence[Assay], encoder: Encoder, device: str, cache_dir
+    read: Read, assays: Sequence[Assay], labels: str, device: str, cache_dir: str | None
 ) -> Prepared:
     """Assays as a read of sites has them; trunk and features wait for the split (`of_split`)."""
-    needed = encoder if READS[read.encoding] else None
-    placed = _on_device(encoder, device) if needed else None
+    encoder, how = None, {"device": device, "cache_dir": cache_dir}
+    if READS[read.encoding]:
+        encoder = _on_device(load_encoder(read.encoder, max_tokens=read.max_tokens), device)
+    known = {"read": read.encoding, "encoder": encoder.sha256 if encoder else ""}
     kept: dict[str, EncodedAssay] = {}
     tables: dict[str, torch.Tensor] = {}
     for assay in assays:
         if (wild_type := assay.wild_type) not in tables:
-            told = {"read": read.encoding, "sequence": wild_type, "encoder": encoder.sha256}
-            store = Store(Path(cache_dir) if cache_dir else None, told)
-            tables[wild_type] = store.tensor(
-                "sites", partial(site_numbers, read.encoding, wild_type, placed, device)
-            )
+            store = Store(Path(cache_dir) if cache_dir else None, known | {"sequence": wild_type})
+            make = partial(site_numbers, read.encoding, wild_type, encoder, device)
+            tables[wild_type] = store.tensor("sites", make)
         told = read.swap != "untold"
         kept[assay.id] = site_assay(assay, read.encoding, tables[wild_type], told)
     training = kept
-    if study.labels == "normal_scores":
+    if labels == "normal_scores":
         training = {id: replace(a, assay=with_normal_scores(a.assay)) for id, a in kept.items()}
-    return Prepared(Vectors(None, kept, training, {}), None, None)
+    zero = cache(partial(zero_shot, encoder=encoder, **how))
+    return Prepared(Vectors(None, kept, training, {}), None, zero)
 
 
 @lru_cache(maxsize=2)
@@ -171,7 +172,8 @@ def of_split(
         return (each * tokens.mask[..., None]).sum(dim=1).numpy()
 
     predictor = Predictor(trunk, SUM, hidden=())
-    return Prepared(replace(found.vectors, predictor=predictor), features, None)
+    vectors = replace(found.vectors, predictor=predictor)
+    return Prepared(vectors, features, found.zero_shot)
 
 
 def first_layer(depth: str, encoder: Encoder) -> int | None:
@@ -406,7 +408,8 @@ class Run:
 def _told(read: Read) -> dict[str, str]:
     """What the rows say of a read."""
     told = {key: getattr(read, key) for key in ("encoding", "pooling", "depth", "swap")}
-    return {"encoder": Path(read.encoder).name, **told}
+    encoder = "none" if READS.get(read.encoding) is False else Path(read.encoder).name
+    return {"encoder": encoder, **told}
 
 
 def _lowest(trained: Trained) -> float:

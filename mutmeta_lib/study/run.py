@@ -21,6 +21,7 @@ from mutmeta_lib import __version__
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import load_encoder
+from mutmeta_lib.models.sites import READS
 from mutmeta_lib.models.zero_shot import describe_head
 from mutmeta_lib.records.progress import Report, shown_progress, silent
 from mutmeta_lib.records.record import (
@@ -84,10 +85,12 @@ def run(*studies: Study, where: Where | None = None) -> Result:
         for read in study.reads:
             groups.setdefault(replace(read, swap="same"), []).append(read)
         for own, reads in groups.items():
-            encoder = load(own.encoder, max_tokens=own.max_tokens)
-            head = describe_head(study.methods, encoder)  # refuses before anything is trained
-            encoders.append(describe_encoder(encoder) | head)
-            asked = {"data": data, "encoder": encoder.sha256, "version": __version__}
+            asked = {"data": data, "encoder": "", "version": __version__}
+            if READS.get(own.encoding, True):
+                encoder = load(own.encoder, max_tokens=own.max_tokens)
+                head = describe_head(study.methods, encoder)  # refuses before anything is trained
+                encoders.append(describe_encoder(encoder) | head)
+                asked["encoder"] = encoder.sha256
             for case in drawn:
                 kept = _kept(study, reads, case, where, asked)
                 jobs.append((Run(study, own, case, where, kept, silent), reads))
@@ -103,7 +106,8 @@ def run(*studies: Study, where: Where | None = None) -> Result:
     seconds = pd.DataFrame([one["seconds"] for one in done]).sum().to_dict()
     seconds["everything_else"] = time.perf_counter() - began - sum(seconds.values())
     diverged, tables = sum(one["diverged"] for one in done), (rows, choices, history, about)
-    return Result(*tables, tuple(cases), tuple(assays), encoders[0], seconds, diverged)
+    first = encoders[0] if encoders else {"name": "none", "sha256": "", "provenance": {}}
+    return Result(*tables, tuple(cases), tuple(assays), first, seconds, diverged)
 
 
 def _kept(study: Study, reads: Sequence[Read], case: Case, where: Where, asked: dict) -> Store:
