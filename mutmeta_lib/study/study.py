@@ -16,6 +16,7 @@ from mutmeta_lib.data.splits import Split, protein_folds
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.methods import METHODS
 from mutmeta_lib.models.encoder import Encoder
+from mutmeta_lib.models.sites import READS
 from mutmeta_lib.records.record import recorded_parameters
 from mutmeta_lib.seeds import stable_seed
 
@@ -159,6 +160,11 @@ class Study:
             raise ValueError(f"unknown methods {unknown}; choose from {sorted(METHODS)}")
         if not self.reads:
             raise DataError("the study reads nothing", "name some encoder and encoding in reads")
+        texts = [read.encoding for read in self.reads if read.encoding not in READS]
+        ranked = [name for name in self.methods if METHODS[name].start == "ranker"]
+        if texts and ranked:
+            told = f"'{ranked[0]}' learns on sites, and '{texts[0]}' writes texts"
+            raise DataError(told, f"read with one of {', '.join(READS)}")
         if "joint" in self.methods and self.regime not in HOLD_OUTS:
             raise DataError("'joint' is for the regimes that hold out variants", "leave it out")
         if self.regime == "around" and not self.test_ids:

@@ -23,6 +23,7 @@ from mutmeta_lib.models.zero_shot import MASKED
 from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study import case as module
 from mutmeta_lib.study import run as runner
+from mutmeta_lib.study.benchmark import STUDIES, benchmark
 from mutmeta_lib.study.case import Where
 from mutmeta_lib.study.run import average_seeds, recorded, run
 from mutmeta_lib.study.study import Study, grid
@@ -31,6 +32,12 @@ STUDY = Study(
     per_protein=1, cap=60, n_folds=3, folds=(0, 1), seeds=1, shots=(0, 5), decided_at=5, pool=10,
     methods=("maml", "finetune", "ridge"), max_query=12, meta_steps=2, tasks_per_step=2, support=4,
     query=4, inner_steps=1, adapt_steps=2, validate_every=1,
+)  # fmt: skip
+SITES = [name for name, method in METHODS.items() if method.start == "ranker"]
+ON_SITES = replace(
+    STUDY, regime="rotations", methods=(*SITES, "maml", "finetune", "onehot"), folds=(0,), draws=2,
+    reads=grid(encoding=["no_encoder", "wild_type_pass"], swap=["same", "untold"]), members=2,
+    schedule="one_cycle", dropout=True, weight_decay=0.1, shots=(0, 1, 5), cap=0,
 )  # fmt: skip
 TIMES = ["seconds_adapt", "seconds_predict", "seconds"]
 
@@ -76,7 +83,7 @@ def test_no_test_label_reaches_training_or_tuning(straight, monkeypatch):
 
 
 def test_every_method_of_the_table_can_be_studied():
-    names = [name for name in METHODS if name not in (*MASKED, "joint")]
+    names = [name for name in METHODS if name not in (*MASKED, "joint", *SITES)]
     asked = {"methods": names, "folds": (0,), "shots": (0, 2, 5), "by_error": ("maml",)}
     before = torch.get_rng_state()
     found = run(replace(STUDY, **asked, reads=grid(depth="all", max_tokens=40)))
@@ -86,13 +93,54 @@ def test_every_method_of_the_table_can_be_studied():
     assert found.rows.query("shots == 0")["relative_mse"].isna().all()
     ranks = found.rows.query("method == 'maml_rank'")
     assert ranks[["mse", "mae"]].isna().all(axis=None)
-    trained = {name for name, start in STARTS.items() if start.algorithm} - {"joint"}
+    trained = {name for name, start in STARTS.items() if start.algorithm} - {"joint", "ranker"}
     assert set(found.history["method"]) == trained
     assert {f"meta_training_{name}" for name in trained} <= set(found.seconds)
     tuned = found.choices.groupby("method")
     assert set(tuned.groups) == {entry.rate for entry in METHODS.values() if entry.rate}
     for _, own in tuned:  # one grid for all
         assert list(zip(own["optimiser"], own["lr"], strict=True)) == list(GRID)
+
+
+def test_sites_are_read_learned_on_and_told_of_their_property_or_not():
+    found = run(ON_SITES)
+    rows = found.rows.set_index("method")
+    assert set(rows.index) == set(ON_SITES.methods)
+    assert set(zip(rows["encoder"], rows["encoding"], strict=True)) == {
+        ("none", "no_encoder"),
+        ("tiny", "wild_type_pass"),
+    }
+    assert set(rows["seed"]) == {0, 1}
+    values = rows.pivot_table("spearman", ["method", "encoding", "assay", "seed", "shots"], "swap")
+    changed = (values["same"] != values["untold"]).groupby("method").mean()
+    assert changed["ranker"] > 0.3
+    assert changed[["onehot", "ridge_zero"]].tolist()[0] == 0
+    covered = rows.query("shots == 5")["coverage"]
+    assert covered["ranker"].between(0, 1).all()
+    assert covered["onehot"].isna().all()
+    assert not rows.query("shots == 0").loc["ranker", "spearman"].eq(0).any()
+    same(run(ON_SITES), found)
+
+
+def test_a_benchmark_has_a_row_for_everything_and_says_what_it_read(tmp_path):
+    small = {name: getattr(ON_SITES, name) for name in ("folds", "draws", "cap", "members")}
+    small |= {name: getattr(STUDY, name) for name in ("n_folds", "shots", "decided_at", "pool")}
+    small |= {name: getattr(STUDY, name) for name in ("meta_steps", "support", "query")}
+    changes = small | {"selection": "", "tasks_per_step": 2, "outer_rates": ()}
+    for name, studies in STUDIES.items():
+        found = benchmark(name, "demo", "tiny", path=tmp_path / "r.json", **changes)
+        asked = {
+            (r.encoding, m) for s in studies("demo", "tiny") for r in s.reads for m in s.methods
+        }
+        for table in ("results", "means"):
+            rows = found.table(table)
+            assert set(zip(rows["read"], rows["method"], strict=True)) == asked
+        assert read_record(tmp_path / "r.json").digest == found.digest
+        assert [one["encoding"] for one in found.parameters["reads"]] == [
+            read.encoding for study in studies("demo", "tiny") for read in study.reads
+        ]
+    groups = set(found.table("means")["group"])
+    assert {"all", "ProteinGym", "fitness"} <= groups
 
 
 def test_starts_choose_their_outer_rates_on_validation_loss():

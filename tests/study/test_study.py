@@ -25,7 +25,12 @@ def cases(regime, **more):
 
 @pytest.mark.parametrize(
     ("regime", "more"),
-    [("proteins", {}), ("properties", {}), ("around", {"test_ids": ["P0", "P5"]})],
+    [
+        ("proteins", {}),
+        ("rotations", {}),
+        ("properties", {}),
+        ("around", {"test_ids": ["P0", "P5"]}),
+    ],
 )
 def test_no_cluster_is_on_two_sides(regime, more):
     found = cases(regime, **more)
@@ -43,6 +48,12 @@ def test_every_assay_is_tested_once_per_seed():
         tested = [name for case in found if case.seed == seed for name in case.split.test]
         assert sorted(tested) == sorted(OF)
     assert {case.name for case in cases("proteins", folds=[1, 3])} == {"fold 2", "fold 4"}
+
+
+def test_rotations_test_what_proteins_tests_and_train_on_more():
+    for rotation, fold in zip(cases("rotations", share=0.1), cases("proteins"), strict=True):
+        assert rotation.split.test == fold.split.test
+        assert len(rotation.split.train) > len(fold.split.train)
 
 
 def test_a_held_out_property_is_in_no_other_part():
