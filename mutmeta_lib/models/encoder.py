@@ -11,7 +11,8 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,13 @@ def on_device(module: nn.Module, device: torch.device | str) -> dict[str, Tensor
     """Parameters and buffers by name, on a device: for ``torch.func.functional_call``."""
     named = (*module.named_parameters(), *module.named_buffers())
     return {name: value.to(device) for name, value in named}
+
+
+def placed(encoder: Encoder, where: torch.device) -> Encoder:
+    """The encoder with a copy of its module on the device, or as it is for the CPU."""
+    if where.type == "cpu":
+        return encoder
+    return replace(encoder, module=deepcopy(encoder.module).to(where))
 
 
 def tiny_encoder(

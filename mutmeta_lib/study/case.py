@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from mutmeta_lib.learn.methods import (
 from mutmeta_lib.learn.train import MetaTraining, Trained, meta_train, pick_device
 from mutmeta_lib.learn.tuning import best_rate, grid_scores
 from mutmeta_lib.models.embed import Vectors, read_with
-from mutmeta_lib.models.encoder import Encoder, load_encoder
+from mutmeta_lib.models.encoder import Encoder, load_encoder, placed
 from mutmeta_lib.models.predictor import Params, Predictor
 from mutmeta_lib.models.sites import READS, site_assay, site_numbers
 from mutmeta_lib.models.swap import swap
@@ -88,11 +87,21 @@ def initial_params(predictor: Predictor, seed: int, device: str = "cpu") -> Para
     return {name: value.to(pick_device(device)) for name, value in fresh.items()}
 
 
+def fresh(predictor: Predictor, seed: int, member: int = 0, device: str = "cpu") -> Params:
+    """`initial_params`; a trunk is fresh as well, another for every member of a start."""
+    if predictor.pooling == SUM and member:
+        old, own = predictor.encoder.module, stable_seed("trunk", seed, member)
+        predictor = replace(predictor, encoder=trunk_encoder(old.location, old.scale, seed=own))
+    return initial_params(predictor, seed, device)
+
+
+def member_seed(seed: int, member: int) -> int:
+    """The seed of a member's draws; that of the first is the start's own."""
+    return stable_seed(seed, member) if member else seed
+
+
 def _on_device(encoder: Encoder, device: str) -> Encoder:
-    where = pick_device(device)
-    if where.type == "cpu":
-        return encoder
-    return replace(encoder, module=deepcopy(encoder.module).to(where))
+    return placed(encoder, pick_device(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,23 +166,36 @@ def of_split(
     found = prepare(study, read, device, cache_dir)
     if read.encoding not in READS:
         return found
-    tables = {}
-    for id in train:
-        item = found.vectors.assays[id]
-        tables[item.assay.wild_type] = item.tokens.sites
-    every = torch.cat(list(tables.values()))
-    trunk = trunk_encoder(every.mean(dim=0), every.std(dim=0) + 1e-6, seed=seed)
-    trunk = _on_device(trunk, device)
+    vectors = on_trunk(found.vectors, train, seed, device)
+    trunk = vectors.predictor.encoder.module
+    own = len(trunk.location)
 
     def features(examples: Examples) -> np.ndarray:
         tokens = examples.tokens
-        sites = trunk.module.standardised(tokens.hidden[..., : every.shape[1]])
-        each = torch.cat([sites, tokens.hidden[..., every.shape[1] : -2]], dim=-1)
+        sites = trunk.standardised(tokens.hidden[..., :own])
+        each = torch.cat([sites, tokens.hidden[..., own:-2]], dim=-1)
         return (each * tokens.mask[..., None]).sum(dim=1).numpy()
 
-    predictor = Predictor(trunk, SUM, hidden=())
-    vectors = replace(found.vectors, predictor=predictor)
     return Prepared(vectors, features, found.zero_shot)
+
+
+def on_trunk(vectors: Vectors, train: Sequence[str], seed: int, device: str) -> Vectors:
+    """Assays as a read of sites has them, for a fresh trunk with the scales of those to train."""
+    items = [vectors.assays[id] for id in train]
+    every = torch.cat(list({a.assay.wild_type: a.tokens.sites for a in items}.values()))
+    trunk = trunk_encoder(every.mean(dim=0), every.std(dim=0) + 1e-6, seed=seed)
+    return replace(vectors, predictor=Predictor(_on_device(trunk, device), SUM, hidden=()))
+
+
+def sites_fold(
+    split: Split, assays: Sequence[Assay], read: Read, seed: int = 0, device: str = "cpu"
+) -> tuple[Predictor, Fold]:
+    """As `make_predictor` and `encode_fold`, for a read of sites, with normal scores."""
+    where = str(pick_device(device))
+    vectors = prepare_sites(read, assays, "normal_scores", where, None).vectors
+    vectors = on_trunk(vectors, split.train, stable_seed("trunk", seed), device)
+    sides = (split.train, split.validation, split.test)
+    return vectors.predictor, Fold(*([vectors.training[name] for name in ids] for ids in sides))
 
 
 def first_layer(depth: str, encoder: Encoder) -> int | None:
@@ -241,13 +263,8 @@ class Run:
         return [replace(best, params=together, seconds=seconds), *tries[1:]]
 
     def fresh(self, member: int) -> Params:
-        """The encoder with a fresh head; a trunk is fresh as well, another for every member."""
-        predictor, seed = self.data.vectors.predictor, self.case.seed
-        if self.read.encoding in READS and member:
-            old = predictor.encoder.module
-            own = stable_seed("trunk", seed, member)
-            predictor = replace(predictor, encoder=trunk_encoder(old.location, old.scale, seed=own))
-        return initial_params(predictor, seed, self.where.device)
+        """What a member begins with."""
+        return fresh(self.data.vectors.predictor, self.case.seed, member, self.where.device)
 
     def train_at(self, name: str, inner_lr: float, meta_lr: float, member: int = 0) -> Trained:
         """One start at one pair of outer rates."""
@@ -273,7 +290,7 @@ class Run:
             self.fresh(member),
             [vectors.training[id] for id in split.train],
             settings,
-            seed=stable_seed(self.case.seed, member) if member else self.case.seed,
+            seed=member_seed(self.case.seed, member),
             validation=[vectors.training[id] for id in split.validation],
             checkpoint=where.store and Path(where.store, "starts", f"{key}.safetensors"),
             progress=self.tell(name),
