@@ -16,6 +16,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _NAMES = {
+    "Assay": "mutmeta_lib.data.assays",
     "read_table": "mutmeta_lib.data.assays",
     "read_data_dir": "mutmeta_lib.data.folders",
     "parse_variant": "mutmeta_lib.data.variants",
@@ -31,6 +32,7 @@ _NAMES = {
     "MetaTraining": "mutmeta_lib.learn.train",
     "meta_train": "mutmeta_lib.learn.train",
     "load_start": "mutmeta_lib.learn.start",
+    "load_pretrained": "mutmeta_lib.learn.start",
     "METHODS": "mutmeta_lib.learn.methods",
     "Study": "mutmeta_lib.study.study",
     "grid": "mutmeta_lib.study.study",

@@ -7,7 +7,7 @@ from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.variants import AMINO_ACIDS, single_variants
 from mutmeta_lib.models.encoder import tiny_encoder
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.models.sites import neighbourhood, site_assay, site_numbers
+from mutmeta_lib.models.sites import site_assay, site_numbers
 from mutmeta_lib.models.trunk import SUM, trunk_encoder
 from mutmeta_lib.tasks.tasks import encode_assay
 
@@ -46,15 +46,17 @@ def toy_encoded(n_assays=3, encoding="separator", predictor=None, **more):
     ]
 
 
-def toy_site_predictor(seed=0):
-    """A trunk on neighbours' descriptors, with their usual location and scale."""
-    some = torch.from_numpy(
-        np.concatenate([neighbourhood(toy_assay(i).wild_type) for i in range(9)])
-    )
+def toy_sites(wild_type, read="no_encoder"):
+    return site_numbers(read, wild_type, toy_predictor().encoder)
+
+
+def toy_site_predictor(seed=0, read="no_encoder"):
+    """A trunk on the numbers of sites, with their usual location and scale."""
+    some = torch.cat([toy_sites(toy_assay(i).wild_type, read) for i in range(9)])
     encoder = trunk_encoder(some.mean(dim=0), some.std(dim=0) + 1e-6, seed=seed)
     return Predictor(encoder, SUM, hidden=())
 
 
-def toy_site_assays(n_assays=3, **more):
+def toy_site_assays(n_assays=3, read="no_encoder", **more):
     assays = [toy_assay(seed, **more) for seed in range(n_assays)]
-    return [site_assay(a, "no_encoder", site_numbers("no_encoder", a.wild_type)) for a in assays]
+    return [site_assay(a, read, toy_sites(a.wild_type, read)) for a in assays]

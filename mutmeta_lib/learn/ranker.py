@@ -95,6 +95,10 @@ class RankerPredictor(SolvedPredictor):
             return mean, None
         return mean, self.variance(params, latent, cross, params["support.lower"]).sqrt()
 
+    def deviation(self, params: Params, tokens: TokenBatch) -> Tensor:
+        """Standard deviations of new labels ``(n,)``."""
+        return self.posterior(params, self.latent(params, tokens), True)[1]
+
     def score(self, params: Params, latent: Latent) -> Tensor:
         """The zero-label scores ``(..., n)``, in normal scores of an assay."""
         return self.head(params, latent.hidden.sum(dim=-2))
@@ -180,6 +184,15 @@ def _joined(support: Examples, query: Examples) -> Examples:
     return Examples(support.assay, rows, torch.cat([support.labels, query.labels]))
 
 
+def spread(means: Sequence[np.ndarray], spreads: Sequence[np.ndarray]) -> np.ndarray:
+    """Standard deviations ``(n,)`` of a mixture of networks, from the means and own of each.
+
+    >>> spread([np.array([0.0]), np.array([2.0])], [np.array([0.0]), np.array([0.0])])
+    array([1.])
+    """
+    return np.sqrt(np.square(spreads).mean(axis=0) + np.var(means, axis=0))
+
+
 @dataclass(frozen=True, eq=False)
 class RankerMethod:
     """The mean of several rankers' posteriors; with ``labels`` False, of zero-label scores."""
@@ -203,8 +216,7 @@ class RankerMethod:
 
     def deviation(self, state: Sequence[Params], query: Examples) -> np.ndarray:
         """Standard deviation of new labels ``(n,)``, that of the mixture of the members."""
-        means, spreads = map(np.stack, zip(*self._posteriors(state, query, True), strict=True))
-        return np.sqrt((spreads**2).mean(axis=0) + means.var(axis=0))
+        return spread(*zip(*self._posteriors(state, query, True), strict=True))
 
     def _posteriors(self, state: Sequence[Params], query: Examples, deviation: bool) -> list:
         # A query is the same at every number of labels: what the networks make of it is kept.

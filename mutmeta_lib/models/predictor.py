@@ -1,5 +1,6 @@
 """The property predictor: encoder, pooling and MLP head as a pure function of its parameters."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -164,17 +165,24 @@ class Predictor:
         return LOSSES[self.objective](predicted, labels)
 
 
-def predict(predictor: Predictor, params: Params, tokens: TokenBatch, batch_size: int = 64):
+def predict(
+    predictor: Predictor,
+    params: Params,
+    tokens: TokenBatch,
+    batch_size: int = 64,
+    what: Callable[[Params, TokenBatch], Tensor] | None = None,
+):
     """Predict without gradients, in batches; returns a float tensor ``(n,)`` on the CPU.
 
-    The same text gets the same prediction (`tasks.batches.distinct_rows`).
+    ``what`` is another number of the predictor, in the place of labels. The same text gets the same
+    prediction (`tasks.batches.distinct_rows`).
     """
-    first, which = next(iter(params.values())), slice(None)
+    first, which, what = next(iter(params.values())), slice(None), what or predictor
     if tokens.hidden is None:
         texts, which = distinct_rows(tokens, predictor.pooling)
         tokens = tokens.rows(texts)
     predicted = torch.empty(len(tokens), dtype=first.dtype)
     with torch.no_grad():
         for rows, part in run_batches(tokens, batch_size, siblings=predictor.encoder.siblings):
-            predicted[rows] = predictor(params, part.to(first.device)).cpu()
+            predicted[rows] = what(params, part.to(first.device)).cpu()
     return predicted[which]

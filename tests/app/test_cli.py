@@ -14,7 +14,10 @@ from toy_sweep import write_notebook
 from typer.testing import CliRunner
 
 from mutmeta_lib.cli import app
-from mutmeta_lib.records.store import load
+from mutmeta_lib.data.folders import read_data_dir
+from mutmeta_lib.learn.train import OuterLoop
+from mutmeta_lib.records.store import checksum, load
+from mutmeta_lib.study.benchmark import BASE
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 HEAVY = "torch pandas numpy scipy transformers papermill nbformat ray matplotlib joblib"
@@ -82,6 +85,9 @@ train x --encoding seperator                 | there is no encoding 'seperator'
 train x --precision float16                  | unknown precision 'float16'
 train x --backend jax                        | no backend 'jax'; use one of auto, autograd
 train x --fold 3 --folds 3                   | --fold 3 is not one of 3; use 0 to 2
+train x --algorithm maml --members 2         | a start by maml is one network
+train x --algorithm ranker                   | learns on sites, and this predictor reads texts
+train x --encoding no_encoder --backend jax  | no backend 'jax'; use one of auto, autograd
 """
 
 
@@ -255,3 +261,40 @@ def test_train_leaves_an_assay_too_small_for_a_task_out_and_names_it(tmp_path):
     assert done.exit_code == 0, done.output
     told = "left out, with fewer variants than support and query, 8: B (7)\n"
     assert (done.stderr, "2 steps on 1 assays" in done.stdout) == (told, True)
+
+
+@pytest.mark.parametrize(
+    ("read", "algorithm"), [("no_encoder", "ranker"), ("wild_type_pass", "maml")]
+)
+def test_train_on_sites_asks_what_the_benchmark_asks_and_goes_on_from_a_checkpoint(
+    tmp_path, monkeypatch, read, algorithm
+):
+    words = f"--encoding {read} --algorithm {algorithm} --tasks-per-step 2 --fold 0".split()
+    words += ["--members", "2"] if algorithm == "ranker" else []
+    whole, again = tmp_path / "whole.safetensors", tmp_path / "again.safetensors"
+    done = inside("train", whole, *words, "--steps", "3")
+    assert done.exit_code == 0, done.output
+    told = ", 2 networks, start" if algorithm == "ranker" else " assays, start"
+    assert f"{algorithm}: 3 steps on" in done.stdout
+    assert told in done.stdout
+    tensors, about = load(whole)
+    asked = {name: about["settings"][name] for name in ("support", "query", "schedule", "dropout")}
+    assert asked == {name: getattr(BASE, name) for name in asked}
+    assert about["settings"]["meta_lr"] == BASE.outer_rates[0][1]
+    assert about["data"] == {a.id: a.sha256 for a in read_data_dir() if a.id in about["data"]}
+    numbers = {name for name in tensors if name.startswith("trunk.")}
+    assert numbers == {"trunk.location", "trunk.scale"}
+    real = OuterLoop.validate
+
+    def killed(outer, state, tasks):
+        if state.step == 2:
+            raise KeyboardInterrupt
+        return real(outer, state, tasks)
+
+    options = [*words, "--steps", "3", "--checkpoint", tmp_path / "run", "--checkpoint-every", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(OuterLoop, "validate", killed)
+        assert inside("train", again, *options).exit_code == 130
+    assert len(load(tmp_path / "run")[1]["history"]) == 1
+    assert inside("train", again, *options).exit_code == 0
+    assert checksum(load(again)[0]) == checksum(tensors)

@@ -1,0 +1,123 @@
+"""What comes with the package: it loads, ranks, and is what its card says."""
+
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cases import made_up_assay, write_esm
+
+import mutmeta_lib as mm
+from mutmeta_lib.data.folders import read_data_dir, read_list
+from mutmeta_lib.errors import DataError
+from mutmeta_lib.learn.baselines import substitution_score
+from mutmeta_lib.learn.start import PRETRAINED
+from mutmeta_lib.records import store
+from mutmeta_lib.study.benchmark import BASE
+from mutmeta_lib.tasks.metrics import spearman
+from mutmeta_lib.tasks.tasks import Examples
+
+FOLDER = Path(mm.__file__).parent / "pretrained"
+FILES = {path.stem: path for path in FOLDER.glob("*.safetensors")}
+CARDS = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Any of them; under ``esm2-8m`` lie random weights of its encoder's shape."""
+    folder = str(write_esm(tmp_path_factory.mktemp("esm")))
+
+    def loaded(name):
+        if not PRETRAINED[name]:
+            return mm.load_pretrained(name, device="cpu")
+        with pytest.warns(UserWarning, match="trained on esm2 with sha256 .* not .* with"):
+            return mm.load_pretrained(name, encoder=folder, strict=False, device="cpu")
+
+    return loaded
+
+
+def test_all_are_there_with_a_card_and_are_small():
+    assert FILES.keys() == CARDS.keys() == PRETRAINED.keys()
+    assert sum(path.stat().st_size for path in FILES.values()) < 5e6
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_file_is_what_its_card_and_the_benchmark_say(name):
+    tensors, about = store.load(FILES[name])
+    card, listed = CARDS[name], read_list("benchmark")
+    hashes = {store.checksum(tensors)} | (
+        {about["encoder"]["sha256"]} if about["encoder"] else set()
+    )
+    assert set(re.findall(r"`([0-9a-f]{64})`", card)) == hashes
+    assert set(about["data"]) == set(listed["id"])
+    assert f"{len(listed)} assays" in card
+    assert f"{listed['variants'].sum():,} variants" in card
+    settings = about["settings"]
+    names = ("tasks_per_step", "support", "query", "schedule", "weight_decay", "dropout")
+    asked = {name: getattr(BASE, name) for name in names}
+    asked |= {"algorithm": "ranker", "steps": BASE.meta_steps, "meta_lr": BASE.outer_rates[0][1]}
+    assert {name: settings[name] for name in asked} == asked
+    assert about["seed"] == 0
+    command = f"mutmeta train {name}.safetensors --data-dir DATA --selection benchmark"
+    assert f"{command} --encoding {about['encoding']}" in card
+    assert card.count("--algorithm ranker") == 1
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_it_has_the_benchmarks_networks_and_follows_the_labels(start, name):
+    model, assay = start(name), read_data_dir(ids=["GB1_NISTHAL2019_on_WT"])[0]
+    assert len(model.networks) == BASE.members
+    encoded, rows = model.encode(assay), np.random.default_rng(0).permutation(len(assay))
+    known, held = (
+        Examples(encoded, part, torch.zeros(len(part))) for part in np.split(rows, [100])
+    )
+    few, many = (model.adapt(known.take(np.arange(n))) for n in (0, 100))
+    before, after = (spearman(one.predict(held), held.scores) for one in (few, many))
+    assert after > before
+    wide, narrow = few.deviation(held), many.deviation(held)
+    inside = np.abs(many.predict(held) - held.scores) <= 1.645 * narrow
+    assert 0.8 < inside.mean() < 0.98
+    assert (wide >= 1).all()
+    assert (narrow / many.label_scale.scale).mean() < 0.9
+
+
+def test_without_labels_it_ranks_better_than_blosum62_what_it_has_been_trained_on(start):
+    """The demo's proteins are in meta-training: this is of loading, the card's scores of skill."""
+    model, found = start("no-encoder"), []
+    for assay in read_data_dir():
+        encoded = model.encode(assay)
+        none = model.adapt(model.encode(replace(assay, variants=(), scores=())))
+        everything = Examples(encoded, np.arange(len(assay)), torch.empty(0))
+        ranked = none.predict(encoded), substitution_score(everything)
+        found.append([spearman(one, assay.scores) for one in ranked])
+    ours, blosum = np.mean(found, axis=0)
+    assert ours > blosum + 0.1
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_all_single_variants_of_250_residues_take_less_than_a_second(start, name):
+    """Of processor time, with the pass of the wild type; the best of three, at most twice that."""
+    model, assay, seconds = start(name), made_up_assay(250), []
+    few = replace(assay, variants=assay.variants[:10], scores=assay.scores[:10])
+    for _ in range(3):
+        model.sites.cache_clear()
+        began = time.process_time()
+        assert len(model.adapt(model.encode(few)).predict(assay.variants)) == 4750
+        seconds.append(time.process_time() - began)
+    assert min(seconds) < 2
+
+
+def test_what_cannot_be_loaded_is_said_with_the_mend():
+    with pytest.raises(
+        DataError, match="no pretrained start 'esm'; use one of no-encoder, esm2-8m"
+    ):
+        mm.load_pretrained("esm")
+    with pytest.raises(
+        DataError, match=r"copy its card names, or 'facebook/esm2\S+' with strict=False"
+    ):
+        mm.load_pretrained("esm2-8m")
+    with pytest.raises(DataError, match="with width 320, not tiny with 64"):
+        mm.load_pretrained("esm2-8m", encoder="tiny", strict=False)
