@@ -16,12 +16,20 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.baselines import substitution_score
 from mutmeta_lib.learn.start import PRETRAINED
 from mutmeta_lib.records import store
+from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study.benchmark import BASE
 from mutmeta_lib.tasks.metrics import spearman
 from mutmeta_lib.tasks.tasks import Examples
 
 FOLDER = Path(mm.__file__).parent / "pretrained"
 FILES = {path.stem: path for path in FOLDER.glob("*.safetensors")}
+RECORD = FOLDER.parents[1] / "book/records/full/benchmark.json"
+SCORED = {
+    "spearman": "Spearman's correlation",
+    "spearman_unseen": "at sites without a label",
+    "error_over_mean": "squared error over that of the labels' mean",
+    "coverage": "share within the interval of 90 %",
+}
 CARDS = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
 
 
@@ -64,6 +72,28 @@ def test_a_file_is_what_its_card_and_the_benchmark_say(name):
     command = f"mutmeta train {name}.safetensors --data-dir DATA --selection benchmark"
     assert f"{command} --encoding {about['encoding']}" in card
     assert card.count("--algorithm ranker") == 1
+
+
+def score_table(means, read):
+    """The lines of a card: what rankers with this read scored in the benchmark's rotations."""
+    asked = "read == @read and method == 'ranker' and swap == 'same' and group == 'all'"
+    rows = means.query(asked).set_index(["metric", "shots"]).sort_index()
+    shots = [k for k in BASE.shots if ("spearman", k) in rows.index]
+    lines = [["labels", *map(str, shots)], ["---"] * (len(shots) + 1)]
+    for metric, words in SCORED.items():
+        one = rows.loc[metric].reindex(shots)
+        lines.append([words, *("" if v != v else f"{v:.3f}" for v in one["mean"])])
+        if metric == "spearman":
+            whole = zip(one["low"], one["high"], strict=True)
+            lines.append(["95 % interval", *(f"{low:.3f} to {high:.3f}" for low, high in whole)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+@pytest.mark.skipif(not RECORD.exists(), reason="the benchmark has not been run")
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_card_has_the_scores_of_the_rotations(name):
+    read = store.load(FILES[name])[1]["encoding"]
+    assert score_table(read_record(RECORD).table("means"), read) in CARDS[name]
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
