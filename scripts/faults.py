@@ -338,6 +338,27 @@ FAULTS = [
         "ConfigDict(strict=False)",
         "app/test_notebook_runs.py",
     ),
+    Fault(
+        "one network of several asked",
+        "learn/start.py",
+        "return members(self.params) if",
+        "return members(self.params)[:1] if",
+        "learn/test_start.py",
+    ),
+    Fault(
+        "other weights under a start taken in silence",
+        "learn/start.py",
+        "            if strict:\n",
+        "            if not strict:\n",
+        "learn/test_start.py",
+    ),
+    Fault(
+        "networks that disagree and are as sure as one",
+        "learn/ranker.py",
+        " + np.var(means, axis=0)",
+        "",
+        "learn/test_ranker.py",
+    ),
 ]
 
 
