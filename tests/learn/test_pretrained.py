@@ -129,7 +129,7 @@ def test_without_labels_it_ranks_better_than_blosum62_what_it_has_been_trained_o
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_all_single_variants_of_250_residues_take_less_than_a_second(start, name):
-    """Of processor time, with the pass of the wild type; the best of three, at most twice that."""
+    """Of processor time, with the pass of the wild type and ten labels; the best of three."""
     model, assay, seconds = start(name), made_up_assay(250), []
     few = replace(assay, variants=assay.variants[:10], scores=assay.scores[:10])
     for _ in range(3):
@@ -137,7 +137,7 @@ def test_all_single_variants_of_250_residues_take_less_than_a_second(start, name
         began = time.process_time()
         assert len(model.adapt(model.encode(few)).predict(assay.variants)) == 4750
         seconds.append(time.process_time() - began)
-    assert min(seconds) < 2
+    assert min(seconds) < 1
 
 
 def test_what_cannot_be_loaded_is_said_with_the_mend():
