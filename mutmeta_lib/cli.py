@@ -226,11 +226,13 @@ def evaluate_command(
     workers: option(int, "Processes to share the runs.", min=1) = 1,
     checkpoint_dir: option(str | None, "Keep checkpoints; a killed run goes on from them.") = None,
     cache_dir: option(str | None, "Keep embeddings here.") = None,
+    study: option(str, "A benchmark of the book, as it is there; most options have no say.") = "",
     output: option(Path | None, "Write the record here (json).") = None,
 ) -> None:
     """Few-shot curves on proteins that meta-training has not seen, methods side by side.
 
-    The defaults are a demonstration of a few minutes, not evidence; raise them for that.
+    The defaults are a demonstration of a few minutes, not evidence; raise them for that, or make a
+    table of the book again with --study benchmark, benchmark_family or benchmark_ablations.
     """
     names = [name.strip() for name in methods.split(",")]
     sizes = console.whole_numbers(shots, "--shots")
@@ -238,17 +240,23 @@ def evaluate_command(
     from mutmeta_lib.learn.methods import METHODS
     from mutmeta_lib.records.files import check_writable
     from mutmeta_lib.reproduction.reports import by_scan
+    from mutmeta_lib.study.benchmark import ARMS
     from mutmeta_lib.study.case import Where
     from mutmeta_lib.study.run import recorded
     from mutmeta_lib.study.study import Study, grid
 
     console.check_known([metric], ("spearman", "ndcg", "relative_mse"), "metric")
     console.check_known(names, METHODS, "method")
+    console.check_known([study or "benchmark"], ARMS, "study")
     console.check_device(device)
     folders = [Path(folder, "x") for folder in (checkpoint_dir, cache_dir) if folder]
     for path in [*folders, *([output] if output else [])]:
         check_writable(path)
-    study = Study(
+    where = Where(device, workers, checkpoint_dir, cache_dir)
+    if study:
+        _print_benchmark(study, data_dir, encoder, metric, where, output)
+        return
+    asked = Study(
         data_dir=data_dir,
         reads=grid(encoder=encoder, encoding=encoding, depth="all"),
         methods=names,
@@ -266,8 +274,7 @@ def evaluate_command(
         per_protein=per_protein,
         max_query=max_query,
     )
-    where = Where(device, workers, checkpoint_dir, cache_dir)
-    record, _ = recorded("few_shot", study, path=output, tables=by_scan, profile="own", where=where)
+    record, _ = recorded("few_shot", asked, path=output, tables=by_scan, profile="own", where=where)
     summary = record.table("summary").query("metric == @metric")
     cells = {
         (row.method, row.shots): f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}]"
@@ -282,6 +289,25 @@ def evaluate_command(
     told = f"{int(summary['n_assays'].max())} test assays, {seeds} seeds, encoder {encoder}"
     caution = "intervals resample assays, and assays of one protein are not independent"
     print(f"{told}, {encoding}; {caution}")
+
+
+def _print_benchmark(name: str, data_dir: str, encoder: str, metric: str, where, output) -> None:
+    from mutmeta_lib.study.benchmark import benchmark
+
+    record = benchmark(name, data_dir, encoder, path=output, where=where, profile="own")
+    table = record.table("means").query("metric == @metric and group == 'all'")
+    for (arm, read, swap), rows in table.groupby(["arm", "read", "swap"], sort=False):
+        wide = rows.pivot(index="method", columns="shots", values="mean")
+        console.print_table(
+            ["method", *map(str, wide.columns)],
+            [
+                [name, *(f"{one:.3f}" if one == one else "-" for one in row)]
+                for name, *row in wide.reindex(rows["method"].unique()).itertuples()
+            ],
+            title=f"{arm}, {read}{'' if swap == 'same' else f', {swap}'}: mean {metric} by labels",
+        )
+    n, clusters = (int(table[column].max()) for column in ("n_assays", "n_units"))
+    print(f"means over {n} test assays of {clusters} clusters; the record has their intervals")
 
 
 if __name__ == "__main__":

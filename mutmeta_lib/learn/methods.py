@@ -7,7 +7,7 @@ command line, tables and figures find it there.
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -161,6 +161,7 @@ class Given:
     epochs: int = 5
     fixed: int = 10
     features: baselines.Features | None = None
+    kept: dict = field(default_factory=dict)
     zero_shot: Callable[[str], Method] | None = None
 
 
@@ -207,7 +208,8 @@ def members(start: Params) -> list[Params]:
 
 def _ranker(name: str, given: Given, first: int | None = None, labels: bool = True) -> Method:
     model = RankerPredictor.of(given.predictor)
-    return RankerMethod(name, model, members(given.start)[:first], labels)
+    several = members(given.start)[:first]
+    return RankerMethod(name, model, several, labels, {} if first else given.kept)
 
 
 def _with_score(features: baselines.Features | None, name: str, given: Given) -> Method:

@@ -223,7 +223,8 @@ class RankerMethod:
         asked = query.assay.assay.sha256, query.rows.tobytes()
         with torch.no_grad():
             if asked not in self.kept:
-                self.kept.clear()
+                if len(self.kept) > 9:  # supports, which are small, may stand beside a query
+                    self.kept.clear()
                 tokens = query.tokens
                 self.kept[asked] = [self.predictor.latent(one, tokens) for one in self.members]
             found = zip(state, self.kept[asked], strict=True)

@@ -182,6 +182,8 @@ def predict(
         texts, which = distinct_rows(tokens, predictor.pooling)
         tokens = tokens.rows(texts)
     predicted = torch.empty(len(tokens), dtype=first.dtype)
+    if predictor.pooling == SUM:  # rows of few columns
+        batch_size = max(1, len(tokens))
     with torch.no_grad():
         for rows, part in run_batches(tokens, batch_size, siblings=predictor.encoder.siblings):
             predicted[rows] = what(params, part.to(first.device)).cpu()

@@ -6,15 +6,20 @@ number of steps on the rest. Every trained method has the same trunk, labels, st
 rates to choose from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from mutmeta_lib.data.folders import DEMO, read_list
+from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import Record, number, write_record
 from mutmeta_lib.study.case import Where
-from mutmeta_lib.study.estimates import contrast, means
+from mutmeta_lib.study.estimates import contrast, estimate, means, with_groups
+from mutmeta_lib.study.published import few_shot, supervised, zero_label
 from mutmeta_lib.study.run import Result, average_seeds, make_record, run
 from mutmeta_lib.study.study import Read, Study
 
@@ -28,6 +33,7 @@ FAMILY = ("maml", "fomaml", "anil", "metasgd", "maml_rank", "r2d2", "deepkernel"
 """MAML's family on the same trunk, and the joint start."""
 SCORES = ("spearman", "ndcg", "hits_10", "hits_5pct", "error_over_mean", "coverage")
 SCORES += ("spearman_unseen",)
+SECONDS = ["seconds_adapt", "seconds_predict"]
 
 BASE = Study(
     selection="benchmark",
@@ -52,22 +58,60 @@ BASE = Study(
 """What all its studies share; settings were chosen on validation assays."""
 
 
-def read_studies(data_dir: str, encoder: str) -> tuple[Study, ...]:
+ALONE = {
+    "methods": ("ranker", "zero_label"),
+    "members": 1,
+    "outer_rates": ((0.03, 2e-3),),
+    "shots": (0, 10, 40, 100),
+}
+"""One network of the ranker, for what is varied."""
+MULTIPLE = (
+    *("METL_AVGFP", "METL_DLG4_2022_ABUNDANCE", "METL_DLG4_2022_BINDING", "METL_GRB2_ABUNDANCE"),
+    *("METL_GRB2_BINDING", "METL_PAB1", "METL_TEM_1", "METL_UBE4B", "GB1_WU2016_4SITE"),
+    *("TADBP_BOLOGNESI2019_MULTI", "ABETA42_SEUMA2021_NUCLEATION"),
+)
+"""Sets with multiple mutants, in the layout of the data card."""
+
+
+def main_arms(data_dir: str, encoder: str) -> dict[str, Study]:
     """The main table: each read with the ranker, MAML, the joint start and all controls."""
     methods = (*RANKERS, "maml", "multitask", *CONTROLS)
-    reads = (Read(encoder, "wild_type_pass"),), (Read("none", "no_encoder"),)
-    return tuple(replace(BASE, data_dir=data_dir, methods=methods, reads=one) for one in reads)
+    reads = Read(encoder, "wild_type_pass"), Read("none", "no_encoder")
+    shared = {"data_dir": data_dir, "methods": methods}
+    return {read.encoding: replace(BASE, reads=(read,), **shared) for read in reads}
 
 
-def family_studies(data_dir: str, encoder: str) -> tuple[Study, ...]:
+def family_arms(data_dir: str, encoder: str) -> dict[str, Study]:
     """What the meta part adds: the rest of the family, on the read with an encoder."""
     methods = tuple(name for name in FAMILY if name not in ("maml", "multitask"))
     reads = (Read(encoder, "wild_type_pass"),)
-    return (replace(BASE, data_dir=data_dir, methods=methods, reads=reads),)
+    return {"family": replace(BASE, data_dir=data_dir, methods=methods, reads=reads)}
 
 
-STUDIES = {"benchmark": read_studies, "benchmark_family": family_studies}
-"""By name: ``(data_dir, encoder)`` to studies that are run together."""
+def ablation_arms(data_dir: str, encoder: str) -> dict[str, Study]:
+    """One network of the ranker: fewer assays, properties left out or untold, multiple mutants."""
+    read = Read(encoder, "wild_type_pass")
+    alone = replace(BASE, data_dir=data_dir, reads=(read,), **ALONE)
+    untold = replace(read, swap="untold")
+    listed = read_list(BASE.selection)["id"].tolist() if data_dir != DEMO else []
+    several = replace(
+        alone, selection="", ids=(*listed, *MULTIPLE), test_ids=MULTIPLE, regime="around", cap=3000
+    )
+    return {
+        "all assays": replace(alone, reads=(read, untold)),
+        "40 assays": replace(alone, train_most=40),
+        "10 assays": replace(alone, train_most=10),
+        "property left out": replace(alone, regime="properties"),
+        **({"multiple mutants": several} if listed else {}),
+    }
+
+
+ARMS = {
+    "benchmark": main_arms,
+    "benchmark_family": family_arms,
+    "benchmark_ablations": ablation_arms,
+}
+"""Name of a record -> ``(data_dir, encoder)`` to its studies, each with the name of its arm."""
 
 
 def benchmark(
@@ -78,27 +122,30 @@ def benchmark(
     path: str | Path | None = None,
     where: Where | None = None,
     profile: str = "full",
-    **changes,
+    **changes: Any,
 ) -> Record:
-    """Run the studies of a name, with ``changes`` to their fields, and make their record.
+    """Run the arms of a record, with ``changes`` to the fields of their studies.
 
-    Its table ``results`` has a row per assay, read, method and number of labels (means over
-    draws of `SCORES`), ``means`` and ``contrasts`` what follows from it.
+    Its table ``results`` has a row per arm, assay, read, swap, method and number of labels (means
+    over draws of `SCORES`); ``means`` and, of the ranker with each other method, ``contrasts``
+    follow from it.
     """
-    studies = [replace(one, **changes) for one in STUDIES[name](data_dir, encoder)]
-    found = run(*studies, where=where)
+    if name not in ARMS:
+        raise DataError(f"there is no benchmark '{name}'", f"choose from {', '.join(ARMS)}")
+    arms = {arm: replace(s, **changes) for arm, s in ARMS[name](data_dir, encoder).items()}
+    found = {arm: run(study, where=where) for arm, study in arms.items()}
+    first = next(iter(found.values()))
+    parameters = {arm: study.parameters() for arm, study in arms.items()}
+    seconds = pd.DataFrame([one.seconds for one in found.values()]).sum().to_dict()
     record = make_record(
         name,
         profile,
-        {
-            **studies[0].parameters(),
-            "reads": [one for s in studies for one in s.parameters()["reads"]],
-        },
-        assays=found.measured,
-        encoder=found.encoder,
+        {"arms": parameters},
+        assays={a.id: a for one in found.values() for a in one.measured}.values(),
+        encoder=first.encoder,
         device=(where or Where()).device,
-        seconds=found.seconds,
-        numbers=_counts(found),
+        seconds=seconds,
+        numbers=_counts(found.values()),
         tables=tables(found),
     )
     if path is not None:
@@ -106,31 +153,65 @@ def benchmark(
     return record
 
 
-def _counts(found: Result) -> Mapping[str, dict]:
+def _counts(found: Collection[Result]) -> dict[str, dict]:
+    first = next(iter(found))
+    adaptations = sum(len(one.rows) for one in found)
     return {
-        "assays": number(len(found.measured)),
-        "clusters": number(found.assays["cluster"].nunique()),
-        "variants": number(sum(map(len, found.measured))),
-        "diverged_adaptations": number(found.diverged, n=len(found.rows), unit="adaptations"),
+        "assays": number(len(first.measured)),
+        "clusters": number(first.assays["cluster"].nunique()),
+        "variants": number(sum(map(len, first.measured))),
+        "diverged_adaptations": number(
+            sum(one.diverged for one in found), n=adaptations, unit="adaptations"
+        ),
     }
 
 
-def tables(found: Result) -> dict[str, pd.DataFrame]:
+def tables(found: Mapping[str, Result]) -> dict[str, pd.DataFrame]:
     """The tables of a record."""
-    rows = average_seeds(found.rows).rename(columns={"encoding": "read"})
-    by = ["read", "method", "shots"]
-    contrasts = [
-        contrast(part, "spearman", "method", "ranker", by=["read", "shots"])
-        for part in [rows]
-        if "ranker" in set(rows["method"])
-    ]
-    kept = {
-        "results": rows[["assay", *by, *SCORES]].round(4),
-        "means": means(rows, list(SCORES), by=by),
-        "choices": found.choices,
-        "assays": found.assays,
-        "seconds": rows.groupby(by, sort=False)[["seconds_adapt", "seconds_predict"]]
-        .mean()
-        .reset_index(),
+    joined = {
+        table: pd.concat([getattr(one, table).assign(arm=arm) for arm, one in found.items()])
+        for table in ("rows", "choices", "assays")
     }
-    return kept | ({"contrasts": pd.concat(contrasts)} if contrasts else {})
+    rows = average_seeds(joined["rows"]).rename(columns={"encoding": "read"})
+    by = ["arm", "read", "swap", "method", "shots"]
+    kept = {
+        "results": rows[[*by, "assay", *SCORES]].round(4),
+        "means": means(rows, list(SCORES), by=by),
+        "choices": joined["choices"],
+        "assays": joined["assays"].drop(columns="arm").drop_duplicates("assay"),
+        "seconds": rows.groupby(by, sort=False)[SECONDS].mean().reset_index(),
+    }
+    ranked = rows[rows["arm"].isin(rows.loc[rows["method"] == "ranker", "arm"])]
+    if len(ranked):
+        by = [name for name in by if name != "method"]
+        kept["contrasts"] = contrast(
+            with_groups(ranked), "spearman", "method", "ranker", by=["group", *by]
+        )
+    return kept
+
+
+def beside_published(record: Record, reference_dir: str | Path) -> Record:
+    """The record with tables of published numbers on the same assays (`published`).
+
+    ``published`` has the mean of each model without labels, of supervised ones, and of FSFP on the
+    assays that it shares; ``shared`` is the ranker's on these.
+    """
+    about = record.table("assays").set_index("assay")
+    ids = sorted(set(record.table("results")["assay"]))
+    zero = zero_label(reference_dir, ids).assign(protocol="zero_label", shots=0)
+    most = supervised(reference_dir, ids).assign(protocol="supervised", shots=np.nan)
+    some = few_shot(reference_dir, ids).query("shots in [20, 40, 100]")
+    some = some.assign(protocol="few_shot", model=some["method"] + ", " + some["model"])
+    shared = some["assay"].unique()
+    rows = pd.concat([zero, some, most]).assign(cluster=lambda t: t["assay"].map(about["cluster"]))
+    # A dimension that has no number, as the supervised rows' labels, is kept apart as text.
+    rows["shots"] = [f"{k:.0f}" if k == k else "80 %" for k in rows["shots"]]
+    ours = record.table("results").query("method in ['ranker', 'zero_label']")
+    ours = ours[ours["assay"].isin(shared)]
+    ours = ours.assign(cluster=ours["assay"].map(about["cluster"]))
+    made = {
+        "published": estimate(rows, "spearman", by=["protocol", "model", "shots"]),
+        "shared": estimate(ours, "spearman", by=["arm", "read", "method", "shots"]),
+    }
+    tables = {name: table.round(5) for name, table in made.items()}
+    return replace(record, tables=record.tables | tables)

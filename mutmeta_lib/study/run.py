@@ -8,7 +8,7 @@ from there and ends at the same numbers.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -113,9 +113,13 @@ def run(*studies: Study, where: Where | None = None) -> Result:
 def _kept(study: Study, reads: Sequence[Read], case: Case, where: Where, asked: dict) -> Store:
     """The store of one case's finished work, which depends on all that its numbers depend on."""
     own = ("seeds", "folds", "properties", "reads")
+    usual = {field.name: field.default for field in fields(Study)}
+    chosen = {k: v for k, v in vars(study).items() if k not in own and v != usual[k]}
     question = {
         **asked,
-        "study": {k: v for k, v in study.parameters().items() if k not in own},
+        "study": recorded_parameters(
+            chosen
+        ),  # a field that is new changes no question asked before
         "reads": [recorded_parameters(vars(read)) for read in reads],
         "case": [case.regime, case.name, case.seed],
         "split": [case.split.train, case.split.validation, case.split.test],

@@ -82,6 +82,7 @@ class Study:
         regime: one of `REGIMES`, with its ``n_folds``, ``folds`` (numbers from 0, all when empty),
             held-out ``properties`` (all when empty), ``test_ids``, and ``share`` of clusters that
             choose, or of variants that are held out.
+        train_most: meta-training assays at most, drawn once per case; 0 is all.
         seeds, seed: how many, and the first of them.
         reads: see `Read` and `grid`.
         labels: what meta-training sees: ``normal_scores`` or ``measured``.
@@ -117,6 +118,7 @@ class Study:
     properties: tuple[str, ...] = ()
     test_ids: tuple[str, ...] = ()
     share: float = 0.2
+    train_most: int = 0
     seeds: int = 5
     seed: int = 0
     reads: tuple[Read, ...] = (Read(),)
@@ -250,6 +252,18 @@ class Case:
 
 def draw_cases(study: Study, assays: Sequence[Assay]) -> list[Case]:
     """All cases of a study, in order of seed; folds do not depend on the seed."""
+    cases = _whole_cases(study, assays)
+    return [_with_fewer(case, study.train_most) for case in cases] if study.train_most else cases
+
+
+def _with_fewer(case: Case, most: int) -> Case:
+    """The case with a draw of its meta-training assays; growing draws are nested."""
+    rng = np.random.default_rng(stable_seed("fewer", case.name, case.seed))
+    train = rng.permutation(sorted(case.split.train))[:most]
+    return replace(case, split=replace(case.split, train=tuple(sorted(train.tolist()))))
+
+
+def _whole_cases(study: Study, assays: Sequence[Assay]) -> list[Case]:
     regime, seeds = study.regime, range(study.seed, study.seed + study.seeds)
     if regime in HOLD_OUTS:
         everything = Split((), (), tuple(sorted(assay.id for assay in assays)))

@@ -79,6 +79,7 @@ run 01_a.ipynb -o 01_a.md                    | name it .ipynb
 evaluate --metric accuracy                   | no metric 'accuracy'; use one of spearman
 evaluate --shots 5,0,05                      | --shots got '5,0,05'; write different whole numbers
 evaluate --methods maml,rigde                | no method 'rigde'; use one of maml
+evaluate --study bench                       | no study 'bench'; use one of benchmark
 evaluate --device tpu                        | no device 'tpu'
 train x --algorithm protonet                 | unknown algorithm 'protonet'; choose from maml
 train x --encoding seperator                 | there is no encoding 'seperator'

@@ -23,7 +23,7 @@ from mutmeta_lib.models.zero_shot import MASKED
 from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study import case as module
 from mutmeta_lib.study import run as runner
-from mutmeta_lib.study.benchmark import STUDIES, benchmark
+from mutmeta_lib.study.benchmark import ARMS, benchmark
 from mutmeta_lib.study.case import Where
 from mutmeta_lib.study.run import average_seeds, recorded, run
 from mutmeta_lib.study.study import Study, grid
@@ -122,25 +122,33 @@ def test_sites_are_read_learned_on_and_told_of_their_property_or_not():
     same(run(ON_SITES), found)
 
 
-def test_a_benchmark_has_a_row_for_everything_and_says_what_it_read(tmp_path):
-    small = {name: getattr(ON_SITES, name) for name in ("folds", "draws", "cap", "members")}
-    small |= {name: getattr(STUDY, name) for name in ("n_folds", "shots", "decided_at", "pool")}
-    small |= {name: getattr(STUDY, name) for name in ("meta_steps", "support", "query")}
-    changes = small | {"selection": "", "tasks_per_step": 2, "outer_rates": ()}
-    for name, studies in STUDIES.items():
-        found = benchmark(name, "demo", "tiny", path=tmp_path / "r.json", **changes)
-        asked = {
-            (r.encoding, m) for s in studies("demo", "tiny") for r in s.reads for m in s.methods
-        }
-        for table in ("results", "means"):
-            rows = found.table(table)
-            assert set(zip(rows["read"], rows["method"], strict=True)) == asked
-        assert read_record(tmp_path / "r.json").digest == found.digest
-        assert [one["encoding"] for one in found.parameters["reads"]] == [
-            read.encoding for study in studies("demo", "tiny") for read in study.reads
-        ]
+@pytest.mark.parametrize("name", sorted(ARMS))
+def test_a_benchmark_has_a_row_for_everything_and_says_what_it_read(tmp_path, name):
+    small = {field: getattr(ON_SITES, field) for field in ("folds", "draws", "cap", "members")}
+    for field in ("n_folds", "shots", "decided_at", "pool", "meta_steps", "support", "query"):
+        small[field] = getattr(STUDY, field)
+    changes = small | {"selection": "", "tasks_per_step": 2, "outer_rates": (), "max_query": 12}
+    arms = ARMS[name]("demo", "tiny")
+    if name == "benchmark_ablations":
+        arms.pop("property left out")  # the demo's three properties would take a minute
+        changes["properties"] = ("solubility",)
+    found = benchmark(name, "demo", "tiny", path=tmp_path / "r.json", **changes)
+    told = ["arm", "read", "swap", "method"]
+    asked = {
+        (arm, read.encoding, read.swap, method)
+        for arm, study in arms.items()
+        for read in study.reads
+        for method in study.methods
+    }
+    for table in ("results", "means"):
+        rows = found.table(table)
+        there = {tuple(row) for row in rows[told].to_numpy() if row[0] != "property left out"}
+        assert there == asked
+    assert read_record(tmp_path / "r.json").digest == found.digest
     groups = set(found.table("means")["group"])
     assert {"all", "ProteinGym", "fitness"} <= groups
+    with pytest.raises(DataError, match="there is no benchmark 'x'"):
+        benchmark("x", "demo", "tiny")
 
 
 def test_starts_choose_their_outer_rates_on_validation_loss():

@@ -1,5 +1,7 @@
 """Studies: who is trained on, who chooses, who is tested; and what a study refuses."""
 
+from dataclasses import replace
+
 import pytest
 from toy import toy_assay
 
@@ -54,6 +56,15 @@ def test_rotations_test_what_proteins_tests_and_train_on_more():
     for rotation, fold in zip(cases("rotations", share=0.1), cases("proteins"), strict=True):
         assert rotation.split.test == fold.split.test
         assert len(rotation.split.train) > len(fold.split.train)
+
+
+def test_fewer_assays_to_train_on_are_a_nested_draw_and_change_nothing_else():
+    whole, *some = (cases("proteins", train_most=most) for most in (0, 4, 2))
+    for case, four, two in zip(whole, *some, strict=True):
+        drawn = [set(one.split.train) for one in (two, four, case)]
+        assert [*map(len, drawn[:2])] == [2, 4]
+        assert drawn[0] < drawn[1] < drawn[2]
+        assert four == replace(case, split=replace(case.split, train=four.split.train))
 
 
 def test_a_held_out_property_is_in_no_other_part():
