@@ -75,8 +75,8 @@ FAULTS = [
     Fault(
         "predictions scored on the scaled axis",
         "study/evaluate.py",
-        "predicted = task.label_scale.to_scores(labels)",
-        "predicted = labels",
+        "predicted = scale.to_scores(_checked(labels, len(measured), where))",
+        "predicted = _checked(labels, len(measured), where)",
         "study/test_evaluate.py",
     ),
     Fault(
@@ -103,15 +103,15 @@ FAULTS = [
     Fault(
         "the worst outer rate kept",
         "study/case.py",
-        "return sorted(tries, key=_lowest)",
-        "return sorted(tries, key=_lowest)[::-1]",
+        "for pair in rates), key=_lowest)",
+        "for pair in rates), key=_lowest, reverse=True)",
         "study/test_run.py",
     ),
     Fault(
         "kept results given to another question",
         "study/run.py",
-        "{k: v for k, v in study.parameters().items() if k not in own}",
-        "{}",
+        '"study": recorded_parameters(chosen),',
+        '"study": {},',
         "study/test_run.py",
     ),
     Fault(
@@ -138,8 +138,8 @@ FAULTS = [
     Fault(
         "one-hot vectors of the wild type",
         "learn/baselines.py",
-        "enumerate(apply_variant(variant, wild_type))",
-        "enumerate(wild_type)",
+        "(one.mutant, 1.0)",
+        "(one.mutant, 0.0)",
         "learn",
     ),
     Fault(
@@ -357,6 +357,27 @@ FAULTS = [
         "learn/ranker.py",
         " + np.var(means, axis=0)",
         "",
+        "learn/test_ranker.py",
+    ),
+    Fault(
+        "a double mutant as the mean of its substitutions",
+        "models/predictor.py",
+        ".hidden.sum(dim=-2)",
+        ".hidden.mean(dim=-2)",
+        "models/test_trunk.py",
+    ),
+    Fault(
+        "scales of sites from test proteins as well",
+        "study/case.py",
+        "items = [vectors.assays[id] for id in train]",
+        "items = [*vectors.assays.values()]",
+        "study/test_run.py",
+    ),
+    Fault(
+        "labels conditioned on without the prior's mean",
+        "learn/ranker.py",
+        'missed = labels - params["kernel.slope"] * self.score(params, latent)',
+        "missed = labels",
         "learn/test_ranker.py",
     ),
 ]

@@ -117,9 +117,8 @@ def _kept(study: Study, reads: Sequence[Read], case: Case, where: Where, asked: 
     chosen = {k: v for k, v in vars(study).items() if k not in own and v != usual[k]}
     question = {
         **asked,
-        "study": recorded_parameters(
-            chosen
-        ),  # a field that is new changes no question asked before
+        # Of the study what is not usual: a new field changes no question asked before.
+        "study": recorded_parameters(chosen),
         "reads": [recorded_parameters(vars(read)) for read in reads],
         "case": [case.regime, case.name, case.seed],
         "split": [case.split.train, case.split.validation, case.split.test],

@@ -1,8 +1,10 @@
 """Published tables are read as they are, for the assays asked for and no others."""
 
+import pandas as pd
 import pytest
 from on_disk import refused, write
 
+from mutmeta_lib.study.benchmark import beside_published
 from mutmeta_lib.study.published import (
     FEW_SHOT,
     MODELS,
@@ -15,6 +17,7 @@ from mutmeta_lib.study.published import (
     supervised,
     zero_label,
 )
+from mutmeta_lib.study.run import make_record
 
 IDS = ["P_X_Lee_2020_binding", "Q_X_Roe_2019"]
 
@@ -84,3 +87,26 @@ def test_ceilings_are_read_and_what_is_missing_is_named(folder):
 )  # fmt: skip
 def test_ids_are_those_of_one_assay_only_if_all_words_fit(old, new, same):
     assert same_assay([old], new) == ({old: new[0]} if same else {})
+
+
+def test_published_means_stand_beside_ours_on_the_same_assays(folder):
+    about = pd.DataFrame({"assay": IDS, "cluster": [0, 1]})
+    row = {"arm": "a", "read": "no_encoder", "swap": "same", "method": "ranker"}
+    results = pd.DataFrame(
+        {**row, "shots": k, "assay": name, "spearman": 0.1 * k / 20 + nth}
+        for k in (0, 20)
+        for nth, name in enumerate(IDS)
+    )
+    how = {"assays": (), "device": "cpu", "seconds": {}, "encoder": {}, "numbers": {}}
+    tables = {"results": results, "assays": about}
+    record = make_record("benchmark", "quick", {}, tables=tables, **how)
+    found = beside_published(record, folder)
+    table = found.table("published").set_index(["protocol", "model", "shots"])
+    zero = zero_label(folder, IDS).groupby("model")["spearman"].mean()
+    for name in MODELS:
+        assert table.loc[("zero_label", name, "0"), "mean"] == pytest.approx(zero[name])
+    assert table.loc[("supervised", "Kermut", "80 %"), "mean"] == pytest.approx(0.7)
+    assert table.loc[("few_shot", "FSFP, ESM2", "20"), ["mean", "n_assays"]].tolist() == [0.4, 1]
+    ours = found.table("shared").set_index("shots")["mean"]  # on the assay that FSFP has
+    assert ours.to_dict() == pytest.approx({0: 0.0, 20: 0.1})
+    assert found.table("results").equals(record.table("results"))

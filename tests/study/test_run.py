@@ -122,12 +122,28 @@ def test_sites_are_read_learned_on_and_told_of_their_property_or_not():
     same(run(ON_SITES), found)
 
 
+def test_sites_are_scaled_by_those_of_meta_training_alone():
+    assays, _ = runner.read_assays(ON_SITES)
+    prepared = module.prepare(ON_SITES, ON_SITES.reads[0], "cpu", None).vectors
+    train = [assays[0].id, assays[-1].id]
+    sites = torch.cat([prepared.assays[name].tokens.sites for name in train])
+    trunk = module.on_trunk(prepared, train, 0, "cpu").predictor.encoder.module
+    torch.testing.assert_close(trunk.location, sites.mean(dim=0))
+    torch.testing.assert_close(trunk.scale, sites.std(dim=0) + 1e-6)
+
+
 @pytest.mark.parametrize("name", sorted(ARMS))
 def test_a_benchmark_has_a_row_for_everything_and_says_what_it_read(tmp_path, name):
     small = {field: getattr(ON_SITES, field) for field in ("folds", "draws", "cap", "members")}
-    for field in ("n_folds", "shots", "decided_at", "pool", "meta_steps", "support", "query"):
+    for field in ("n_folds", "shots", "decided_at", "pool", "meta_steps", "support", "per_protein"):
         small[field] = getattr(STUDY, field)
-    changes = small | {"selection": "", "tasks_per_step": 2, "outer_rates": (), "max_query": 12}
+    changes = small | {
+        "selection": "",
+        "tasks_per_step": 2,
+        "outer_rates": (),
+        "max_query": 12,
+        "query": 4,
+    }
     arms = ARMS[name]("demo", "tiny")
     if name == "benchmark_ablations":
         arms.pop("property left out")  # the demo's three properties would take a minute
