@@ -6,7 +6,7 @@ number of steps on the rest. Every trained method has the same trunk, labels, st
 rates to choose from.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ FAMILY = ("maml", "fomaml", "anil", "metasgd", "maml_rank", "r2d2", "deepkernel"
 """MAML's family on the same trunk, and the joint start."""
 SCORES = ("spearman", "ndcg", "hits_10", "hits_5pct", "error_over_mean", "coverage")
 SCORES += ("spearman_unseen",)
+ARM = ["arm", "read", "swap"]
 SECONDS = ["seconds_adapt", "seconds_predict"]
 
 BASE = Study(
@@ -126,9 +127,9 @@ def benchmark(
 ) -> Record:
     """Run the arms of a record, with ``changes`` to the fields of their studies.
 
-    Its table ``results`` has a row per arm, assay, read, swap, method and number of labels (means
-    over draws of `SCORES`); ``means`` and, of the ranker with each other method, ``contrasts``
-    follow from it.
+    Its table ``results`` has the mean Spearman correlation over draws: a row per arm, read, swap,
+    method and assay, a column per number of labels (see `results`). ``means`` are of all `SCORES`,
+    ``contrasts`` of the ranker and of MAML with each other method.
     """
     if name not in ARMS:
         raise DataError(f"there is no benchmark '{name}'", f"choose from {', '.join(ARMS)}")
@@ -173,21 +174,58 @@ def tables(found: Mapping[str, Result]) -> dict[str, pd.DataFrame]:
         for table in ("rows", "choices", "assays")
     }
     rows = average_seeds(joined["rows"]).rename(columns={"encoding": "read"})
-    by = ["arm", "read", "swap", "method", "shots"]
+    by = [*ARM, "method", "shots"]
     kept = {
-        "results": rows[[*by, "assay", *SCORES]].round(4),
+        "results": _wide(rows),
         "means": means(rows, list(SCORES), by=by),
         "choices": joined["choices"],
         "assays": joined["assays"].drop(columns="arm").drop_duplicates("assay"),
         "seconds": rows.groupby(by, sort=False)[SECONDS].mean().reset_index(),
     }
-    ranked = rows[rows["arm"].isin(rows.loc[rows["method"] == "ranker", "arm"])]
-    if len(ranked):
-        by = [name for name in by if name != "method"]
-        kept["contrasts"] = contrast(
-            with_groups(ranked), "spearman", "method", "ranker", by=["group", *by]
-        )
+    found = [
+        contrast(with_groups(own), "spearman", "method", name, by=["group", *_but(by, "method")])
+        for name in ("ranker", "maml")
+        if len(own := rows[rows["arm"].isin(rows.loc[rows["method"] == name, "arm"])])
+    ]
+    if found:
+        kept["contrasts"] = pd.concat(found)
     return kept
+
+
+def _wide(rows: pd.DataFrame) -> pd.DataFrame:
+    """Spearman correlations with a column per number of labels: a fifth of the long table's size."""
+    wide = rows.pivot(index=[*ARM, "method", "assay"], columns="shots", values="spearman")
+    return wide.rename(columns=str).round(4).reset_index()
+
+
+def results(record: Record) -> pd.DataFrame:
+    """The table ``results`` with a row per number of labels: ``shots`` and ``spearman``."""
+    wide = record.table("results")
+    long = wide.melt([*ARM, "method", "assay"], var_name="shots", value_name="spearman")
+    return long.astype({"shots": int}).dropna(subset="spearman")
+
+
+def _but(names: Sequence[str], *left_out: str) -> list[str]:
+    return [name for name in names if name not in left_out]
+
+
+def over_joint_start(*records: Record) -> pd.DataFrame:
+    """What *meta* adds: each method of `FAMILY`, and the ranker, minus the joint start, paired.
+
+    Rows are as of `estimates.contrast`, by read and number of labels, of records whose assays are
+    the same; the first has the joint start.
+    """
+    clusters = records[0].table("assays").set_index("assay")["cluster"]
+    rows = pd.concat([results(one) for one in records])
+    rows = rows[rows["swap"] == "same"].assign(cluster=lambda t: t["assay"].map(clusters))
+    rows = rows.drop_duplicates(["read", "method", "shots", "assay"])
+    joint = rows[rows["method"] == "multitask"]
+    made = [
+        contrast(pd.concat([own, joint]), "spearman", "method", name, by=["read", "shots"])
+        for name in (*FAMILY, *RANKERS)
+        if name != "multitask" and len(own := rows[rows["method"] == name])
+    ]
+    return pd.concat(made, ignore_index=True)
 
 
 def beside_published(record: Record, reference_dir: str | Path) -> Record:
@@ -197,7 +235,7 @@ def beside_published(record: Record, reference_dir: str | Path) -> Record:
     assays that it shares; ``shared`` is the ranker's on these.
     """
     about = record.table("assays").set_index("assay")
-    ids = sorted(set(record.table("results")["assay"]))
+    ids = sorted(set(results(record)["assay"]))
     zero = zero_label(reference_dir, ids).assign(protocol="zero_label", shots=0)
     most = supervised(reference_dir, ids).assign(protocol="supervised", shots=np.nan)
     some = few_shot(reference_dir, ids).query("shots in [20, 40, 100]")
@@ -206,7 +244,7 @@ def beside_published(record: Record, reference_dir: str | Path) -> Record:
     rows = pd.concat([zero, some, most]).assign(cluster=lambda t: t["assay"].map(about["cluster"]))
     # A dimension that has no number, as the supervised rows' labels, is kept apart as text.
     rows["shots"] = [f"{k:.0f}" if k == k else "80 %" for k in rows["shots"]]
-    ours = record.table("results").query("method in ['ranker', 'zero_label']")
+    ours = results(record).query("method in ['ranker', 'zero_label']")
     ours = ours[ours["assay"].isin(shared)]
     ours = ours.assign(cluster=ours["assay"].map(about["cluster"]))
     made = {
