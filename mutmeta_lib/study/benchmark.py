@@ -193,7 +193,7 @@ def tables(found: Mapping[str, Result]) -> dict[str, pd.DataFrame]:
 
 
 def _wide(rows: pd.DataFrame) -> pd.DataFrame:
-    """Spearman correlations with a column per number of labels: a fifth of the long table's size."""
+    """Spearman correlations, a column per number of labels: a fifth of a long table."""
     wide = rows.pivot(index=[*ARM, "method", "assay"], columns="shots", values="spearman")
     return wide.rename(columns=str).round(4).reset_index()
 
