@@ -129,7 +129,7 @@ def benchmark(
 
     Its table ``results`` has the mean Spearman correlation over draws: a row per arm, read, swap,
     method and assay, a column per number of labels (see `results`). ``means`` are of all `SCORES`,
-    ``contrasts`` of the ranker and of MAML with each other method.
+    by group of Spearman's alone, ``contrasts`` of the ranker and of MAML with each other method.
     """
     if name not in ARMS:
         raise DataError(f"there is no benchmark '{name}'", f"choose from {', '.join(ARMS)}")
@@ -177,7 +177,12 @@ def tables(found: Mapping[str, Result]) -> dict[str, pd.DataFrame]:
     by = [*ARM, "method", "shots"]
     kept = {
         "results": _wide(rows),
-        "means": means(rows, list(SCORES), by=by),
+        "means": pd.concat(
+            [
+                means(rows, "spearman", by=by),
+                estimate(rows.assign(group="all"), list(SCORES[1:]), by=["group", *by]),
+            ]
+        ),
         "choices": joined["choices"],
         "assays": joined["assays"].drop(columns="arm").drop_duplicates("assay"),
         "seconds": rows.groupby(by, sort=False)[SECONDS].mean().reset_index(),
