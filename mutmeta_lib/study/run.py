@@ -104,7 +104,8 @@ def run(*studies: Study, where: Where | None = None) -> Result:
         known = about.set_index("assay")
         rows = rows.assign(**{key: rows["assay"].map(known[key]) for key in ("role", "cluster")})
     seconds = pd.DataFrame([one["seconds"] for one in done]).sum().to_dict()
-    seconds["everything_else"] = time.perf_counter() - began - sum(seconds.values())
+    # Work that was kept, or shared by processes, may have taken longer than this run.
+    seconds["everything_else"] = max(0.0, time.perf_counter() - began - sum(seconds.values()))
     diverged, tables = sum(one["diverged"] for one in done), (rows, choices, history, about)
     first = encoders[0] if encoders else {"name": "none", "sha256": "", "provenance": {}}
     return Result(*tables, tuple(cases), tuple(assays), first, seconds, diverged)
