@@ -11,6 +11,7 @@ import torch
 from cases import made_up_assay, write_esm
 
 import mutmeta_lib as mm
+from mutmeta_lib.data.assays import PROPERTIES
 from mutmeta_lib.data.folders import read_data_dir, read_list
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn.baselines import substitution_score
@@ -25,8 +26,7 @@ FOLDER = Path(mm.__file__).parent / "pretrained"
 FILES = {path.stem: path for path in FOLDER.glob("*.safetensors")}
 RECORD = FOLDER.parents[1] / "book/records/full/benchmark.json"
 SCORED = {
-    "spearman": "Spearman's correlation",
-    "spearman_unseen": "at sites without a label",
+    "spearman_unseen": "Spearman's correlation at sites without a label",
     "error_over_mean": "squared error over that of the labels' mean",
     "coverage": "share within the interval of 90 %",
 }
@@ -76,16 +76,23 @@ def test_a_file_is_what_its_card_and_the_benchmark_say(name):
 
 def score_table(means, read):
     """The lines of a card: what rankers with this read scored in the benchmark's rotations."""
-    asked = "read == @read and method == 'ranker' and swap == 'same' and group == 'all'"
-    rows = means.query(asked).set_index(["metric", "shots"]).sort_index()
-    shots = [k for k in BASE.shots if ("spearman", k) in rows.index]
-    lines = [["labels", *map(str, shots)], ["---"] * (len(shots) + 1)]
+    asked = "read == @read and method == 'ranker' and swap == 'same'"
+    rows = means.query(asked).set_index(["metric", "group", "shots"]).sort_index()
+    lines = [["labels", *map(str, BASE.shots)], ["---"] * (len(BASE.shots) + 1)]
+
+    def add(words, metric="spearman", group="all"):
+        one = rows.loc[metric, group].reindex(BASE.shots)
+        count = f" ({one['n_assays'].iloc[0]:.0f})" if group != "all" else ""
+        lines.append([words + count, *("" if v != v else f"{v:.3f}" for v in one["mean"])])
+        return one
+
+    whole = add("Spearman's correlation")
+    ends = zip(whole["low"], whole["high"], strict=True)
+    lines.append(["95 % interval", *(f"{low:.3f} to {high:.3f}" for low, high in ends)])
     for metric, words in SCORED.items():
-        one = rows.loc[metric].reindex(shots)
-        lines.append([words, *("" if v != v else f"{v:.3f}" for v in one["mean"])])
-        if metric == "spearman":
-            whole = zip(one["low"], one["high"], strict=True)
-            lines.append(["95 % interval", *(f"{low:.3f} to {high:.3f}" for low, high in whole)])
+        add(words, metric)
+    for group in PROPERTIES:
+        add(f"Spearman's correlation, {group}", group=group)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
