@@ -96,7 +96,6 @@ def score_table(means, read):
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-@pytest.mark.skipif(not RECORD.exists(), reason="the benchmark has not been run")
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_a_card_has_the_scores_of_the_rotations(name):
     read = store.load(FILES[name])[1]["encoding"]
