@@ -116,6 +116,7 @@ faults: $(STAMP) ## seed faults into the library and see which the tests notice
 figures: $(STAMP) ## draw the first page's figures again from the committed records
 	$(BIN)/python scripts/draw_scorecard.py
 	$(BIN)/python scripts/draw_chance.py
+	$(BIN)/python scripts/draw_benchmark.py
 
 bench: $(STAMP) ## time the engine against learn2learn's loop (a minute)
 	$(BIN)/python benchmarks/run.py --quick

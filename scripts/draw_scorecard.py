@@ -1,4 +1,4 @@
-"""Draw the first page's figure from the committed records: `make figures`.
+"""Draw the scorecard of the paper's claims from the committed records: `make figures`.
 
 Above, how well variants are ranked at ten labels; below, the paper's figures beside what was
 measured, with verdicts by the book's criteria. The figure is written into book/figures in a light
@@ -327,7 +327,7 @@ def _key(figure: Figure, height: float, ink: Ink) -> None:
 def write(folder: Path) -> list[Path]:
     """Write the figure into a folder, once for each colour scheme, and its page."""
     records = read_records()
-    counted = "{} assays of {} protein families, 95 % intervals".format(
+    counted = "Read at separators; {} assays of {} families, 95 % intervals".format(
         *(records["transfer"].numbers[name]["value"] for name in ("assays", "clusters"))
     )
     tables = ranking(records["transfer"]), claims(records)

@@ -1,4 +1,4 @@
-"""The first page's figure holds what the records hold, in both schemes, and is not stale."""
+"""The scorecard holds what the records hold, in both schemes, and is not stale."""
 
 import re
 from dataclasses import replace

@@ -1,5 +1,8 @@
-"""The first page's "How such numbers arise" holds what its record holds, and is not stale."""
+"""Figures that are drawn from one record hold what it holds, and are not stale."""
 
+from itertools import pairwise
+
+import draw_benchmark
 import draw_chance
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -7,6 +10,8 @@ import numpy as np
 import pytest
 from draw_scorecard import INKS
 from test_scorecard import FIGURES, parts
+
+from mutmeta_lib.study.benchmark import results
 
 RECORD = draw_chance.read()
 CHANCES, TIMES = draw_chance.chances(RECORD), draw_chance.times(RECORD)
@@ -31,10 +36,33 @@ def test_the_time_by_rows_and_the_words_are_those_of_the_record():
         assert f"{draw_chance.METHODS[row.method]}, {row.chance:.0f} %" in words
 
 
-def test_the_committed_figure_is_drawn_from_the_committed_record(tmp_path):
+BENCHMARK = draw_benchmark.read()
+LINES, LEVELS = draw_benchmark.lines(BENCHMARK), draw_benchmark.levels(BENCHMARK)
+EACH = pytest.mark.parametrize(
+    ("module", "record"),
+    [(draw_chance, RECORD), (draw_benchmark, BENCHMARK)],
+    ids=["chance", "benchmark"],
+)
+
+
+def test_lines_and_words_are_means_over_assays_of_the_record():
+    assert len(LINES) == len(draw_benchmark.LINES) * len(draw_benchmark.LABELS)
+    found = results(BENCHMARK).groupby(["read", "method", "shots"])["spearman"].mean()
+    words = draw_benchmark.in_words(LINES, LEVELS)
+    for row in LINES.itertuples():
+        assert row.mean == pytest.approx(found[row.read, row.method, row.shots], abs=1e-4)
+        assert row.low < row.mean < row.high
+        if row.shots in (0, 10, 100):
+            assert f"{row.mean:.2f} with {row.shots}" in words
+    assert f"ESM-2 650M {LEVELS['ESM-2 650M']:.2f}" in words
+
+
+@EACH
+def test_the_committed_figure_is_drawn_from_the_committed_record(tmp_path, module, record):
     """After a change of the record: `make figures`."""
-    drawn = draw_chance.write(tmp_path)
-    assert {path.name for path in drawn} == {path.name for path in FIGURES.glob("chance*")}
+    drawn = module.write(tmp_path)
+    name = record.experiment
+    assert {path.name for path in drawn} == {path.name for path in FIGURES.glob(f"{name}*")}
     for path in drawn:
         ours, theirs = (
             parts(folder.joinpath(path.name).read_text(encoding="utf-8"))
@@ -44,13 +72,19 @@ def test_the_committed_figure_is_drawn_from_the_committed_record(tmp_path):
         assert np.allclose(ours[0], theirs[0], atol=0.01), f"{path.name}: run `make figures`"
 
 
+@EACH
 @pytest.mark.parametrize("scheme", INKS)
-def test_nothing_is_cut_off(scheme):
-    figure = draw_chance.draw(RECORD, scheme=scheme)
+def test_nothing_is_cut_off_and_names_of_lines_do_not_overlap(scheme, module, record):
+    figure = module.draw(record, scheme=scheme)
     figure.canvas.draw()
     for text in figure.findobj(mpl.text.Text):
         if text.get_text() and text.get_visible():
             box = text.get_window_extent()
             assert min(box.x0, box.y0) >= 0, text
             assert np.all((box.x1, box.y1) <= figure.bbox.size), text
+    if module is draw_benchmark:
+        boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+        boxes.sort(key=lambda box: box.y0)
+        assert len(boxes) == len(draw_benchmark.LINES)
+        assert all(below.y1 <= above.y0 + 1 for below, above in pairwise(boxes))
     plt.close(figure)
