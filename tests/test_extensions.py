@@ -107,6 +107,13 @@ def test_roles_and_cards_print_numbers_and_where_they_come_from_and_claims_do_no
     assert "holds" not in html
 
 
+def test_a_card_tells_of_arms_what_they_share_once_and_of_long_lists_their_number():
+    arms = {"a": {"seeds": 5, "cap": 0}, "b": {"seeds": 5, "cap": 9}}
+    assert book.told({"arms": arms}) == "seeds = 5; a: cap = 0; b: cap = 9"
+    assert book.told({"arms": {"a": {"ids": [0] * 300}}}) == "ids = 300 of them; a: "
+    assert book.told({"shots": [0, 5], "list": "sound"}) == 'shots = [0, 5], list = "sound"'
+
+
 def test_what_no_record_holds_fails_the_build(root):
     wanting = {
         "{record}`few_shot@full maml_11`": "it has maml_10",

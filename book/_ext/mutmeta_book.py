@@ -182,6 +182,21 @@ class RecordCard(SphinxDirective):
         return [card]
 
 
+def told(parameters: dict[str, Any]) -> str:
+    """Parameters in a line; of several arms what they share, and what each has of its own."""
+    if "arms" in parameters:
+        first, *others = parameters["arms"].values()
+        shared = {k: v for k, v in first.items() if all(other[k] == v for other in others)}
+        own = {
+            arm: {k: v for k, v in one.items() if k not in shared}
+            for arm, one in parameters["arms"].items()
+        }
+        return "; ".join([told(shared), *(f"{arm}: {told(one)}" for arm, one in own.items())])
+    texts = {name: json.dumps(value) for name, value in parameters.items()}
+    long = {name: f"{len(parameters[name])} of them" for name, x in texts.items() if len(x) > 400}
+    return ", ".join(f"{name} = {text}" for name, text in (texts | long).items())
+
+
 def card_fields(record: Record) -> list[tuple[str, str]]:
     """Name and text of what a record card says."""
     at, encoder = record.environment, record.encoder
@@ -189,7 +204,7 @@ def card_fields(record: Record) -> list[tuple[str, str]]:
     threads = at.get("threads")
     origin = encoder.get("provenance") or {}
     return [
-        ("Parameters", ", ".join(f"{k} = {json.dumps(v)}" for k, v in record.parameters.items())),
+        ("Parameters", told(record.parameters)),
         ("Data", f"{len(record.data)} assays, each identified by its sha256 in the record"),
         (
             "Encoder",
