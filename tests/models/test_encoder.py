@@ -111,6 +111,7 @@ def test_weights_move_and_the_encoder_stays(layered):
 def test_loading_is_silent_and_leaves_the_random_state_alone(directories, capfd, caplog, recwarn):
     from transformers.utils import logging
 
+    logging.enable_progress_bar()
     state = torch.get_rng_state()
     load(directories["esm"])
     assert capfd.readouterr() == ("", "")
