@@ -77,7 +77,8 @@ def test_nine_in_ten_new_measurements_lie_in_the_interval_if_the_process_is_righ
         latent = MODEL.latent(trained, NEW.tokens.rows(rows))
         covariance = MODEL.covariance(trained, latent, latent).double().numpy()
         prior = (trained["kernel.slope"] * MODEL.score(trained, latent)).double().numpy()
-        covariance += trained["kernel.log_s9"].exp().item() * np.eye(len(NEW))
+        noise = trained["kernel.log_s9"].exp().item()
+        covariance = (covariance + covariance.T) / 2 + noise * np.eye(len(NEW))
     for _ in range(20):
         labels = torch.from_numpy(rng.multivariate_normal(prior, covariance)).float()
         order = rng.permutation(rows)
