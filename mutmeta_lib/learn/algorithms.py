@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,16 +16,12 @@ from mutmeta_lib.learn.inner import InnerLoop, Params, Update, inner_update, wit
 from mutmeta_lib.learn.ranker import RankerPredictor, RankerTasks
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.models.trunk import SUM
-from mutmeta_lib.tasks.tasks import Examples, Task
+from mutmeta_lib.tasks.tasks import Examples, Task, both
 
 
 def everything(task: Task) -> Examples:
     """All labelled examples of a task, support first."""
-    return Examples(
-        task.support.assay,
-        np.concatenate([task.support.rows, task.query.rows]),
-        torch.cat([task.support.labels, task.query.labels]),
-    )
+    return both(task.support, task.query)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.models.sites import READS
 from mutmeta_lib.models.trunk import SUM, Latent
 from mutmeta_lib.tasks.batches import TokenBatch
-from mutmeta_lib.tasks.tasks import Examples
+from mutmeta_lib.tasks.tasks import Examples, both
 
 SHOTS = (5, 10, 20, 40, 48)
 """In training, how many labels of a task are given is drawn from these (from those it affords)."""
@@ -156,7 +156,7 @@ class RankerTasks(Together):
     def losses(self, params: Params, tasks: Sequence, loop: InnerLoop) -> Tensor:
         """Losses ``(n_tasks,)``; the labels of both sides are scores of one assay, unscaled."""
         model, given = self.predictor, len(tasks[0][0])
-        sets = [_joined(*task) for task in tasks]
+        sets = [both(*task) for task in tasks]
         scores = np.stack([examples.scores for examples in sets])
         rows, mask = (one.to(next(iter(params.values())).device) for one in blocks(sets))
         labels = torch.from_numpy(scores).to(rows)
@@ -177,11 +177,6 @@ class RankerTasks(Together):
         variance = model.variance(params, held, cross, lower)
         density = ((scaled[:, given:] - mean) ** 2 / variance + variance.log()) / 2
         return error + density.clamp(max=_WORST).mean(dim=-1)
-
-
-def _joined(support: Examples, query: Examples) -> Examples:
-    rows = np.concatenate([support.rows, query.rows])
-    return Examples(support.assay, rows, torch.cat([support.labels, query.labels]))
 
 
 def spread(means: Sequence[np.ndarray], spreads: Sequence[np.ndarray]) -> np.ndarray:

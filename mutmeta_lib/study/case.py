@@ -162,10 +162,8 @@ def prepare_sites(
 def of_split(
     study: Study, read: Read, device: str, cache_dir: str | None, train: tuple[str, ...], seed: int
 ) -> Prepared:
-    """`prepare`, for reads of sites with a trunk whose scales are those of meta-training."""
+    """`prepare` of a read of sites, with a trunk whose scales are those of meta-training."""
     found = prepare(study, read, device, cache_dir)
-    if read.encoding not in READS:
-        return found
     vectors = on_trunk(found.vectors, train, seed, device)
     trunk = vectors.predictor.encoder.module
     own = len(trunk.location)

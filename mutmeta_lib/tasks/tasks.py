@@ -74,6 +74,12 @@ class Examples:
         return self.assay.assay.scores[self.rows]
 
 
+def both(support: Examples, query: Examples) -> Examples:
+    """The examples of a support and a query set of one assay, support first."""
+    rows = np.concatenate([support.rows, query.rows])
+    return Examples(support.assay, rows, torch.cat([support.labels, query.labels]))
+
+
 @dataclass(frozen=True)
 class LabelScale:
     """The affine map between measured scores and the labels a predictor is trained on.
