@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -23,8 +23,26 @@ from mutmeta_lib.models.zero_shot import MASKED
 from mutmeta_lib.tasks.losses import RANKING
 from mutmeta_lib.tasks.tasks import Examples
 
-Rate = tuple[str, float]
-"""Optimiser (``sgd`` or ``adam``) and learning rate."""
+
+class Rate(NamedTuple):
+    """Optimiser (``sgd``, ``adam``, or ``learned`` by the start), its rate and number of steps."""
+
+    optimiser: str
+    lr: float
+    steps: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """The rate of a row of `tuning.grid_scores`."""
+        return cls(*(row[name] for name in cls._fields))
+
+
+GRID: tuple[tuple[str, float], ...] = (
+    *(("sgd", rate) for rate in (0.003, 0.01, 0.03, 0.1)),
+    *(("adam", rate) for rate in (1e-3, 3e-3, 1e-2)),
+)
+"""Optimisers and rates that every gradient method chooses from; SGD is MAML's inner loop."""
+LEARNED = (("learned", 0.0),)
 MLP = ("adam", 1e-3)
 
 
@@ -66,16 +84,15 @@ def divergences() -> Iterator[list[str]]:
 class GradientMethod:
     """MAML's family and fine-tuning: steps on all labels, or the ``first``, by SGD or Adam.
 
-    SGD is the inner loop, or the algorithm's ``update``; with ``rate`` None it has learned its own.
-    Adam may take ``epochs`` of batches of 16, as in the paper's timing. Without labels the start is
+    SGD, at a rate that is given or learned, is the inner loop or the algorithm's ``update``. Adam
+    may take ``epochs`` of batches of 16, as in the paper's timing. Without labels the start is
     used; and, with a warning, where steps made the loss on them worse.
     """
 
     name: str
     predictor: Predictor
     start: Params
-    rate: Rate | None
-    steps: int
+    rate: Rate
     scope: str = "all"
     epochs: int = 0
     first: int | None = None
@@ -93,23 +110,23 @@ class GradientMethod:
             before = self.predictor.loss(self.start, support)
             if self.predictor.loss(adapted, support) <= before:  # False for NaN as well
                 return adapted
-        how = "{} at {}".format(*self.rate) if self.rate else "learned rates"
+        how = f"{self.rate.optimiser} at {self.rate.lr}" if self.rate.lr else "learned rates"
         told = f"{self.name} diverged on assay {support.assay.assay.id} ({len(support)} labels, "
         warnings.warn(f"{told}{how}); its start is used there", Diverged, stacklevel=2)
         return self.start
 
     def moved(self, support: Examples, generator: torch.Generator) -> Params:
         """The parameters after the steps, whatever they came to."""
-        (optimiser, lr), loss = self.rate or ("sgd", 0.0), self.predictor.loss
-        if optimiser == "sgd":
-            loop = InnerLoop(lr, self.steps, first_order=True, scope=self.scope)
+        (optimiser, lr, steps), loss = self.rate, self.predictor.loss
+        if optimiser in ("sgd", "learned"):
+            loop = InnerLoop(lr, steps, first_order=True, scope=self.scope)
             return self.update(loss, self.start, support, loop)
         if optimiser != "adam":
             raise ValueError(f"unknown optimiser {optimiser!r}; choose sgd or adam")
         moving = {name: self.start[name] for name in adapted_names(self.start, self.scope)}
         whole = lambda changed, batch: loss({**self.start, **changed}, batch)  # noqa: E731
         batches = shuffled(support, self.epochs, 16, generator) if self.epochs else ()
-        return self.start | finetune(whole, moving, batches or [support] * self.steps, lr=lr)
+        return self.start | finetune(whole, moving, batches or [support] * steps, lr=lr)
 
     def predict(self, state: Params, query: Examples) -> np.ndarray:
         """Predicted labels, ``(n,)``."""
@@ -167,25 +184,25 @@ class Given:
 
 @dataclass(frozen=True)
 class Entry:
-    """How to build a method, the start it needs, and the method whose rate it takes, if any."""
+    """How to build a method, its start, and the method whose rate of the ``grid`` it takes."""
 
     build: Callable[[str, Given], Method]
     start: str = ""
     rate: str = ""
+    grid: tuple[tuple[str, float], ...] = GRID
 
 
 def _gradient(name: str, given: Given, **fixed: Any) -> Method:
     model = given.predictor
     if name in STARTS:
         model = replace(model, objective=STARTS[name].objective)
-    how = {"rate": given.rate, "steps": given.steps} | fixed
-    return GradientMethod(name, model, given.start, **how)
+    return GradientMethod(name, model, given.start, **{"rate": given.rate} | fixed)
 
 
 def _learned(name: str, given: Given) -> Method:
     algorithm = ALGORITHMS[name](given.predictor)
-    how = {"steps": given.steps, "update": algorithm.update}
-    return GradientMethod(name, algorithm.model, given.start, None, **how)
+    rate = given.rate or Rate(*LEARNED[0], given.steps)
+    return GradientMethod(name, algorithm.model, given.start, rate, update=algorithm.update)
 
 
 def joined(starts: Sequence[Params]) -> Params:
@@ -225,12 +242,15 @@ METHODS: dict[str, Entry] = {
     "finetune": Entry(_gradient, "fresh", "finetune"),
     "anil": Entry(partial(_gradient, scope="head"), "anil", "anil"),
     "boil": Entry(partial(_gradient, scope="encoder"), "boil", "boil"),
-    **{name: Entry(_learned, name) for name in ("metasgd", "r2d2", "deepkernel")},
-    "maml_1": Entry(partial(_gradient, steps=1), "maml", "maml"),
+    "metasgd": Entry(_learned, "metasgd", "metasgd", LEARNED),
+    **{name: Entry(_learned, name) for name in ("r2d2", "deepkernel")},
+    "maml_1": Entry(lambda n, of: _gradient(n, of, rate=of.rate._replace(steps=1)), "maml", "maml"),
     "maml_fixed": Entry(lambda n, of: _gradient(n, of, first=of.fixed), "maml", "maml"),
-    "finetune_epochs": Entry(lambda n, of: _gradient(n, of, rate=MLP, epochs=of.epochs), "fresh"),
-    "joint": Entry(partial(_gradient, rate=("sgd", 0.0), steps=0), "joint"),
-    "mlp": Entry(partial(_gradient, rate=MLP), "fresh"),
+    "finetune_epochs": Entry(
+        lambda n, of: _gradient(n, of, rate=Rate(*MLP, 0), epochs=of.epochs), "fresh"
+    ),
+    "joint": Entry(partial(_gradient, rate=Rate("sgd", 0.0, 0)), "joint"),
+    "mlp": Entry(lambda n, of: _gradient(n, of, rate=Rate(*MLP, of.steps)), "fresh"),
     "ridge": Entry(lambda name, given: baselines.Ridge(name, given.features)),
     "gp": Entry(lambda name, given: baselines.GaussianProcess(name, given.features)),
     "onehot": Entry(lambda name, given: baselines.Ridge(name, baselines.onehot_features)),

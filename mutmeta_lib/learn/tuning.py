@@ -1,4 +1,4 @@
-"""Choosing a method's optimiser and rate on meta-validation tasks, never on test tasks."""
+"""Choosing optimiser, rate and number of steps on meta-validation tasks, never on test tasks."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,27 +10,21 @@ from mutmeta_lib.learn.methods import Method, Rate, divergences
 from mutmeta_lib.tasks.metrics import relative_mse, spearman
 from mutmeta_lib.tasks.tasks import Task
 
-GRID: tuple[Rate, ...] = (
-    *(("sgd", rate) for rate in (0.003, 0.01, 0.03, 0.1)),
-    *(("adam", rate) for rate in (1e-3, 3e-3, 1e-2)),
-)
-"""What every gradient method chooses from; SGD is MAML's inner loop."""
-
 
 def grid_scores(
-    build: Callable[[Rate], Method], tasks: Sequence[Task], grid: Sequence[Rate] = GRID
+    build: Callable[[Rate], Method], tasks: Sequence[Task], grid: Sequence[Rate]
 ) -> list[dict]:
     """Mean Spearman and geometric mean of the relative error of each rate over the tasks."""
     if not tasks:
         told = "no meta-validation assay is large enough to choose a rate on"
         raise DataError(told, "add assays, or ask for fewer labels")
     rows = []
-    for optimiser, lr in grid:
-        method = build((optimiser, lr))
+    for rate in grid:
+        method = build(rate)
         with divergences() as diverged:
             ranks, errors = zip(*(_scores(method, task) for task in tasks), strict=True)
         row = {"spearman": float(np.mean(ranks)), "error": float(np.exp(np.mean(np.log(errors))))}
-        rows.append({"optimiser": optimiser, "lr": lr} | row | {"diverged": len(diverged)})
+        rows.append(rate._asdict() | row | {"diverged": len(diverged)})
     return rows
 
 
@@ -44,4 +38,4 @@ def best_rate(rows: Sequence[dict], by: str = "spearman") -> Rate:
     """The rate with the highest mean Spearman, or the lowest ``error``; the first of equals."""
     sign = {"spearman": 1, "error": -1}[by]
     best = max(rows, key=lambda row: sign * row[by])
-    return best["optimiser"], best["lr"]
+    return Rate.of(best)

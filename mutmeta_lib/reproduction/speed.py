@@ -21,7 +21,7 @@ import torch
 from mutmeta_lib import __version__
 from mutmeta_lib.data.proteins import cluster_proteins
 from mutmeta_lib.learn.inner import finetune, shuffled
-from mutmeta_lib.learn.methods import GradientMethod, Rate
+from mutmeta_lib.learn.methods import GRID, GradientMethod, Rate
 from mutmeta_lib.learn.tuning import best_rate, grid_scores
 from mutmeta_lib.models.embed import embed
 from mutmeta_lib.models.predictor import Params, Predictor, predict
@@ -176,10 +176,9 @@ def learn(run: Run, name: str) -> Params:
 
 def tuned(run: Run, start: Params, labels: int, steps: int) -> Rate:
     """The rate with the lowest error from so many labels in so many steps."""
-    own = replace(run, study=replace(run.study, decided_at=labels, pool=labels))
-    predictor = run.data.vectors.predictor
-    rows = grid_scores(lambda rate: GradientMethod("", predictor, start, rate, steps), own.tasks())
-    return best_rate(rows, "error")
+    tasks = replace(run, study=replace(run.study, pool=labels)).tasks(labels)
+    build = partial(GradientMethod, "", run.data.vectors.predictor, start)
+    return best_rate(grid_scores(build, tasks, [Rate(*one, steps) for one in GRID]), "error")
 
 
 def follow_all(run: Run, question: Question, clusters: dict[str, int]) -> dict[str, list[dict]]:
@@ -194,7 +193,7 @@ def follow_all(run: Run, question: Question, clusters: dict[str, int]) -> dict[s
     asked = [*((horizon, k) for k in question.labels), (RAPID, RAPID)]
     for (steps, k), (arm, start) in product(asked, starts.items()):
         rate, seconds = timed(tuned, run, start, k, steps)
-        row = {"arm": arm, "steps": steps, "labels": k, "optimiser": rate[0], "lr": rate[1]}
+        row = {"arm": arm, "steps": steps, "labels": k, "optimiser": rate.optimiser, "lr": rate.lr}
         made["rates"].append({**row, "seconds": seconds, **case})
         chosen[arm, steps, k] = rate
     for assay in (data.assays[name] for name in run.case.split.test):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from mutmeta_lib.learn.methods import (
     STARTS,
     Given,
     Method,
+    Rate,
     build_methods,
     divergences,
     joined,
@@ -33,7 +34,7 @@ from mutmeta_lib.models.swap import swap
 from mutmeta_lib.models.trunk import SUM, trunk_encoder
 from mutmeta_lib.models.zero_shot import zero_shot
 from mutmeta_lib.records.progress import Report
-from mutmeta_lib.records.record import fingerprint, plain
+from mutmeta_lib.records.record import fingerprint, plain, recorded_parameters
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.seeds import stable_seed
 from mutmeta_lib.study.evaluate import evaluate, hold_out_task, score, support_pool
@@ -281,8 +282,12 @@ class Run:
             meta_lr=meta_lr,
             **{name: getattr(study, name) for name in shared},
         )
-        asked = [self.kept.question, self.label, split.train, split.validation]
-        key = f"{name}-{fingerprint(plain([*asked, inner_lr, meta_lr, member]))[:12]}"
+        # All that training depends on: studies that differ in how they test share a start.
+        known, sides = self.kept.question, (split.train, split.validation)
+        asked = [known["version"], known["encoder"], recorded_parameters(vars(self.read))]
+        asked += [[(id, known["data"][id]) for id in side] for side in sides]
+        asked += [study.labels, asdict(settings), self.case.seed, member]
+        key = f"{name}-{fingerprint(plain(asked))[:12]}"
         return meta_train(
             predictor,
             self.fresh(member),
@@ -319,13 +324,13 @@ class Run:
         limit = study.max_query or None
         return hold_out_task(assay, study.regime, study.share, self.case.seed, limit)
 
-    def tasks(self) -> list[Task]:
-        """One draw per validation assay at the deciding number of labels, for all methods alike."""
+    def tasks(self, k: int) -> list[Task]:
+        """One draw of k labels per validation assay, for all methods alike."""
         study, case, chosen = self.study, self.case, list(self.case.split.validation)
         if 0 < study.tuning_assays < len(chosen):
             rng = np.random.default_rng(stable_seed("tuning assays", case.name, case.seed))
             chosen = sorted(rng.choice(sorted(chosen), study.tuning_assays, replace=False))
-        found, k, limit = [], study.decided_at, study.max_query or None
+        found, limit = [], study.max_query or None
         for assay in (self.data.vectors.assays[id] for id in chosen):
             pool = support_pool(len(assay), max(study.reserved, k))
             if pool >= k:
@@ -333,30 +338,35 @@ class Run:
                 found.append(draw_task(assay, k, rng, pool=pool, max_query=limit))
         return [t for t in found if np.ptp(t.query.scores) > 0 and t.label_scale.identified]
 
-    def tune(self, name: str, starts: Mapping[str, Params], tasks: Sequence[Task]) -> list[dict]:
+    def tune(self, name: str, starts: Mapping[str, Params], k: int, tasks: Sequence) -> list[dict]:
         """The scores of every rate of the grid for one method (`tuning.grid_scores`)."""
-        given = Given(self.data.vectors.predictor, steps=self.study.adapt_steps)
+        given = Given(self.data.vectors.predictor)
         build = lambda rate: build_methods([name], given, starts, {name: rate})[name]  # noqa: E731
-        scored = partial(grid_scores, build, tasks)
-        return self.kept.get(f"{self.label}: rates of {name}", scored)
+        grid = [Rate(*one, steps) for one in METHODS[name].grid for steps in self.study.steps]
+        scored = partial(grid_scores, build, tasks, grid)
+        return self.kept.get(f"{self.label}: rates of {name} at {k}", scored)
 
     def methods(
-        self, starts: Mapping[str, Params], rates: Mapping[str, dict]
+        self, starts: Mapping[str, Params], rates: Mapping[tuple[str, int], dict[str, Rate]]
     ) -> list[tuple[dict[str, Method], Sequence[int]]]:
-        """All methods at all shots, and those of ``by_error`` again at the deciding number."""
+        """All methods at all shots, and those of ``by_error`` again at the deciding numbers."""
         study, data = self.study, self.data
-        how = {"steps": study.adapt_steps, "epochs": study.epochs, "fixed": study.support}
+        how = {"steps": study.steps[0], "epochs": study.epochs, "fixed": study.support}
         how |= {"features": data.features, "zero_shot": data.zero_shot}
         given = Given(data.vectors.predictor, **how)
         some = [name for name in study.by_error if name in study.methods]
-        again = build_methods(some, given, starts, rates["error"])
-        decided = [k for k in study.shots if k == study.decided_at]
-        return [
-            (build_methods(study.methods, given, starts, rates["spearman"]), study.shots),
-            ({f"{name}_mse": method for name, method in again.items()}, decided),
-        ]
+        made = []
+        for k in study.decided:
+            again = build_methods(some, given, starts, rates["error", k])
+            again = {f"{name}_mse": method for name, method in again.items()}
+            every = build_methods(study.methods, given, starts, rates["spearman", k])
+            own = [shots for shots in study.shots if study.decides(shots) == k]
+            made += [(every, own), (again, [k] if k in own else [])]
+        return made
 
-    def test(self, starts: Mapping[str, Params], rates: Mapping[str, dict]) -> Iterator[dict]:
+    def test(
+        self, starts: Mapping[str, Params], rates: Mapping[tuple[str, int], dict[str, Rate]]
+    ) -> Iterator[dict]:
         """Per test assay its ``rows``, and how many adaptations ``diverged`` to their start."""
         told = {"regime": self.case.regime, "case": self.case.name, **_told(self.read)}
         # Building embeds, which is not needed where all results were kept.
@@ -400,12 +410,13 @@ class Run:
                 starts[name] = self.fresh(0)
         began = time.perf_counter()
         tuned = dict.fromkeys(METHODS[n].rate for n in names if METHODS[n].rate and study.shots)
-        tasks = self.tasks() if tuned else []
-        choices = {name: self.tune(name, starts, tasks) for name in tuned}
+        tasks = {k: self.tasks(k) if tuned else [] for k in study.decided}
+        choices = {k: {n: self.tune(n, starts, k, tasks[k]) for n in tuned} for k in study.decided}
         seconds["tuning"] = time.perf_counter() - began
         rates = {
-            by: {name: best_rate(rows, by) for name, rows in choices.items()}
+            (by, k): {name: best_rate(rows, by) for name, rows in choices[k].items()}
             for by in ("spearman", "error")
+            for k in choices
         }
         tested = []
         for read in reads if study.shots or study.regime in HOLD_OUTS else ():
@@ -434,11 +445,11 @@ def _lowest(trained: Trained) -> float:
 
 def _choices(choices: dict, rates: dict, tried: dict) -> Iterator[dict]:
     """One row per rate that was tried, inner and outer, and what it was chosen for."""
-    for name, rows in choices.items():
+    for k, name, rows in ((k, *one) for k, of in choices.items() for one in of.items()):
         for row in rows:
-            rate = (row["optimiser"], row["lr"])
-            chosen = " ".join(by for by in rates if rates[by][name] == rate)
-            yield {"what": "adaptation", "method": name, **row, "chosen": chosen}
+            chosen = [by for by, at in rates if at == k and rates[by, at][name] == Rate.of(row)]
+            found = {"labels": k, **row, "chosen": " ".join(chosen)}
+            yield {"what": "adaptation", "method": name, **found}
     for name, runs in tried.items():
         for place, one in enumerate(runs if len(runs) > 1 else ()):
             rates_of = {"inner_lr": one.settings.inner.lr, "meta_lr": one.settings.meta_lr}

@@ -90,7 +90,7 @@ class Study:
             the rate of the lowest validation error, at ``decided_at`` labels.
         shots: numbers of labels; none trains only.
         draws: supports per assay, seed and number of labels.
-        decided_at: labels at which rates are chosen.
+        decided_at: labels at which rates are chosen, a number or several (`Study.decides`).
         pool: variants reserved for supports (largest of shots when 0); smaller assays reserve less
             (`evaluate.support_pool`), and are not tested beyond.
         max_query: query variants per task; all when 0.
@@ -99,7 +99,8 @@ class Study:
             meta-trained start takes the pair with the lowest validation loss.
         schedule, weight_decay, dropout: of meta-training, as `learn.MetaTraining` has them.
         members: networks of a start that is several.
-        adapt_steps: gradient steps on a test task, the same for every gradient method.
+        adapt_steps: gradient steps on a test task; of several every gradient method chooses one
+            with its rate, except where nothing is chosen, which takes the first.
         tuning_assays: validation assays that rates are chosen on; 0 is all.
 
     """
@@ -127,7 +128,7 @@ class Study:
     by_error: tuple[str, ...] = ()
     shots: tuple[int, ...] = (0, 10)
     draws: int = 1
-    decided_at: int = 10
+    decided_at: int | tuple[int, ...] = 10
     pool: int = 0
     max_query: int = 0
     meta_steps: int = 60
@@ -146,7 +147,7 @@ class Study:
     weight_decay: float = 0.0
     dropout: bool = False
     members: int = 1
-    adapt_steps: int = 10
+    adapt_steps: int | tuple[int, ...] = 10
     epochs: int = 5
     tuning_assays: int = 0
 
@@ -162,6 +163,8 @@ class Study:
             raise ValueError(f"unknown methods {unknown}; choose from {sorted(METHODS)}")
         if not self.reads:
             raise DataError("the study reads nothing", "name some encoder and encoding in reads")
+        if not (self.decided and self.steps):
+            raise DataError("nothing to choose rates by", "give decided_at and adapt_steps numbers")
         texts = [read.encoding for read in self.reads if read.encoding not in READS]
         ranked = [name for name in self.methods if METHODS[name].start == "ranker"]
         if texts and ranked:
@@ -177,10 +180,33 @@ class Study:
         """Variants of an assay that are reserved for supports."""
         return self.pool or max(self.shots, default=0)
 
+    @property
+    def decided(self) -> tuple[int, ...]:
+        """The numbers of ``decided_at``, in order."""
+        return tuple(sorted(_several(self.decided_at)))
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The numbers of ``adapt_steps``."""
+        return _several(self.adapt_steps)
+
+    def decides(self, labels: int) -> int:
+        """The number of ``decided_at`` whose logarithm is nearest to that of so many labels.
+
+        >>> study = Study(decided_at=(10, 100))
+        >>> [study.decides(labels) for labels in (0, 10, 31, 32, 128)]
+        [10, 10, 10, 100, 100]
+        """
+        return min(self.decided, key=lambda k: abs(np.log(k / max(labels, 1))))
+
     def parameters(self) -> dict[str, Any]:
         """The study as plain values, for a record; folders keep their last part alone."""
         reads = [recorded_parameters(vars(read)) for read in self.reads]
         return recorded_parameters(vars(self) | {"reads": reads})
+
+
+def _several(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def load_assays(data_dir: str, *, ids: Sequence[str] = (), per_protein: int = 0) -> list[Assay]:

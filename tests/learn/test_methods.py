@@ -27,6 +27,7 @@ from mutmeta_lib.learn.methods import (
     STARTS,
     Given,
     GradientMethod,
+    Rate,
     build_methods,
     divergences,
     joined,
@@ -39,8 +40,9 @@ from mutmeta_lib.tasks.tasks import Examples, draw_task, encode_assay, make_task
 PREDICTOR = toy_predictor()
 ASSAYS = toy_encoded(3, n=150)
 START = PREDICTOR.init(torch.Generator().manual_seed(0))
-RATES = dict.fromkeys(("maml", "anil", "reptile", "fomaml", "maml_rank"), ("sgd", 0.1))
-RATES |= dict.fromkeys(("multitask", "boil"), ("adam", 1e-3)) | {"finetune": ("adam", 1e-2)}
+RATES = dict.fromkeys(("maml", "anil", "reptile", "fomaml", "maml_rank"), Rate("sgd", 0.1, 5))
+RATES |= dict.fromkeys(("multitask", "boil"), Rate("adam", 1e-3, 5))
+RATES |= {"finetune": Rate("adam", 1e-2, 5)}
 SITES = {name for name, method in METHODS.items() if method.start == "ranker"}
 SITE_PREDICTOR, SITE_ASSAYS = toy_site_predictor(), toy_site_assays(3, n=150)
 STARTED = {
@@ -119,7 +121,9 @@ def test_the_order_of_labels_changes_nothing_and_a_label_does(name):
 def test_methods_that_learn_do_learn(name):
     """80 labels of a rule that is linear in the mutant letter."""
     drawn = task(80)
-    assert spearman(run(build(name, replace(GIVEN, steps=60)), drawn), drawn.query.scores) > 0.5
+    rates = {"finetune": Rate("adam", 1e-2, 60)}
+    method = build(name, replace(GIVEN, steps=60), rates=rates)
+    assert spearman(run(method, drawn), drawn.query.scores) > 0.5
 
 
 def test_a_gaussian_process_knows_how_sure_it_is():
@@ -143,7 +147,7 @@ def test_the_first_labels_one_step_and_epochs_are_what_they_say():
     drawn = task(10)
     first = replace(drawn, support=drawn.support.take(np.arange(4)))
     np.testing.assert_array_equal(run(BUILT["maml_fixed"], drawn), run(BUILT["maml"], first))
-    one = build("maml", replace(GIVEN, steps=1))
+    one = build("maml", rates={"maml": Rate("sgd", 0.1, 1)})
     np.testing.assert_array_equal(run(BUILT["maml_1"], drawn), run(one, drawn))
     # Up to 16 labels an epoch is one step of Adam on all of them.
     epochs, steps = (
@@ -156,7 +160,7 @@ def test_the_first_labels_one_step_and_epochs_are_what_they_say():
 
 @pytest.mark.parametrize(("name", "still"), [("anil", "encoder."), ("boil", "head.")])
 def test_anil_keeps_the_encoder_and_boil_the_head_under_adam_too(name, still):
-    method = build(name, rates={name: ("adam", 1e-3)})
+    method = build(name, rates={name: Rate("adam", 1e-3, 5)})
     adapted = method.adapt(task(10).support, torch.Generator())
     moved = {key for key in START if not torch.equal(adapted[key], START[key])}
     assert list(adapted) == list(START)
@@ -165,12 +169,12 @@ def test_anil_keeps_the_encoder_and_boil_the_head_under_adam_too(name, still):
 
 def test_no_other_optimiser_is_taken_for_adam():
     with pytest.raises(ValueError, match="unknown optimiser 'rmsprop'; choose sgd or adam"):
-        build("maml", rates={"maml": ("rmsprop", 1e-3)}).adapt(task(10).support, torch.Generator())
+        build("maml", rates={"maml": Rate("rmsprop", 1e-3, 5)}).adapt(task(10).support, None)
 
 
 @pytest.mark.parametrize(("optimiser", "lr"), [("sgd", 1e20), ("sgd", 30.0), ("adam", 1e4)])
 def test_a_diverged_adaptation_is_said_and_answered_with_the_start(optimiser, lr):
-    rated = GradientMethod("maml", PREDICTOR, START, (optimiser, lr), 10)
+    rated = GradientMethod("maml", PREDICTOR, START, Rate(optimiser, lr, 10))
     start = ALGORITHMS["metasgd"](PREDICTOR).prepare(START, InnerLoop(30.0))
     learned = build("metasgd", starts={"metasgd": start})
     others = warnings.catch_warnings(record=True, action="always")
@@ -245,25 +249,26 @@ def test_substitution_scores_are_sums_of_blosum62():
 class Oracle:
     """Predicts the truth plus noise that grows with the "rate"."""
 
-    rate: tuple
+    rate: Rate
 
     def adapt(self, support, generator):
         return None
 
     def predict(self, state, query):
         truth = np.array([WORTH[variant[0].mutant] for variant in query.variants])
-        return truth + self.rate[1] * np.random.default_rng(0).normal(size=len(truth))
+        return truth + self.rate.lr * np.random.default_rng(0).normal(size=len(truth))
 
 
 def test_the_best_rate_wins_wherever_it_stands_by_its_own_criterion_the_first_of_equals():
     tasks = [task(5, assay) for assay in range(3)]
-    for grid in ([("sgd", 10.0), ("sgd", 0.0)], [("adam", 0.0), ("sgd", 10.0), ("sgd", 1.0)]):
+    exact, worst, middling = Rate("adam", 0.0, 5), Rate("sgd", 10.0, 5), Rate("sgd", 1.0, 9)
+    for grid in ([worst, exact], [exact, worst, middling]):
         rows = grid_scores(Oracle, tasks, grid)
-        assert [row["lr"] for row in rows] == [lr for _, lr in grid]
-        assert best_rate(rows, "spearman")[1] == best_rate(rows, "error")[1] == 0.0
-    columns, scores = ["optimiser", "lr", "spearman", "error"], [(0.5, 3), (0.4, 1), (0.5, 1)]
-    rows = pd.DataFrame([("sgd", lr, *s) for lr, s in enumerate(scores)], columns=columns)
+        assert [Rate.of(row) for row in rows] == grid
+        assert best_rate(rows, "spearman") == best_rate(rows, "error") == exact
+    columns, scores = [*Rate._fields, "spearman", "error"], [(0.5, 3), (0.4, 1), (0.5, 1)]
+    rows = pd.DataFrame([("sgd", 0.1, n, *s) for n, s in enumerate(scores)], columns=columns)
     for criterion, best in (("spearman", 0), ("error", 1)):
-        assert best_rate(rows.to_dict("records"), criterion) == ("sgd", best)
+        assert best_rate(rows.to_dict("records"), criterion) == ("sgd", 0.1, best)
     with pytest.raises(DataError, match="no meta-validation assay is large enough"):
-        grid_scores(Oracle, [])
+        grid_scores(Oracle, [], [exact])

@@ -12,7 +12,7 @@ from toy import toy_encoded, toy_predictor, toy_site_assays, toy_site_predictor
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.algorithms import ALGORITHMS
-from mutmeta_lib.learn.methods import METHODS, Given, GradientMethod, build_methods
+from mutmeta_lib.learn.methods import METHODS, Given, GradientMethod, Rate, build_methods
 from mutmeta_lib.learn.run_state import RunState, run_identity
 from mutmeta_lib.learn.train import MetaTraining, OuterLoop, meta_train
 from mutmeta_lib.models.embed import freeze
@@ -160,7 +160,7 @@ def test_a_ranking_loss_learns_to_rank():
     settings = MetaTraining("maml", 25, 2, 8, 16, InnerLoop(0.1, 2), meta_lr=2e-2)
     run, ranks = meta_train(predictor, START, ASSAYS[:6], settings, seed=0), []
     for start in (START, run.params):
-        method = GradientMethod("maml", predictor, start, ("sgd", 0.1), 2)
+        method = GradientMethod("maml", predictor, start, Rate("sgd", 0.1, 2))
         rows = evaluate({"maml": method}, ASSAYS[6:], shots=[8], seeds=[0, 1])
         ranks.append(rows["spearman"].mean())
     assert ranks[1] > ranks[0] + 0.2

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,8 @@ import pytest
 import torch
 
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn.methods import METHODS, STARTS
-from mutmeta_lib.learn.tuning import GRID
+from mutmeta_lib.learn.methods import GRID, METHODS, STARTS
+from mutmeta_lib.learn.train import OuterLoop
 from mutmeta_lib.models.zero_shot import MASKED
 from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study import case as module
@@ -62,6 +63,13 @@ def straight():
     return run(STUDY)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    where = Where(store=str(tmp_path_factory.mktemp("trained")))
+    run(STUDY, where=where)
+    return where
+
+
 def test_no_test_label_reaches_training_or_tuning(straight, monkeypatch):
     real, scores = runner.read_assays, np.random.default_rng(0)
     tested = set(straight.rows.query("case == 'fold 1'")["assay"])
@@ -98,8 +106,9 @@ def test_every_method_of_the_table_can_be_studied():
     assert {f"meta_training_{name}" for name in trained} <= set(found.seconds)
     tuned = found.choices.groupby("method")
     assert set(tuned.groups) == {entry.rate for entry in METHODS.values() if entry.rate}
-    for _, own in tuned:  # one grid for all
-        assert list(zip(own["optimiser"], own["lr"], strict=True)) == list(GRID)
+    for name, own in tuned:  # one grid for all, but for who has learned its rates
+        assert tuple(zip(own["optimiser"], own["lr"], strict=True)) == METHODS[name].grid
+        assert (METHODS[name].grid is GRID) == (name != "metasgd")
 
 
 def test_sites_are_read_learned_on_and_told_of_their_property_or_not():
@@ -165,6 +174,25 @@ def test_a_benchmark_has_a_row_for_everything_and_says_what_it_read(tmp_path, na
     assert {"all", "ProteinGym", "fitness"} <= groups
     with pytest.raises(DataError, match="there is no benchmark 'x'"):
         benchmark("x", "demo", "tiny")
+
+
+def test_rates_and_steps_are_those_of_the_deciding_number_of_labels_that_is_nearest():
+    asked = {"methods": ("maml", "metasgd", "finetune"), "by_error": ("maml",), "inner_lr": 0.1}
+    study = replace(STUDY, **asked, folds=(0,), shots=(0, 3, 5, 10), adapt_steps=(1, 30))
+    both = run(replace(study, decided_at=(10, 3)))
+    alone = {k: run(replace(study, decided_at=k)) for k in (3, 10)}
+    for name, own in both.choices.groupby("method"):
+        tried = set(own[["labels", "optimiser", "lr", "steps"]].itertuples(index=False, name=None))
+        grid = product((3, 10), METHODS[name].grid, (1, 30))
+        assert tried == {(k, *rate, steps) for k, rate, steps in grid}
+    each = pd.concat([alone[k].choices for k in (3, 10)], ignore_index=True)
+    pd.testing.assert_frame_equal(both.choices, each)
+    for k, shots in ((3, [0, 3, 5]), (10, [10])):
+        rows = [told(one, "rows", f"shots in {shots}") for one in (both, alone[k])]
+        pd.testing.assert_frame_equal(*(one.reset_index(drop=True) for one in rows))
+        assert "maml_mse" in set(rows[0]["method"])
+    values = [told(alone[k], "rows", "shots == 5")["spearman"].tolist() for k in (3, 10)]
+    assert values[0] != values[1], "the choices differ"
 
 
 def test_starts_choose_their_outer_rates_on_validation_loss():
@@ -235,6 +263,38 @@ def test_processes_caches_and_what_another_question_kept_change_nothing(straight
     same(run(STUDY, where=where), straight)
     assert not other.rows["spearman"].equals(straight.rows["spearman"])
     assert list((tmp_path / "b").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "trains"),
+    [
+        ({"methods": ("maml_1", "onehot"), "by_error": ("maml",)}, False),
+        ({"shots": (0, 3, 10), "draws": 2, "max_query": 9}, False),
+        ({"decided_at": (3, 8), "adapt_steps": (1, 3), "tuning_assays": 1}, False),
+        ({"n_folds": 3, "folds": (0,), "seeds": 1}, False),
+        ({"methods": ("fomaml",)}, True),
+        ({"seed": 1}, True),
+        ({"folds": (2,)}, True),
+        ({"cap": 59}, True),
+        ({"labels": "measured"}, True),
+        ({"reads": grid(encoding="mutant")}, True),
+        ({"reads": grid(depth="raw head")}, True),
+        ({"meta_steps": 3}, True),
+        ({"outer_rates": ((0.03, 1e-3),)}, True),
+        ({"dropout": True}, True),
+    ],
+)
+def test_a_start_is_trained_again_only_for_what_its_training_depends_on(
+    changes, trains, straight, trained, monkeypatch
+):
+    def stop(*given):
+        raise Stopped
+
+    monkeypatch.setattr(OuterLoop, "step", stop)
+    with pytest.raises(Stopped) if trains else nullcontext():
+        found = run(replace(STUDY, **changes), where=trained)
+        again = told(straight, "history", f"case in {list(found.history['case'].unique())}")
+        pd.testing.assert_frame_equal(told(found, "history"), again)
 
 
 def test_progress_is_told_of_every_part_and_the_cause_of_an_end(monkeypatch):

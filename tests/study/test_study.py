@@ -106,6 +106,8 @@ def test_related_assays_move_to_training_and_nothing_else_changes():
         ({"regime": "families"}, 16, "unknown regime 'families'"),
         ({"methods": ["maml", "protonet"]}, 16, r"unknown methods \['protonet'\]"),
         ({"reads": []}, 16, "reads nothing"),
+        ({"decided_at": []}, 16, "nothing to choose rates by"),
+        ({"adapt_steps": []}, 16, "nothing to choose rates by"),
         ({"regime": "around"}, 16, "tests no assay"),
         ({"regime": "properties"}, 2, "1 assays leaves 1 protein clusters"),
         ({"regime": "properties", "properties": ["taste"]}, 16, "testing 0 assays"),
