@@ -47,6 +47,7 @@ METHODS = {
              "onehot_zero": "One-hot with the zero-label score",
              "onehot_blosum": "One-hot with BLOSUM62"},
     SKY: {"gp": "GP on embeddings", "fomaml": "MAML, first order",
+          "gp_zero": "GP with the zero-label score",
           "boil": "BOIL (encoder adapts)", "maml_a": "MAML, via A"},
     BLACK: {"blosum": "BLOSUM62 (zero-shot)", "zero_shot": "Masked marginals (zero-shot)",
             "r2d2": "R2-D2 (ridge head)", "scores_a": "Scores of A alone",

@@ -130,6 +130,10 @@ class GaussianProcess(Ridge):
         return state[0].predict(self.features(query), return_std=True)[1]
 
 
+class GaussianProcessWithPrior(WithPrior, GaussianProcess):
+    """A Gaussian process in the place of ridge on what the score leaves, as sure as it is of it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scored:
     """A control that uses no label: a score of each variant."""

@@ -229,11 +229,16 @@ def _ranker(name: str, given: Given, first: int | None = None, labels: bool = Tr
     return RankerMethod(name, model, several, labels, {} if first else given.kept)
 
 
-def _with_score(features: baselines.Features | None, name: str, given: Given) -> Method:
-    """Ridge regression on features and, as one more, the zero-label score."""
+def _with_score(
+    regression: type[baselines.WithPrior],
+    features: baselines.Features | None,
+    name: str,
+    given: Given,
+) -> Method:
+    """Regression on features, with the zero-label score as the prior mean."""
     model = _ranker(name, given, labels=False)
     score = lambda examples: model.predict(model.members, examples)  # noqa: E731
-    return baselines.WithPrior(name, features or given.features, score)
+    return regression(name, features or given.features, score)
 
 
 _TUNED = ("maml", "multitask", "fomaml", "maml_rank", "reptile")
@@ -257,8 +262,11 @@ METHODS: dict[str, Entry] = {
     "ranker": Entry(_ranker, "ranker"),
     "ranker_1": Entry(partial(_ranker, first=1), "ranker"),
     "zero_label": Entry(partial(_ranker, labels=False), "ranker"),
-    "onehot_zero": Entry(partial(_with_score, baselines.onehot_features), "ranker"),
-    "ridge_zero": Entry(partial(_with_score, None), "ranker"),
+    "onehot_zero": Entry(
+        partial(_with_score, baselines.WithPrior, baselines.onehot_features), "ranker"
+    ),
+    "ridge_zero": Entry(partial(_with_score, baselines.WithPrior, None), "ranker"),
+    "gp_zero": Entry(partial(_with_score, baselines.GaussianProcessWithPrior, None), "ranker"),
     "onehot_blosum": Entry(
         lambda name, given: baselines.WithPrior(
             name, baselines.onehot_features, baselines.substitution_score, slope=0.1

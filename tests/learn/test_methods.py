@@ -17,6 +17,7 @@ from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.learn.baselines import (
     RIDGE_PENALTIES,
+    GaussianProcessWithPrior,
     WithPrior,
     embedding_features,
     onehot_features,
@@ -126,9 +127,10 @@ def test_methods_that_learn_do_learn(name):
     assert spearman(run(method, drawn), drawn.query.scores) > 0.5
 
 
-def test_a_gaussian_process_knows_how_sure_it_is():
+@pytest.mark.parametrize("name", ["gp", "gp_zero"])
+def test_a_gaussian_process_knows_how_sure_it_is(name):
     """Its deviation grows away from the labels, is never under the noise, and is 1 without any."""
-    drawn, method = task(40), BUILT["gp"]
+    drawn, method = task(40, of=name), BUILT[name]
     state = method.adapt(drawn.support, torch.Generator())
     near, far = (method.deviation(state, part) for part in (drawn.support, drawn.query))
     noise = state[0].kernel_.k2.noise_level ** 0.5
@@ -199,12 +201,12 @@ def test_onehot_spells_the_mutated_sequence():
         assert (np.sort(row, axis=1) == [0] * 19 + [1]).all()
 
 
-def test_a_prior_is_kept_where_labels_are_few_and_corrected_where_they_tell():
+@pytest.mark.parametrize("kind", [WithPrior, GaussianProcessWithPrior])
+def test_a_prior_is_kept_where_labels_are_few_and_corrected_where_they_tell(kind):
     few, many = task(2), task(80)
     known = lambda examples: examples.scores[:, None]  # noqa: E731
     right, wrong = (
-        WithPrior("prior", known, lambda examples, sign=sign: sign * examples.scores)
-        for sign in (1, -1)
+        kind("prior", known, lambda examples, sign=sign: sign * examples.scores) for sign in (1, -1)
     )
     assert spearman(run(right, few), few.query.scores) == 1.0
     assert spearman(run(wrong, few), few.query.scores) == -1.0

@@ -87,8 +87,10 @@ def test_every_algorithm_lowers_its_validation_loss_on_a_learnable_family(name):
     begun = algorithm.prepare(START, algorithm.loop(INNER))
     assert outer.validation(run.params, tasks) < 0.7 * outer.validation(begun, tasks)
     # What was trained is evaluated as it was validated.
-    given, rates = Given(PREDICTOR, steps=INNER.steps), {METHODS[name].rate: ("sgd", INNER.lr)}
-    method = build_methods([name], given, {METHODS[name].start: run.params}, rates)[name]
+    given, rate = Given(PREDICTOR, steps=INNER.steps), Rate("sgd", INNER.lr, INNER.steps)
+    method = build_methods(
+        [name], given, {METHODS[name].start: run.params}, {METHODS[name].rate: rate}
+    )[name]
     found = method.predict(method.adapt(tasks[0].support, torch.Generator()), tasks[0].query)
     loss = outer.validation(run.params, tasks[:1])
     assert np.mean((found - tasks[0].query.labels.numpy()) ** 2) == pytest.approx(loss, rel=1e-4)
