@@ -14,14 +14,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.container import Container
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Patch
 
-from mutmeta_lib.app.style import PALETTE, ROLES, TOKEN_KINDS, Look, count, label, looks, style
+from mutmeta_lib.app.style import PALETTE as PALETTE
+from mutmeta_lib.app.style import Look, count, label, looks, style
 from mutmeta_lib.errors import DataError
 
 DARK = "#444444"
@@ -138,86 +136,6 @@ def histogram(
     return figure
 
 
-def distribution(
-    table: pd.DataFrame, x: str, rows: str, by: str, *, panels: Names, **words
-) -> Figure:
-    """Values of each row as boxes (median, middle half, middle 90 %), sorted by median.
-
-    They are coloured by ``by`` if that has few values; panels share no axis.
-    """
-    table = _checked(table, [], [x, rows, by, *panels])
-    colours = {name: look.colour for name, look, _ in _series(table[by])}
-    few = len(colours) <= len(PALETTE)
-    handles = [Patch(color=colour, label=label(name)) for name, colour in colours.items() if few]
-    sizes = table.groupby([*panels], sort=False)[rows].nunique().clip(lower=3).to_numpy()
-    height = 0.75 + min(0.2, 7 / sizes.sum()) * sizes.mean()
-    shape = {"height_ratios": sizes, "sharex": False, "sharey": False}
-    boxes = {"x": x, "y": rows, "orient": "h", "width": 0.6, "linewidth": 0.9, "legend": False}
-    boxes |= {"whis": (5, 95), "showfliers": False, "saturation": 1}
-    boxes |= {"hue": by, "palette": colours} if few else {"color": PALETTE[0]}
-    with _drawn(table, panels, height, handles=handles, shape=shape, **words) as (figure, parts):
-        for axis, part in parts:
-            order = part.groupby(rows)[x].median().sort_values(kind="stable").index
-            sns.boxplot(part, order=order, ax=axis, **boxes)
-            axis.set_yticks([])
-            axis.set_ylim(len(order) - 0.4, -0.6)
-            counted = f"{count([len(order)], rows)}, {count([len(part)], 'variant')}"
-            axis.set_title(f"{axis.get_title('left')}: {counted}", fontsize=10)
-    return figure
-
-
-def split_overview(split: pd.DataFrame, **words) -> Figure:
-    """Which proteins each fold trains on, validates on and tests on, with numbers of assays.
-
-    ``split`` has a row per fold and assay: fold, role (of `ROLES`), assay and protein. More than 30
-    proteins are counted by role.
-    """
-    split = _checked(split, [], ["fold", "role", "assay", "protein"])
-    row = "protein" if split["protein"].nunique() <= 30 else "role"
-    cells = split.groupby([row, "fold"]).agg({"role": "first", "assay": "nunique"}).unstack()
-    tested = split[split["role"] == "test"].groupby("protein")["fold"].first()
-    order = sorted(cells.index, key=lambda name: (tested.get(name, np.inf), name))
-    cells = cells.loc[order if row == "protein" else [r for r in ROLES if r in cells.index]]
-    numbers = cells["assay"].map(lambda n: count([n], "assay"), na_action="ignore").fillna("")
-    told = [count([split[noun].nunique()], noun) for noun in ("assay", "protein", "fold")]
-    words = {"subtitle": "{} of {}, {}".format(*told), "xlabel": "fold", "ylabel": row, **words}
-    handles = [Patch(color=c, alpha=0.75, label=f"meta-{role}") for role, c in ROLES.items()]
-    size = 0.6 + 0.3 * len(cells)
-    with _drawn(split, (), size, handles=handles, **words) as (figure, [(axis, _)]):
-        kinds = cells["role"].apply(lambda c: c.map([*ROLES].index, na_action="ignore"))
-        how = {"cmap": ListedColormap([*ROLES.values()]), "vmin": 0, "vmax": 2, "alpha": 0.75}
-        how |= {"annot": numbers, "annot_kws": {"size": 10, "color": "black"}, "fmt": ""}
-        sns.heatmap(kinds.astype(float), linewidths=2, cbar=False, ax=axis, **how)
-        axis.set_yticks(axis.get_yticks(), [label(name) for name in cells.index], rotation=0)
-    return figure
-
-
-def tokens(table: pd.DataFrame, **words) -> Figure:
-    """Tokens (a row each: encoding, token and kind, of `TOKEN_KINDS`) as boxes, 12 to a line."""
-    table = _checked(table, [], ["encoding", "token", "kind"])
-    groups = list(table.groupby("encoding", sort=False))
-    height = sum(-(-len(group) // 12) + 1.1 for _, group in groups)
-    edge = {"edgecolor": "#888888", "lw": 0.6}
-    used = [kind for kind in TOKEN_KINDS if kind in set(table["kind"])]
-    handles = [Patch(facecolor=TOKEN_KINDS[kind], label=kind, **edge) for kind in used]
-    words = {"subtitle": "", **words}
-    with _drawn(table, (), 0.36 * height, handles=handles, **words) as (figure, [(axis, _)]):
-        line = 0.0
-        for encoding, group in groups:
-            named = f"{encoding} ({count([len(group)], 'token')})"
-            axis.text(0, line, named, va="center", fontweight="bold", fontsize=10)
-            for nth, (token, kind) in enumerate(zip(group["token"], group["kind"], strict=True)):
-                x, y = nth % 12, line + 1 + nth // 12
-                box = {"facecolor": TOKEN_KINDS[kind], "boxstyle": "round,pad=0,rounding_size=0.12"}
-                axis.add_patch(FancyBboxPatch((x + 0.04, y - 0.34), 0.92, 0.68, **box, **edge))
-                size = 9 if len(token) > 1 else 10
-                axis.text(x + 0.5, y, token, ha="center", va="center", fontsize=size)
-            line += -(-len(group) // 12) + 1.1
-        axis.set(xlim=(0, 12), ylim=(line - 0.4, -0.6))
-        axis.set_axis_off()
-    return figure
-
-
 @contextmanager
 def _drawn(
     table: pd.DataFrame,
@@ -229,29 +147,28 @@ def _drawn(
     xlabel: str | Mapping = "",
     ylabel: str | Mapping = "",
     legend: bool = True,
-    handles: Sequence[Patch] = (),
-    shape: Mapping = {"sharex": "col", "sharey": "row"},
 ) -> Iterator[tuple[Figure, list[tuple[Axes, pd.DataFrame]]]]:
     """A figure and its axes (``height`` inches each) with their rows; then words and a legend."""
     of = [list(pd.unique(table[name])) for name in panels] + [[""]] * (2 - len(panels))
     with style():
-        figure, axes = plt.subplots(len(of[0]), len(of[1]), squeeze=False, **shape)
+        shape = {"sharex": "col", "sharey": "row", "squeeze": False}
+        figure, axes = plt.subplots(len(of[0]), len(of[1]), **shape)
         parts = []
         for axis, names in zip(axes.flat, itertools.product(*of), strict=True):
             axis.set_title("\n".join(label(name) for name in names if name != ""), fontsize=10.5)
             where, words = axis.get_subplotspec(), (xlabel, ylabel)
             x, y = (w if isinstance(w, str) else next(w[n] for n in names if n in w) for w in words)
-            told = {"xlabel": x if where.is_last_row() or not shape["sharex"] else ""}
+            told = {"xlabel": x if where.is_last_row() else ""}
             told["ylabel"] = y if where.is_first_col() else ""
             rows = table
             for column, name in zip(panels, names, strict=False):
                 rows = rows[rows[column] == name]
             parts.append((axis, rows, told))
         yield figure, [(axis, rows) for axis, rows, _ in parts]
-        found = {handle.get_label(): handle for handle in handles}
+        found: dict[str, Any] = {}
         for axis, _, told in parts:
             axis.set(**told)
-            if legend and not handles:
+            if legend:
                 found = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True)) | found
         # Lines without data, such as a reference, come last.
         names = sorted(found, key=lambda name: not isinstance(found[name], Container))

@@ -13,10 +13,6 @@ ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK, GREY)
 """Okabe and Ito's colours, told apart by colour-blind readers; grey for their faint yellow."""
-ROLES = {"train": BLUE, "validation": ORANGE, "test": GREEN}
-TOKEN_KINDS = {"residue": "#F2F2F2", "mutated site": ORANGE, "separator": "#8CC5EA"}
-TOKEN_KINDS |= {"unknown": PURPLE, "special": "#C9C9C9"}
-"""Kind of token -> the colour of its box."""
 MARKERS, LINES = "osD^PvXhd*p<>8H", ("-", "--", ":", "-.")
 
 

@@ -1,6 +1,5 @@
 """The contract of every figure: its words, intervals and colours, and what it refuses."""
 
-from collections import Counter
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -23,27 +22,8 @@ MEANS = pd.DataFrame(
         for shots, mean in zip([0, 1, 10], [0.1 * nth - 0.05, 0.3, -0.4], strict=True)
     ]
 ).assign(low=lambda t: t["mean"] - 0.11, high=lambda t: t["mean"] + 0.13, n_assays=7, n_clusters=3)
-POINTS = pd.DataFrame({"lead": [0.1, -0.2, 0.3, 0.4, 0.7, 0.9], "role": [*"aabbcc"]}).assign(
-    identity=range(10, 70, 10), rival=["ridge", "finetune"] * 3, unit=["kcal"] * 4 + ["au"] * 2
-)
 BINS = pd.DataFrame({"low": [0, 1, 2] * 2, "rows": [5, 0, 2, 1, 7, 3]}).assign(
     high=lambda t: t["low"] + 1, method=["maml"] * 3 + ["ridge"] * 3
-)
-SPLIT = pd.DataFrame(
-    [
-        {"fold": fold, "role": role, "assay": f"{protein}{nth}", "protein": protein}
-        for fold in (1, 2, 3)
-        for place, protein in enumerate(["GB1", "ABETA", "TDP_43"])
-        for role in [("test", "validation", "train")[(place + fold) % 3]]
-        for nth in range(place + 1)
-    ]
-)
-TOKENS = pd.DataFrame(
-    {
-        "encoding": ["separator"] * 14 + ["mutant"] * 2,
-        "token": [*"MKTAYIAKQRMK", "[SEP]", "G", "M", "[UNK]"],
-        "kind": ["residue"] * 12 + ["separator", "mutated site", "special", "unknown"],
-    }
 )
 DRAWN = {
     "curve": (partial(figures.curve, x="shots", panels=["group"], reference=(0, "chance")), MEANS),
@@ -55,12 +35,6 @@ DRAWN = {
     ),
     "histogram": (partial(figures.histogram, height="rows", by="method", log=True), BINS),
     "panels": (partial(figures.histogram, height="rows", by="method", panels=["method"]), BINS),
-    "distribution": (
-        partial(figures.distribution, x="lead", rows="role", by="unit", panels=["unit"]),
-        POINTS,
-    ),
-    "split": (figures.split_overview, SPLIT),
-    "tokens": (figures.tokens, TOKENS),
 }
 SAID = {"title": "A title", "subtitle": "its subtitle", "xlabel": "time (s)", "ylabel": "error (%)"}
 EVERY = pytest.mark.parametrize("name", DRAWN)
@@ -87,8 +61,7 @@ def texts(figure) -> list[str]:
 @pytest.mark.parametrize("rows", [slice(None), slice(1)], ids=["all", "one row"])
 def test_words_are_there_legible_and_inside(name, rows):
     figure = draw(name, rows)
-    unsaid = {"time (s)", "error (%)"} if name == "tokens" else set()
-    assert {*SAID.values()} - unsaid <= {*texts(figure)}
+    assert {*SAID.values()} <= {*texts(figure)}
     edge = figure.bbox.expanded(1.01, 1.01)
     shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
     assert min(text.get_fontsize() for text in shown) >= 9
@@ -102,7 +75,7 @@ def test_what_cannot_be_drawn_is_told_in_one_sentence(name):
     function, table = DRAWN[name]
     with pytest.raises(DataError, match="the table to be drawn has no row; choose rows"):
         draw(name, slice(0))
-    column = next(name for name in ("mean", "lead", "rows", "kind", "assay") if name in table)
+    column = "mean" if "mean" in table else "rows"
     with pytest.raises(DataError, match=f"the table has no column.*'{column}'.*; it has"):
         function(table.drop(columns=column), **SAID)
     if "mean" in table:
@@ -114,7 +87,7 @@ def test_what_cannot_be_drawn_is_told_in_one_sentence(name):
 def test_series_have_the_colours_of_their_looks_and_a_legend(name):
     figure, table = draw(name), DRAWN[name][1]
     legend = texts(figure.legends[0])
-    known = looks(pd.unique(table["method" if "method" in table else "rival"]))
+    known = looks(pd.unique(table["method"]))
     for look in known.values():
         assert any(entry.startswith(look.label) for entry in legend), look
     marked = [line for axis in figure.axes for line in axis.lines if line.get_marker() in MARKERS]
@@ -188,34 +161,6 @@ def test_bins_are_those_of_the_table():
     drawn = [patch.get_data() for patch in draw("histogram").axes[0].patches]
     assert [data.values.tolist() for data in drawn] == [[5, 0, 2], [1, 7, 3]]
     assert all(data.edges.tolist() == [0, 1, 2, 3] for data in drawn)
-
-
-def test_a_distribution_is_sorted_by_median_and_counts_its_rows():
-    figure = draw("distribution")
-    kcal, au = figure.axes
-    medians = [line.get_xdata()[0] for line in kcal.lines if len({*line.get_xdata()}) == 1]
-    assert [m for m in np.round(medians, 6) if m in (-0.05, 0.35)] == [-0.05, 0.35]
-    assert kcal.get_title("left") == "kcal: 2 roles, 4 variants"
-    assert au.get_title("left") == "au: 1 role, 2 variants"
-
-
-def test_a_split_counts_the_assays_of_each_protein_or_role():
-    shown = texts(draw("split", subtitle=None).axes[0])
-    assert [word for word in shown if "assay" in word][:3] == ["3 assays", "3 assays", "3 assays"]
-    many = pd.concat([SPLIT.assign(protein=SPLIT["protein"] + f"_{n}") for n in range(11)])
-    many["assay"] += many["protein"]
-    figure = figures.split_overview(many, title="Many")
-    assert {"train", "validation", "test", "11 assays", "22 assays"} <= {*texts(figure.axes[0])}
-    assert "66 assays of 33 proteins, 3 folds" in texts(figure)
-
-
-def test_tokens_stand_in_order_twelve_to_a_line():
-    shown = draw("tokens").axes[0].texts
-    placed = [text for text in shown if not text.get_text().endswith("tokens)")]
-    assert [text.get_text() for text in placed] == [*TOKENS["token"]]
-    assert {"separator (14 tokens)", "mutant (2 tokens)"} <= {text.get_text() for text in shown}
-    assert max(text.get_position()[0] for text in placed) < 12
-    assert [*Counter(text.get_position()[1] for text in placed).values()] == [12, 2, 2]
 
 
 def test_panels_have_units_of_their_own_and_without_a_subtitle_counts_say_what_means_are_of():
