@@ -4,12 +4,12 @@ Rank correlation against labels: the ranker with and without an encoder, its clo
 what language models give without a label. Written like the scorecard, with benchmark.md beside it.
 """
 
-from pathlib import Path
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from draw_scorecard import ROOT, WIDTH, Ink, inked, write_schemes
+from draw_scorecard import ROOT, WIDTH, Ink, inked, write
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -125,13 +125,11 @@ def apart(values: list[float], least: float = 0.04) -> np.ndarray:
     return moved[np.argsort(order)]
 
 
-def write(folder: Path) -> list[Path]:
-    """Write the figure into a folder, once for each colour scheme, and its page."""
+def shown() -> tuple[Callable[[str], Figure], str]:
+    """How the figure is drawn in a scheme, and its words."""
     record = read()
-    words = in_words(lines(record), levels(record))
-    return write_schemes(folder, "benchmark", lambda scheme: draw(record, scheme=scheme), words)
+    return lambda scheme: draw(record, scheme=scheme), in_words(lines(record), levels(record))
 
 
 if __name__ == "__main__":
-    for path in write(ROOT / "book" / "figures"):
-        print(path.relative_to(ROOT))
+    write("benchmark", *shown())

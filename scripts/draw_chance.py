@@ -4,12 +4,12 @@ Above, the chance that one comparison reports the paper's figure; below, the tim
 time goes with the rows that are read. Written like the scorecard, with chance.md beside it.
 """
 
-from pathlib import Path
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from draw_scorecard import ROOT, WIDTH, Ink, inked, write_schemes
+from draw_scorecard import ROOT, WIDTH, Ink, inked, write
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -176,13 +176,11 @@ def _foot(figure: Figure, height: float, ink: Ink) -> None:
     figure.text(0.012, 0.08 / height, note, size=9, color=ink.faint)
 
 
-def write(folder: Path) -> list[Path]:
-    """Write the figure into a folder, once for each colour scheme, and its page."""
+def shown() -> tuple[Callable[[str], Figure], str]:
+    """How the figure is drawn in a scheme, and its words."""
     record = read()
-    words = in_words(chances(record), times(record))
-    return write_schemes(folder, "chance", lambda scheme: draw(record, scheme=scheme), words)
+    return lambda scheme: draw(record, scheme=scheme), in_words(chances(record), times(record))
 
 
 if __name__ == "__main__":
-    for path in write(ROOT / "book" / "figures"):
-        print(path.relative_to(ROOT))
+    write("chance", *shown())

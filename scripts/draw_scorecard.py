@@ -23,6 +23,7 @@ from mutmeta_lib.records.record import Record, read_record
 from mutmeta_lib.study.estimates import verdict
 
 ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "book" / "figures"
 RECORDS = ("audit", "protocol", "speed", "transfer")
 """Experiments whose records the figure is drawn from."""
 CONTROLS = {
@@ -324,22 +325,18 @@ def _key(figure: Figure, height: float, ink: Ink) -> None:
     )  # fmt: skip
 
 
-def write(folder: Path) -> list[Path]:
-    """Write the figure into a folder, once for each colour scheme, and its page."""
+def shown() -> tuple[Callable[[str], Figure], str]:
+    """How the figure is drawn in a scheme, and its words."""
     records = read_records()
     counted = "Read at separators; {} assays of {} families, 95 % intervals".format(
         *(records["transfer"].numbers[name]["value"] for name in ("assays", "clusters"))
     )
     tables = ranking(records["transfer"]), claims(records)
-
-    def drawn(scheme: str) -> Figure:
-        return draw(*tables, counted=counted, scheme=scheme)
-
-    return write_schemes(folder, "scorecard", drawn, in_words(*tables))
+    return lambda scheme: draw(*tables, counted=counted, scheme=scheme), in_words(*tables)
 
 
-def write_schemes(
-    folder: Path, name: str, drawn: Callable[[str], Figure], words: str
+def write(
+    name: str, drawn: Callable[[str], Figure], words: str, folder: Path = PICTURES
 ) -> list[Path]:
     """Write a figure once for each colour scheme, and the page that shows it with words."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -357,5 +354,4 @@ def write_schemes(
 
 
 if __name__ == "__main__":
-    for path in write(ROOT / "book" / "figures"):
-        print(path.relative_to(ROOT))
+    write("scorecard", *shown())

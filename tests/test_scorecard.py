@@ -4,15 +4,13 @@ import re
 from dataclasses import replace
 
 import draw_scorecard
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from draw_scorecard import INKS
+from test_page_figures import cut_off
 
-FIGURES = draw_scorecard.ROOT / "book" / "figures"
-NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?|-?\d+")
 RECORDS = draw_scorecard.read_records()
 CLAIMS = draw_scorecard.claims(RECORDS)
 RANKING = draw_scorecard.ranking(RECORDS["transfer"])
@@ -71,24 +69,6 @@ def test_the_cards_and_the_words_of_the_figure_have_the_same_verdicts():
     assert "nan" not in words
 
 
-def parts(text):
-    """The numbers of a drawing, and everything else."""
-    return [float(x) for x in NUMBER.findall(text)], NUMBER.sub("#", text)
-
-
-def test_the_committed_figure_is_drawn_from_the_committed_records(tmp_path):
-    """After a change of a record: `make figures`. Same records, same matplotlib: same bytes."""
-    drawn, again = (draw_scorecard.write(tmp_path / name) for name in ("one", "two"))
-    assert [path.read_bytes() for path in drawn] == [path.read_bytes() for path in again]
-    assert {path.name for path in drawn} == {path.name for path in FIGURES.glob("scorecard*")}
-    for path in drawn:
-        ours = parts(path.read_text(encoding="utf-8"))
-        theirs = parts((FIGURES / path.name).read_text(encoding="utf-8"))
-        assert ours[1] == theirs[1], f"{path.name} is stale: run `make figures`"
-        # Processors round differently in the last digit; a moved point is farther away.
-        assert np.allclose(ours[0], theirs[0], atol=0.01), f"{path.name}: run `make figures`"
-
-
 @pytest.mark.parametrize("scheme", INKS)
 def test_each_number_is_written_once_nothing_is_cut_off_and_what_decides_is_filled(scheme):
     claims = [
@@ -108,11 +88,5 @@ def test_each_number_is_written_once_nothing_is_cut_off_and_what_decides_is_fill
     assert filled == {1.6: True, 94.0: False}
     lines = [line for line in figure.axes[1].lines if line.get_linewidth() == 2.4]
     assert [line.get_xdata()[0] for line in lines] == [29, 55]
-
-    figure.canvas.draw()
-    for text in figure.findobj(mpl.text.Text):
-        if text.get_text() and text.get_visible():
-            box = text.get_window_extent()
-            assert min(box.x0, box.y0) >= 0, text
-            assert np.all((box.x1, box.y1) <= figure.bbox.size), text
+    assert cut_off(figure) == []
     plt.close(figure)
