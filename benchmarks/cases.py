@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,29 +83,31 @@ def made_up_assay(residues: int) -> Assay:
     )
 
 
-def write_esm(folder: Path, layers: int = 6, width: int = 320, heads: int = 20) -> Path:
-    """An ESM-2 with random weights as Hugging Face saves it; the sizes are those of 8M."""
-    from transformers import EsmConfig, EsmModel
+def write_esm(
+    folder: Path,
+    layers: int = 6,
+    width: int = 320,
+    heads: int = 20,
+    head: bool = False,
+    **more: Any,
+) -> Path:
+    """An ESM-2 with random weights as Hugging Face saves it; the sizes are those of 8M.
+
+    With ``head`` it has that of its language model; ``more`` are other settings.
+    """
+    from transformers import EsmConfig, EsmForMaskedLM, EsmModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    config = EsmConfig(
-        vocab_size=len(ESM_TOKENS),
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-        max_position_embeddings=1026,
-        position_embedding_type="rotary",
-        pad_token_id=1,
-        mask_token_id=32,
-        token_dropout=True,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+    sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    sizes |= {"intermediate_size": 4 * width, "max_position_embeddings": 1026}
+    usual = {"position_embedding_type": "rotary", "token_dropout": True, "vocab_size": 33}
+    usual |= {"pad_token_id": 1, "mask_token_id": 32}
+    usual |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = EsmConfig(**sizes | usual | more)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        EsmModel(config).save_pretrained(folder)
+        (EsmForMaskedLM if head else EsmModel)(config).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(ESM_TOKENS) + "\n")
     settings = json.dumps({"tokenizer_class": "EsmTokenizer"})
     (folder / "tokenizer_config.json").write_text(settings)

@@ -40,7 +40,8 @@ def pytest_runtest_setup(item):
 @pytest.fixture(scope="session")
 def tokenizers(tmp_path_factory):
     """The tokenizers of ProtBERT and ESM-2, one that writes small letters, and one of words."""
-    from hf_directories import ESM_TOKENS, PROTBERT_TOKENS
+    from cases import ESM_TOKENS
+    from hf_directories import PROTBERT_TOKENS
     from transformers import BertTokenizer, EsmTokenizer
 
     uncased = [t if t.startswith("[") else t.lower() for t in PROTBERT_TOKENS]

@@ -2,13 +2,12 @@
 
 import json
 
+import cases
 import torch
 import transformers
 
 SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32)
 PROTBERT_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"LAGVESIKRDTPNQFYMHCWXUBZO"]
-_FRAME = ["<cls>", "<pad>", "<eos>", "<unk>"]
-ESM_TOKENS = [*_FRAME, *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
 LOUD = 0.5
 """Spread of the weights of models with a head: their odds are to differ by more than rounding."""
 
@@ -28,20 +27,10 @@ def write_protbert(directory, positions=48, head=False):
 
 def write_esm(directory, positions=50, kind="rotary", head=False):
     """An ESM-2 with 16 hidden units, with its language-model head or without."""
-    _write_tokenizer(directory, ESM_TOKENS, "EsmTokenizer")
-    config = transformers.EsmConfig(
-        **SMALL,
-        vocab_size=len(ESM_TOKENS),
-        max_position_embeddings=positions,
-        position_embedding_type=kind,
-        pad_token_id=1,
-        mask_token_id=32,
-        token_dropout=True,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        initializer_range=LOUD if head else 0.02,
+    more = {"max_position_embeddings": positions, "position_embedding_type": kind}
+    return cases.write_esm(
+        directory, 2, 16, 4, head, **more, initializer_range=LOUD if head else 0.02
     )
-    return _write_model(directory, "EsmForMaskedLM" if head else "EsmModel", config)
 
 
 def write_distilbert(directory):

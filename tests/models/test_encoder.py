@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 import torch
-from hf_directories import ESM_TOKENS, PROTBERT_TOKENS, write_protbert
+from cases import ESM_TOKENS
+from hf_directories import PROTBERT_TOKENS, write_protbert
 from safetensors.torch import load_file, save_file
 
 from mutmeta_lib.data.variants import parse_variant

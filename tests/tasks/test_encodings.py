@@ -3,7 +3,8 @@
 from itertools import pairwise
 
 import pytest
-from hf_directories import ESM_TOKENS, PROTBERT_TOKENS
+from cases import ESM_TOKENS
+from hf_directories import PROTBERT_TOKENS
 from hypothesis import example, given
 from hypothesis import strategies as st
 from test_variants import variants_of
