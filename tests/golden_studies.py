@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from mutmeta_lib.reproduction.protocol import protocol_experiment
+from mutmeta_lib.reproduction.protocol_run import Protocol
 from mutmeta_lib.reproduction.speed import Question, speed
 from mutmeta_lib.study.run import run
 from mutmeta_lib.study.study import Study, grid
@@ -73,9 +74,8 @@ EXPERIMENTS = {
         SPEED, Question((5, 10), 3, size_ids=("GB1_NISTHAL2019_on_WT",), sizes=(5, 20))
     ),
     "protocol": lambda: protocol_experiment(
-        release_dir="demo", encoder="tiny", encodings=("separator",), tiny_encodings=(),
-        max_tokens=120, sizes=(4,), draws=2, seeds=1, initial_epochs=1, finetune_epochs=1,
-        maml_epochs=1, inner_steps=1, time_rows=(), profile="quick",
+        "demo", Protocol(max_tokens=120, sizes=(4,), draws=2, seeds=1, initial_epochs=1,
+                         finetune_epochs=1, maml_epochs=1, inner_steps=1, time_rows=()),
     ),
 }  # fmt: skip
 

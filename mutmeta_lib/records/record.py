@@ -1,12 +1,11 @@
 """A record is how a number leaves the library: what was run, on what, and what came out."""
 
-import inspect
 import json
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from mutmeta_lib.errors import DataError, located
-from mutmeta_lib.records.files import canonical, fingerprint, layout, plain, replacing
+from mutmeta_lib.records.files import fingerprint, layout, plain, replacing
 
 NOT_PARAMETERS = ("profile", "progress", "workers", "checkpoint_dir", "cache_dir")
 """Arguments of an experiment that cannot change its result and are therefore not recorded."""
@@ -39,6 +38,12 @@ def recorded_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in arguments.items()
         if name not in NOT_PARAMETERS
     }
+
+
+def shared_parameters(first: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of the first of several, with what each other one changes under ``and``."""
+    changed = [{key: value for key, value in one.items() if value != first[key]} for one in others]
+    return {**first, "and": changed} if others else {**first}
 
 
 @dataclass(frozen=True)
@@ -121,25 +126,6 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         if fingerprint(stored) != sha256 or (record := Record(**stored)).hash != hash:
             raise DataError("the content was changed after it was written", mend)
     return record
-
-
-def result(
-    experiment: Callable[..., Record], parameters: Mapping[str, Any], path: str, *, recompute: bool
-) -> tuple[Record, bool]:
-    """Load the record at ``path`` if its parameters, with defaults, are those asked for.
-
-    Otherwise, or with ``recompute``, the experiment runs and its record is written there. Returns
-    the record and whether it was loaded.
-    """
-    asked = inspect.signature(experiment).bind(**parameters)
-    asked.apply_defaults()
-    if not recompute and Path(path).exists():
-        found = read_record(path)
-        if canonical(found.parameters) == canonical(recorded_parameters(asked.arguments)):
-            return found, True
-    record = experiment(**parameters)
-    write_record(record, path)
-    return record, False
 
 
 def describe(record: Record, loaded: bool) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from mutmeta_lib import __version__
 from mutmeta_lib.learn import inner_update
-from mutmeta_lib.learn.inner import Loss, Params
+from mutmeta_lib.learn.inner import Params
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.records.record import Record, number, recorded_parameters
 from mutmeta_lib.records.store import Store
@@ -27,7 +27,6 @@ from mutmeta_lib.reproduction.speed import timed
 from mutmeta_lib.study.estimates import estimate
 from mutmeta_lib.study.run import make_record
 from mutmeta_lib.study.study import describe_encoder
-from mutmeta_lib.tasks.metrics import mse
 
 FIGURES = {"binding_affinity": (29, 65), "soluprotmut_solubility": (94, 55)}
 """Target -> the paper's figures in %: more accurate, less training time. Binding affinity stands
@@ -125,7 +124,10 @@ def score_split(
             errors["support_mean"] = ((said - labels[query]) ** 2).mean(axis=1)
             for arm in ARMS:
                 start, seconds[arm] = timed(trial.meta_train, arm, loss, starts[0], others, size)
-                errors[arm] = adapted_errors(trial, loss, start, test, drawn[: own.draws])
+                adapt = partial(inner_update, loss, start, loop=trial.inner)
+                errors[arm] = np.array(
+                    [trial.error(adapt(test.take(s)), test.take(q)) for s, q in drawn[: own.draws]]
+                )
             for method, error in errors.items():
                 row = {"target": target, "size": size, "method": method}
                 row |= told(error / reference.mean())
@@ -134,20 +136,6 @@ def score_split(
                 row |= {f"over_{figure}": 100.0 * (row["saved"] >= figure) for figure in FAST}
                 rows.append(row | about)
     return rows
-
-
-def adapted_errors(
-    trial: Trial, loss: Loss, start: Params, test: Rows, drawn: Sequence[Sequence[np.ndarray]]
-) -> np.ndarray:
-    """Mean squared errors over query rows after adapting a start to support rows, per draw."""
-    errors = []
-    for support, query in drawn:
-        adapted, asked = (
-            inner_update(loss, start, test.take(support), trial.inner),
-            test.take(query),
-        )
-        errors.append(mse(trial.predict(adapted, asked), asked.labels.numpy()))
-    return np.array(errors)
 
 
 def released_table(
@@ -190,20 +178,11 @@ def chance_numbers(tables: Mapping[str, pd.DataFrame], settings: Mapping) -> dic
 
 
 def chance_experiment(
-    *,
     release_dir: str,
-    encoder: str,
-    encoding: str = "separator",
-    max_tokens: int = 256,
-    sizes: Sequence[int] = (8, 16, 32),
+    protocol: Protocol,
+    *,
     splits: int = 20,
     draws: int = 1000,
-    arm_draws: int = 100,
-    fits: int = 5,
-    initial_epochs: int = 10,
-    finetune_epochs: int = 5,
-    maml_epochs: int = 30,
-    inner_steps: int = 5,
     profile: str = "full",
     checkpoint_dir: str | None = None,
     cache_dir: str | None = None,
@@ -211,20 +190,19 @@ def chance_experiment(
     """Score many draws of many re-splits: `score_split`, its means over them, `released_table`.
 
     ``release_dir`` is a copy of the public repository, or ``demo``, a miniature on bundled data.
-    The encoder is frozen; its seconds are not counted. Of ``fits`` initial fits (two at least),
-    which no re-split touches, each re-split takes one, and its second fine-tuning the next.
-    Re-splits are kept in ``checkpoint_dir`` as they end, the encoder's vectors in ``cache_dir``.
+    The protocol's encoder is frozen (its seconds are not counted), its encoding the first, its
+    ``draws`` are those of `ARMS`, its ``seeds`` the initial fits (two at least), which no re-split
+    touches: each takes one, and its second fine-tuning the next. Re-splits are kept in
+    ``checkpoint_dir`` as they end, the encoder's vectors in ``cache_dir``.
     """
-    parameters = recorded_parameters(locals())
-    own = ("encoder", "max_tokens", "sizes", "initial_epochs", "finetune_epochs", "maml_epochs")
-    how = {name: parameters[name] for name in (*own, "inner_steps")} | {"encoder": encoder}
-    how |= {"name": "chance", "frozen": True, "encodings": [encoding], "most_rows": 0}
-    protocol = Protocol(**how, draws=arm_draws, seeds=fits, time_rows=(), time_seeds=0)
+    own, fits = recorded_parameters(vars(protocol)), protocol.seeds
+    parameters = own | {"release_dir": Path(release_dir).name, "splits": splits, "draws": draws}
+    parameters |= {"arm_draws": protocol.draws, "fits": fits}
     parts, anew, hashes = read_protocol(release_dir)
     scored = [name for name in FIGURES if name in targets(parts)] or targets(parts)
     predictor = Predictor(protocol.load(), POOLING, start=None)
     how = {"frozen": True, "cache_dir": cache_dir}
-    data = encode_protocol(pooled(parts), encoding, predictor.encoder, **how)
+    data = encode_protocol(pooled(parts), protocol.encodings[0], predictor.encoder, **how)
     question = parameters | {"splits": 0, "data": hashes, "version": __version__}
     question |= {"encoder": predictor.encoder.sha256}
     kept = Store(Path(checkpoint_dir) if checkpoint_dir else None, question)
@@ -243,11 +221,11 @@ def chance_experiment(
     rows = pd.DataFrame([{"split": k} | row for k, made in found.items() for row in made["rows"]])
     over = estimate(rows.assign(assay=rows["split"]), METRICS, by=GROUP, over="assay")
     over = over[["metric", *GROUP, "mean", "low", "high", "n_units"]]
-    released = released_table(parts, anew, sizes, 10 * draws)
+    released = released_table(parts, anew, protocol.sizes, 10 * draws)
     tables = {"splits": rows, "chances": over, "released": released}
-    settings = {name: parameters[name] for name in ("finetune_epochs", "maml_epochs")}
-    settings |= {"inner_steps": inner_steps, "sets": len(targets(parts)) - 1}
-    how = {"assays": [], "encoder": describe_encoder(predictor.encoder), "device": "cpu"}
+    settings = {name: own[name] for name in ("finetune_epochs", "maml_epochs", "inner_steps")}
+    settings |= {"sets": len(targets(parts)) - 1}
+    how = {"data": hashes, "encoder": describe_encoder(predictor.encoder), "device": "cpu"}
     how |= {"tables": tables, "numbers": chance_numbers(tables, settings)}
     how["seconds"] = {"re-splits": sum(made["spent"] for made in found.values())}
-    return replace(make_record("chance", profile, parameters, **how), data=hashes)
+    return make_record("chance", profile, parameters, **how)

@@ -18,11 +18,10 @@ import torch
 
 from mutmeta_lib import __version__
 from mutmeta_lib.data.folders import DEMO
-from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.embed import embed
 from mutmeta_lib.models.encoder import Encoder
 from mutmeta_lib.models.predictor import Predictor
-from mutmeta_lib.records.record import Record, recorded_parameters
+from mutmeta_lib.records.record import Record, recorded_parameters, shared_parameters
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.reproduction import protocol_estimates as estimates
 from mutmeta_lib.reproduction.protocol_run import (
@@ -148,52 +147,23 @@ def encode_protocol(
 
 
 def protocol_experiment(
-    *,
     release_dir: str,
-    encoder: str = "",
-    encodings: Sequence[str] = ("separator",),
-    max_tokens: int = 256,
-    sizes: Sequence[int] = (8, 16, 32),
-    draws: int = 200,
-    seeds: int = 5,
-    initial_epochs: int = 10,
-    finetune_epochs: int = 5,
-    maml_epochs: int = 30,
-    inner_steps: int = 5,
-    time_rows: Sequence[int] = (500, 1000, 2000, 4000, 8000, 16000),
-    time_seeds: int = 2,
-    tiny_encodings: Sequence[str] = ("separator",),
-    tiny_sizes: Sequence[int] = (16,),
-    tiny_draws: int = 200,
-    tiny_rows: int = 3000,
-    tiny_max_tokens: int = 64,
-    tiny_initial_epochs: int = 5,
+    first: Protocol,
+    *others: Protocol,
     profile: str = "full",
     checkpoint_dir: str | None = None,
     cache_dir: str | None = None,
 ) -> Record:
-    """Run the protocol of the public code with its own files.
+    """Run the protocol of the public code with its own files, by one or several encoders.
 
     ``release_dir`` is a copy of the public repository, or ``demo``: a miniature on bundled data.
-    There are two encoders, `Protocol` says what the arguments mean: ``tiny``, trained in every
-    phase as the public code trains its encoder, and a pretrained one, frozen. Seeds are kept in
-    ``checkpoint_dir`` as they end, vectors of the frozen encoder in ``cache_dir``; its seconds do
-    not contain running it.
+    Seeds are kept in ``checkpoint_dir`` as they end, vectors of a frozen encoder in ``cache_dir``;
+    its seconds do not contain running it.
     """
-    parameters = recorded_parameters(locals())
+    runs = (first, *others)
+    parameters = shared_parameters(*(recorded_parameters(vars(run)) for run in runs))
+    parameters |= {"release_dir": Path(release_dir).name}
     data, resplit, hashes = read_protocol(release_dir)
-    own = ("encodings", "max_tokens", "sizes", "draws", "initial_epochs")
-    same = ("finetune_epochs", "maml_epochs", "inner_steps", "seeds", "time_rows", "time_seeds")
-    shared, runs = {name: parameters[name] for name in same}, []
-    if encoder:
-        name = "frozen_tiny" if encoder == "tiny" else Path(encoder).name
-        how = {"name": name, "encoder": encoder, "frozen": True, "most_rows": 0}
-        runs.append(Protocol(**how, **shared, **{n: parameters[n] for n in own}))
-    if tiny_encodings:
-        how = {"name": "tiny", "encoder": "tiny", "frozen": False, "most_rows": tiny_rows}
-        runs.append(Protocol(**how, **shared, **{n: parameters[f"tiny_{n}"] for n in own}))
-    if not runs:
-        raise DataError("there is no encoder to run", "name one, or encodings for tiny")
     found = {
         (run.name, encoding): tidy_rows(run, data, hashes, encoding, checkpoint_dir, cache_dir)
         for run in runs
@@ -210,13 +180,14 @@ def protocol_experiment(
         **estimates.mean_tables(scores, seconds),
         **estimates.contrast_tables(scores),
     }
-    described = describe_encoder(runs[0].load())
-    if len(runs) > 1:
-        described["provenance"] = described["provenance"] | {"beside it": "tiny, trained"}
-    how = {"assays": [], "encoder": described, "device": "cpu", "tables": tables}
+    described = describe_encoder(first.load())
+    if others:
+        beside = ", ".join(run.name + ("" if run.frozen else ", trained") for run in others)
+        described["provenance"] = described["provenance"] | {"beside it": beside}
+    how = {"data": hashes, "encoder": described, "device": "cpu", "tables": tables}
     how["seconds"] = {", ".join(which): sum(tidy["spent"]) for which, tidy in found.items()}
     how["numbers"] = estimates.protocol_numbers(tables)
-    return replace(make_record("protocol", profile, parameters, **how), data=hashes)
+    return make_record("protocol", profile, parameters, **how)
 
 
 def tidy_rows(

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -57,25 +58,34 @@ class Protocol:
     ``time_seeds`` the cost is measured of ``time_rows`` rows in every data set.
     """
 
-    name: str
-    encoder: str
-    frozen: bool
-    encodings: Sequence[str]
-    max_tokens: int
-    most_rows: int
-    sizes: Sequence[int]
-    draws: int
-    initial_epochs: int
-    finetune_epochs: int
-    maml_epochs: int
-    inner_steps: int
-    seeds: int
-    time_rows: Sequence[int]
-    time_seeds: int
+    encoder: str = "tiny"
+    frozen: bool = True
+    encodings: Sequence[str] = ("separator",)
+    max_tokens: int = 256
+    most_rows: int = 0
+    sizes: Sequence[int] = (8, 16, 32)
+    draws: int = 200
+    initial_epochs: int = 10
+    finetune_epochs: int = 5
+    maml_epochs: int = 30
+    inner_steps: int = 5
+    seeds: int = 5
+    time_rows: Sequence[int] = (500, 1000, 2000, 4000, 8000, 16000)
+    time_seeds: int = 2
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        untrained = self.frozen and self.encoder == "tiny"
+        return "frozen_tiny" if untrained else Path(self.encoder).name
 
     def load(self, seed: int = 0) -> Encoder:
         """The encoder; the seed decides the weights of ``tiny``."""
         return load_encoder(self.encoder, seed=seed, max_tokens=self.max_tokens)
+
+
+TRAINED = Protocol(frozen=False, max_tokens=64, most_rows=3000, sizes=(16,), initial_epochs=5)
+"""``tiny``, which learns in every phase, as the public code trains its encoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +213,10 @@ class Trial:
         """Predicted labels, without dropout."""
         return predict(self.predictor, params, rows.tokens).numpy()
 
+    def error(self, params: Params, rows: Rows) -> float:
+        """Mean squared error of the predicted labels."""
+        return mse(self.predict(params, rows), rows.labels.numpy())
+
 
 def _leaves(params: Params) -> Params:
     return {name: value.detach().clone().requires_grad_() for name, value in params.items()}
@@ -314,9 +328,8 @@ def run_times(trial: Trial) -> list[dict]:
                 tuned, spent = timed(trial.fine_tune, loss, start, mine, "finetuned", taken)
             errors = []
             for support, query in tasks:
-                meta = way == "meta"
-                params = inner_update(loss, tuned, support, trial.inner) if meta else tuned
-                errors.append(mse(trial.predict(params, query), query.labels.numpy()))
+                params = inner_update(loss, tuned, support, trial.inner) if way == "meta" else tuned
+                errors.append(trial.error(params, query))
             row = {"rows": n, "method": way, "seconds": spent, "gradients": taken}
             found.append(row | {"mse": float(np.mean(errors))})
     return found

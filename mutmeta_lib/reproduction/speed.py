@@ -136,7 +136,8 @@ def speed(
     clusters, read = cluster_proteins(assays), study.reads[0]
     predictor = prepare(study, read, "cpu", where.cache_dir).vectors.predictor
     asked = {"study": study.parameters(), "question": vars(question) | {"tasks_counted": []}}
-    asked |= {"data": {assay.id: assay.sha256 for assay in assays}, "version": __version__}
+    data = {assay.id: assay.sha256 for assay in assays}
+    asked |= {"data": data, "version": __version__}
     asked |= {"encoder": predictor.encoder.sha256}
     kept = Store(Path(where.store) if where.store else None, asked)
     rows: dict[str, list[dict]] = {name: [] for name in TABLES}
@@ -154,7 +155,7 @@ def speed(
     found = {name: pd.DataFrame(part) for name, part in rows.items()}
     seconds = {"meta_training": float(found["costs"]["seconds"].sum())}
     seconds |= {"tuning": float(found["rates"]["seconds"].sum())}
-    how = {"assays": assays, "encoder": describe_encoder(predictor.encoder), "device": "cpu"}
+    how = {"data": data, "encoder": describe_encoder(predictor.encoder), "device": "cpu"}
     how |= {"numbers": bill(found, question.tasks_counted), "tables": tables(found)}
     parameters = study.parameters() | vars(question)
     return make_record("speed", profile, parameters, seconds=seconds, **how)

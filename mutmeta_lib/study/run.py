@@ -23,16 +23,17 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.models.sites import READS
 from mutmeta_lib.models.zero_shot import describe_head
+from mutmeta_lib.records.files import canonical
 from mutmeta_lib.records.progress import Report, shown_progress, silent
 from mutmeta_lib.records.record import (
     Record,
-    canonical,
     describe,
     environment,
     number,
     peak_memory_mb,
     read_record,
     recorded_parameters,
+    shared_parameters,
     write_record,
 )
 from mutmeta_lib.records.store import Store
@@ -161,18 +162,18 @@ def make_record(
     profile: str,
     parameters: dict[str, Any],
     *,
-    assays: Sequence[Assay],
+    data: Mapping[str, str],
     device: str,
     seconds: Mapping[str, float],
     tables: dict[str, pd.DataFrame],
     **more: Any,
 ) -> Record:
-    """A record of what was just run, ``more`` being its ``encoder`` and ``numbers``."""
+    """A record of what was just run on ``data``; ``more`` are its ``encoder`` and ``numbers``."""
     return Record(
         experiment=experiment,
         profile=profile,
         parameters=parameters,
-        data={assay.id: assay.sha256 for assay in assays},
+        data=data,
         environment=environment(device),
         seconds={name: round(value, 3) for name, value in seconds.items()},
         peak_memory_mb=peak_memory_mb(),
@@ -208,10 +209,7 @@ def recorded(
     ``results`` (means over seeds where there are several), ``choices``, ``history``, ``assays``,
     and what ``tables`` makes of the result. It is written to ``path`` if one is given.
     """
-    parameters, *others = (study.parameters() for study in studies)
-    if others:
-        changed = [{k: v for k, v in one.items() if v != parameters[k]} for one in others]
-        parameters = {**parameters, "and": changed}
+    parameters = shared_parameters(*(study.parameters() for study in studies))
     if not recompute and path is not None and Path(path).exists():
         found = read_record(path)
         if _answers(found.parameters, parameters):
@@ -230,7 +228,7 @@ def recorded(
         name,
         profile,
         parameters,
-        assays=result.measured,
+        data={assay.id: assay.sha256 for assay in result.measured},
         encoder=result.encoder,
         device=(where or Where()).device,
         seconds=result.seconds,

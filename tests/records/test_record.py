@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,6 @@ from mutmeta_lib.records.record import (
     name_record,
     number,
     read_record,
-    recorded_parameters,
-    result,
     write_record,
 )
 
@@ -88,7 +85,7 @@ def test_a_changed_or_foreign_file_is_refused_and_left_alone(path, old, new, sai
     path.write_bytes(text.encode(errors="surrogateescape"))
     before = path.read_bytes()
     with pytest.raises(DataError, match=rf"r\.json.*{said}"):
-        result(Experiment(), {}, path, recompute=False)
+        read_record(path)
     assert path.read_bytes() == before
 
 
@@ -110,32 +107,6 @@ def test_what_makes_no_sense_is_refused(tmp_path):
         number(0.5, 0.6, 0.4)
     with pytest.raises(DataError, match=r"nowhere\.json: there is no such record"):
         read_record(tmp_path / "nowhere.json")
-
-
-class Experiment:
-    runs = 0
-
-    def __call__(self, *, shots=(0, 1), seeds=2, profile="full", progress=None) -> Record:
-        self.runs += 1
-        return make(parameters=recorded_parameters({"shots": shots, "seeds": seeds}))
-
-
-@pytest.mark.parametrize(
-    ("asked", "loaded"),
-    [
-        ({}, True), ({"seeds": 2, "shots": [0, 1]}, True), ({"seeds": 3}, False),
-        ({"profile": "quick", "progress": print}, True), ({"shots": [0, 1, 5]}, False),
-    ],
-)  # fmt: skip
-def test_result_compares_parameters_completed_with_defaults(tmp_path, asked, loaded):
-    experiment, path = Experiment(), tmp_path / "r.json"
-    first, _ = result(experiment, {}, path, recompute=False)
-    found, was_loaded = result(partial(experiment, progress=print), asked, path, recompute=False)
-    assert was_loaded is loaded
-    assert (found == first) is loaded
-    assert experiment.runs == (1 if loaded else 2)
-    assert read_record(path).parameters["seeds"] == asked.get("seeds", 2)
-    assert result(experiment, asked, path, recompute=True)[1] is False
 
 
 def test_describe_is_one_sentence_with_date_device_and_duration():

@@ -20,12 +20,8 @@ from mutmeta_lib.reproduction import protocol_run as run
 ENCODER = tiny_encoder(width=16, layers=1, heads=2)
 PREDICTOR = Predictor(ENCODER, "cls", start=None, hidden=(8,))
 SOLUBILITY, BINDING = "soluprotmut_solubility", "binding_affinity"
-SHORT = {"sizes": [3, 5], "initial_epochs": 1, "finetune_epochs": 2, "maml_epochs": 2,
-         "inner_steps": 1, "max_tokens": 64}  # fmt: skip
-OWN = run.Protocol(
-    **SHORT, name="x", encoder="tiny", frozen=True, encodings=["separator"], most_rows=0, draws=4,
-    seeds=2, time_rows=(), time_seeds=0,
-)  # fmt: skip
+OWN = run.Protocol(sizes=[3, 5], draws=4, seeds=2, initial_epochs=1, finetune_epochs=2,
+                   maml_epochs=2, inner_steps=1, max_tokens=64)  # fmt: skip
 BILL = {"sets": 2, "finetune_epochs": 5, "maml_epochs": 30, "inner_steps": 5}
 
 
@@ -156,9 +152,9 @@ def test_the_mean_is_set_against_itself_on_the_released_test_part(copy):
 
 
 def test_a_record_of_a_copy_and_a_resumed_run(copy, tmp_path, monkeypatch):
-    asked = {**SHORT, "release_dir": str(copy), "encoder": "tiny", "splits": 2, "draws": 6,
-             "arm_draws": 2, "fits": 2, "checkpoint_dir": str(tmp_path)}  # fmt: skip
-    record = chance.chance_experiment(**asked)
+    how = {"draws": 6, "checkpoint_dir": str(tmp_path)}
+    asked = str(copy), replace(OWN, draws=2)
+    record = chance.chance_experiment(*asked, splits=2, **how)
     assert set(record.data) == set(protocol.read_protocol(copy)[2])
     splits, over = record.table("splits"), record.table("chances")
     assert set(splits["target"]) == {SOLUBILITY, BINDING}
@@ -170,7 +166,7 @@ def test_a_record_of_a_copy_and_a_resumed_run(copy, tmp_path, monkeypatch):
         assert own.min() <= row.low <= row.high <= own.max()
     assert record.numbers["binding_mean_saved_at_3"]["value"] == 100
     monkeypatch.setattr(chance, "score_split", None)  # kept parts are not computed again
-    fewer = chance.chance_experiment(**asked | {"splits": 1})
+    fewer = chance.chance_experiment(*asked, splits=1, **how)
     assert set(fewer.table("splits")["split"]) == {0}
     named = {re.sub(r"_at_(8|16|32)$", "_at_3", name) for name in named_on_pages("chance")}
     assert named <= set(record.numbers)

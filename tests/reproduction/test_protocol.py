@@ -27,14 +27,10 @@ ENCODER = tiny_encoder(width=16, layers=1, heads=2)
 PREDICTOR = Predictor(ENCODER, "cls", hidden=(8,))
 START = PREDICTOR.init(torch.Generator().manual_seed(0))
 LOOP = InnerLoop(lr=0.3, steps=3)
-SHORT = {"finetune_epochs": 1, "maml_epochs": 1, "inner_steps": 1, "seeds": 2, "time_seeds": 1,
-         "sizes": [3], "draws": 2, "initial_epochs": 1, "time_rows": [20, 40]}  # fmt: skip
 SMALL = run.Protocol(
-    **SHORT, name="x", encoder="tiny", frozen=False, encodings=["separator"], max_tokens=256,
-    most_rows=0,
+    frozen=False, finetune_epochs=1, maml_epochs=1, inner_steps=1, seeds=2, time_seeds=1, sizes=[3],
+    draws=2, initial_epochs=1, time_rows=[20, 40],
 )  # fmt: skip
-TINY = {"tiny_sizes": [4], "tiny_draws": 2, "tiny_rows": 40, "tiny_max_tokens": 32,
-        "tiny_initial_epochs": 1}  # fmt: skip
 ARMS, TARGETS = run.ARMS, protocol.TARGETS
 _, DTM, SOLUBILITY = TARGETS
 FACTORS = {"initial": 1, "finetuned": 1, "initial_adapted": 2, "mean": 4, "finetuned_slow": 3}
@@ -276,10 +272,10 @@ def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch
         return run_seed(trial)
 
     monkeypatch.setattr(protocol, "run_seed", watched)
-    asked = {**SHORT, **TINY, "release_dir": str(copy), "encoder": "tiny", "time_rows": [20]}
-    asked |= {"encodings": ["separator", "unknown_text"], "cache_dir": str(tmp_path / "cache")}
-    asked |= {"checkpoint_dir": str(tmp_path / "kept")}
-    record = protocol.protocol_experiment(**asked)
+    how = {"cache_dir": str(tmp_path / "cache"), "checkpoint_dir": str(tmp_path / "kept")}
+    both = replace(SMALL, time_rows=[20], frozen=True, encodings=["separator", "unknown_text"])
+    tiny = replace(SMALL, time_rows=[20], sizes=[4], most_rows=40, max_tokens=32)
+    record = protocol.protocol_experiment(str(copy), both, tiny, **how)
     assert sum(name == "tiny" for name, _ in weights) == 2, "weights are the seed's"
     assert set(record.data) == set(protocol.read_protocol(copy)[2])
     ran = record.table("gains").groupby(["encoder", "encoding"])["target"].nunique()
@@ -294,7 +290,6 @@ def test_a_record_of_both_encoders_and_a_resumed_run(copy, tmp_path, monkeypatch
     # Kept parts are not computed again.
     for computed in ("run_seed", "encode_protocol"):
         monkeypatch.setattr(protocol, computed, None)
-    fewer = protocol.protocol_experiment(**asked | {"encodings": ["unknown_text"], "seeds": 1})
+    one = replace(both, encodings=["unknown_text"], seeds=1)
+    fewer = protocol.protocol_experiment(str(copy), one, **how)
     assert set(fewer.table("gains")["seeds"]) == {1}
-    with pytest.raises(DataError, match="there is no encoder to run"):
-        protocol.protocol_experiment(release_dir=str(copy), tiny_encodings=[])

@@ -94,7 +94,7 @@ def test_published_means_stand_beside_ours_on_the_same_assays(folder):
     row = {"arm": "a", "read": "no_encoder", "swap": "same", "method": "ranker"}
     wide = [{**row, "assay": name, "0": 0.0 + nth, "20": 0.1 + nth} for nth, name in enumerate(IDS)]
     results = pd.DataFrame(wide)
-    how = {"assays": (), "device": "cpu", "seconds": {}, "encoder": {}, "numbers": {}}
+    how = {"data": {}, "device": "cpu", "seconds": {}, "encoder": {}, "numbers": {}}
     tables = {"results": results, "assays": about}
     record = make_record("benchmark", "quick", {}, tables=tables, **how)
     found = beside_published(record, folder)
