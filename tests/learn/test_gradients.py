@@ -90,26 +90,6 @@ def test_every_backend_gives_the_gradient_that_is_defined(backend, scope, first_
     assert not any(tensor.requires_grad for tensor in (value, losses, *gradient.values()))
 
 
-numbers = st.floats(-3, 3)
-
-
-@given(numbers, numbers, numbers, st.floats(0.1, 2), st.floats(-0.2, 0.5), st.integers(0, 6))
-def test_a_parabola_is_known_in_closed_form(w, centre, goal, curvature, lr, steps):
-    """Its gradient is a (w - c): the meta-gradients of both orders follow by hand."""
-
-    def parabola(params, batch):
-        return 0.5 * batch[0] * (params["w"] - batch[1]) ** 2
-
-    params = {"w": torch.tensor(w, dtype=torch.float64)}
-    shrink = (1 - lr * curvature) ** steps
-    off = centre + shrink * (w - centre) - goal
-    for first_order, slope in ((False, off * shrink), (True, off)):
-        pair, loop = ((curvature, centre), (1.0, goal)), InnerLoop(lr, steps, first_order)
-        value, gradient, _ = meta_gradient(parabola, params, [pair], loop)
-        found = (value.item(), gradient["w"].item())
-        assert found == pytest.approx((0.5 * off**2, slope), rel=1e-9, abs=1e-11)
-
-
 def test_an_unknown_back_end_is_refused():
     with pytest.raises(ValueError, match=r"unknown MAML backend 'jax'.*'learn2learn'"):
         meta_gradient(loss, PARAMS, TASKS, LOOP, backend="jax")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -128,6 +129,19 @@ def test_a_killed_run_with_dropout_and_a_schedule_resumes_to_the_same_bits(tmp_p
     assert_same(resumed, train(**how))
     other = train(**how | {"settings": replace(given, dropout=False)})
     assert other.history[0]["train_loss"] != resumed.history[0]["train_loss"]
+
+
+def test_ctrl_c_saves_the_step_it_is_at_and_the_run_goes_on_to_the_same_bits(tmp_path):
+    def press(step, *_):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    where = {"checkpoint": tmp_path / "run.safetensors", "checkpoint_every": 9}
+    with pytest.raises(KeyboardInterrupt, match=r"after meta-step 3 of 6; start again .*run\.safe"):
+        train(progress=press, **where)
+    resumed, seen = steps_of(**where)
+    assert seen == [4, 5, 6]
+    assert_same(resumed, train())
 
 
 def test_one_cycle_warms_up_and_falls_to_nothing():
