@@ -74,7 +74,7 @@ class Store:
     that cannot be used is a `DiskError` at once.
     """
 
-    folder: Path | None
+    folder: str | Path | None
     question: dict
 
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
@@ -92,7 +92,7 @@ class Store:
             return tensors, json.loads(json.dumps({"question": key, "content": content}))
 
         key = fingerprint([self.question, name])
-        if self.folder is None:
+        if not self.folder:
             return made()
         legible = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:60]
         file = Path(self.folder, f"{legible}-{key[:16]}.safetensors")

@@ -205,7 +205,7 @@ def chance_experiment(
     data = encode_protocol(pooled(parts), protocol.encodings[0], predictor.encoder, **how)
     question = parameters | {"splits": 0, "data": hashes, "version": __version__}
     question |= {"encoder": predictor.encoder.sha256}
-    kept = Store(Path(checkpoint_dir) if checkpoint_dir else None, question)
+    kept = Store(checkpoint_dir, question)
 
     @cache
     def fit(seed: int) -> Params:

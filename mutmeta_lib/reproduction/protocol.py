@@ -5,10 +5,11 @@ data sets with a training and a test part, rows of many proteins split at random
 their word: this is the data as released, faults included.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import cache, partial
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -46,8 +47,6 @@ POOLING = "cls"
 """The head reads the hidden state of the first token, as in the public code."""
 CHUNK = 1000
 """Rows whose vectors are kept in one cache file."""
-KINDS = ("scores", "seconds", "times")
-"""The tidy tables of a run, see `run_seed` and `run_times`."""
 
 Parts = dict[str, pd.DataFrame]
 """Tables of wild_type, variant and label (as the file scales it) by name: ``initial``, and
@@ -164,13 +163,20 @@ def protocol_experiment(
     parameters = shared_parameters(*(recorded_parameters(vars(run)) for run in runs))
     parameters |= {"release_dir": Path(release_dir).name}
     data, resplit, hashes = read_protocol(release_dir)
+    kept_in = (checkpoint_dir, cache_dir)
     found = {
-        (run.name, encoding): tidy_rows(run, data, hashes, encoding, checkpoint_dir, cache_dir)
+        (run.name, encoding): of_seeds(run, data, hashes, encoding, *kept_in)
         for run in runs
         for encoding in run.encodings
     }
     scores, seconds, times = (
-        pd.DataFrame([row for tidy in found.values() for row in tidy[kind]]) for kind in KINDS
+        pd.DataFrame(
+            {**row, "encoder": name, "encoding": encoding, "seed": seed}
+            for (name, encoding), seeds in found.items()
+            for seed, made in enumerate(seeds)
+            for row in made[kind]
+        )
+        for kind in ("scores", "seconds", "times")
     )
     tables = {
         "rows": row_table(data, runs, resplit),
@@ -185,29 +191,23 @@ def protocol_experiment(
         beside = ", ".join(run.name + ("" if run.frozen else ", trained") for run in others)
         described["provenance"] = described["provenance"] | {"beside it": beside}
     how = {"data": hashes, "encoder": described, "device": "cpu", "tables": tables}
-    how["seconds"] = {", ".join(which): sum(tidy["spent"]) for which, tidy in found.items()}
+    how["seconds"] = {", ".join(k): sum(made["spent"] for made in v) for k, v in found.items()}
     how["numbers"] = estimates.protocol_numbers(tables)
     return make_record("protocol", profile, parameters, **how)
 
 
-def tidy_rows(
-    run: Protocol,
-    whole: Parts,
-    sha256: dict[str, str],
-    encoding: str,
-    kept_in: str | None,
-    cache_dir: str | None,
-) -> dict[str, list]:
-    """Rows of each of `KINDS` of one encoder and encoding, and the seconds ``spent`` per seed."""
+def of_seeds(
+    run: Protocol, whole: Parts, sha256: dict, encoding: str, kept_in: str | None, cache: str | None
+) -> list[dict]:
+    """What each seed of an encoder and encoding finds: tidy rows by kind, and seconds ``spent``."""
     data = cap_rows(whole, run.most_rows)
-    folder = Path(kept_in, f"{run.name}-{encoding}") if kept_in else None
     question = asdict(replace(run, encodings=[encoding], seeds=0))
     question |= {"data": sha256, "encoder": run.load().sha256, "version": __version__}
-    kept = Store(folder, question)
+    kept = Store(kept_in, question)
 
-    @cache  # takes long, and is not needed if all seeds were kept
+    @functools.cache  # takes long, and is not needed if all seeds were kept
     def encoded() -> dict[str, Rows]:
-        return encode_protocol(data, encoding, run.load(), frozen=run.frozen, cache_dir=cache_dir)
+        return encode_protocol(data, encoding, run.load(), frozen=run.frozen, cache_dir=cache)
 
     def one(seed: int) -> dict:
         predictor = Predictor(run.load(seed), POOLING, start=None if run.frozen else 0)
@@ -216,14 +216,8 @@ def tidy_rows(
         times, more = timed(run_times, trial) if seed < run.time_seeds else ([], 0)
         return made | {"times": times, "spent": spent + more}
 
-    found: dict[str, list] = {kind: [] for kind in (*KINDS, "spent")}
-    for seed in range(run.seeds):
-        made = kept.get(f"seed {seed}", partial(one, seed))
-        found["spent"].append(made["spent"])
-        where = {"encoder": run.name, "encoding": encoding, "seed": seed}
-        for kind in KINDS:
-            found[kind] += [{**row, **where} for row in made[kind]]
-    return found
+    name = f"{run.name}, {encoding}, seed"
+    return [kept.get(f"{name} {seed}", partial(one, seed)) for seed in range(run.seeds)]
 
 
 def row_table(data: Parts, runs: Sequence[Protocol], resplit: Sequence[str]) -> pd.DataFrame:

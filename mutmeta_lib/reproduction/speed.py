@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,7 +138,7 @@ def speed(
     data = {assay.id: assay.sha256 for assay in assays}
     asked |= {"data": data, "version": __version__}
     asked |= {"encoder": predictor.encoder.sha256}
-    kept = Store(Path(where.store) if where.store else None, asked)
+    kept = Store(where.store, asked)
     rows: dict[str, list[dict]] = {name: [] for name in TABLES}
     for case in draw_cases(study, assays):
         run = Run(study, read, case, where, kept, silent)

@@ -125,7 +125,7 @@ def _kept(study: Study, reads: Sequence[Read], case: Case, where: Where, asked: 
         "case": [case.regime, case.name, case.seed],
         "split": [case.split.train, case.split.validation, case.split.test],
     }
-    return Store(Path(where.store) if where.store else None, question)
+    return Store(where.store, question)
 
 
 def _outcomes(jobs: Sequence[tuple], where: Where, report: Report) -> Iterator[dict]:

@@ -22,7 +22,6 @@ PREDICTOR = Predictor(ENCODER, "cls", start=None, hidden=(8,))
 SOLUBILITY, BINDING = "soluprotmut_solubility", "binding_affinity"
 OWN = run.Protocol(sizes=[3, 5], draws=4, seeds=2, initial_epochs=1, finetune_epochs=2,
                    maml_epochs=2, inner_steps=1, max_tokens=64)  # fmt: skip
-BILL = {"sets": 2, "finetune_epochs": 5, "maml_epochs": 30, "inner_steps": 5}
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +81,6 @@ def test_draws_that_reach_a_figure_are_counted(ratios, over_29, over_94, gain):
     found = chance.told(np.array(ratios))
     assert [found["over_29"], found["over_94"]] == [over_29, over_94]
     assert found["gain"] == pytest.approx(gain, abs=0.01)
-
-
-@given(rows=st.integers(1, 10**5), size=st.integers(1, 99), more=st.integers(2, 9))
-def test_time_by_rows_grows_with_the_file_and_is_nothing_to_the_model(rows, size, more):
-    saved = chance.time_saved(rows, size, **BILL)
-    assert chance.time_saved(more * rows, size, **BILL) > saved
-    assert chance.time_saved(more * rows, more * size, **BILL) == pytest.approx(saved)
-    assert chance.time_saved(rows, size, **BILL | {"maml_epochs": 60}) < saved
 
 
 def test_the_bill_of_rows_is_what_the_phases_read(trial):
