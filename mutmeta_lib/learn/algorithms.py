@@ -13,6 +13,7 @@ from mutmeta_lib.learn import gradients as ways
 from mutmeta_lib.learn.closed_form import DeepKernelPredictor, RidgePredictor
 from mutmeta_lib.learn.gradients import TaskGradient, Together
 from mutmeta_lib.learn.inner import InnerLoop, Params, Update, inner_update, with_rates
+from mutmeta_lib.learn.lora import with_lora
 from mutmeta_lib.learn.ranker import RankerPredictor, RankerTasks
 from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.models.trunk import SUM
@@ -64,6 +65,17 @@ def _narrow(scope: str, loop: InnerLoop) -> InnerLoop:
     return replace(loop, scope=scope)
 
 
+def _adapters(predictor: Predictor) -> Algorithm:
+    """Low-rank adapters and the head adapt (`lora`); all else learns in the outer loop alone."""
+    model = replace(predictor, encoder=with_lora(predictor.encoder))
+
+    def prepare(params: Params, loop: InnerLoop) -> Params:
+        fresh = model.init(torch.Generator().manual_seed(0))
+        return {name: params.get(name.replace(".base_layer", ""), fresh[name]) for name in fresh}
+
+    return Algorithm(model, prepare=prepare, loop=partial(_narrow, "lora"))
+
+
 def reptile_task_gradient(loss, params, support, query, loop) -> tuple[Tensor, Params]:
     """Reptile (Nichol et al. 2018, arXiv 1803.02999): start minus adapted in a gradient's place.
 
@@ -108,6 +120,7 @@ ALGORITHMS: dict[str, Callable[[Predictor], Algorithm]] = {
     ),
     "anil": partial(Algorithm, loop=partial(_narrow, "head")),
     "boil": partial(Algorithm, loop=partial(_narrow, "encoder")),
+    "lora": _adapters,
     "metasgd": partial(
         Algorithm,
         gradients={"autograd": ways.task_gradient},

@@ -155,9 +155,11 @@ class Start:
 
 STARTS: dict[str, Start] = {
     "fresh": Start(),
-    **{name: Start(name) for name in ("maml", "multitask", "anil", "boil", "metasgd", "joint")},
+    **{name: Start(name) for name in ("maml", "multitask", "joint")},
+    **{name: Start(name) for name in ("anil", "boil", "lora", "metasgd")},
     "fomaml": Start("maml", first_order=True),
     "maml_rank": Start("maml", objective="list_mle"),
+    "lora_rank": Start("lora", objective="list_mle"),
     "reptile": Start("reptile", first_order=True),
     "r2d2": Start("r2d2", solved=True),
     "deepkernel": Start("deepkernel", solved=True),
@@ -197,6 +199,11 @@ def _gradient(name: str, given: Given, **fixed: Any) -> Method:
     if name in STARTS:
         model = replace(model, objective=STARTS[name].objective)
     return GradientMethod(name, model, given.start, **{"rate": given.rate} | fixed)
+
+
+def _adapters(name: str, given: Given) -> Method:
+    model = ALGORITHMS["lora"](given.predictor).model
+    return _gradient(name, replace(given, predictor=model), scope="lora")
 
 
 def _learned(name: str, given: Given) -> Method:
@@ -247,6 +254,7 @@ METHODS: dict[str, Entry] = {
     "finetune": Entry(_gradient, "fresh", "finetune"),
     "anil": Entry(partial(_gradient, scope="head"), "anil", "anil"),
     "boil": Entry(partial(_gradient, scope="encoder"), "boil", "boil"),
+    **{name: Entry(_adapters, name, name) for name in ("lora", "lora_rank")},
     "metasgd": Entry(_learned, "metasgd", "metasgd", LEARNED),
     **{name: Entry(_learned, name) for name in ("r2d2", "deepkernel")},
     "maml_1": Entry(lambda n, of: _gradient(n, of, rate=of.rate._replace(steps=1)), "maml", "maml"),

@@ -10,6 +10,7 @@ from toy import toy_encoded, toy_site_assays, toy_site_predictor
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.learn import InnerLoop, inner_update, meta_gradient
 from mutmeta_lib.learn.algorithms import ALGORITHMS, everything
+from mutmeta_lib.learn.closed_form import SolvedPredictor
 from mutmeta_lib.learn.inner import RATE, adapted_names
 from mutmeta_lib.models.embed import freeze
 from mutmeta_lib.models.encoder import tiny_encoder
@@ -127,7 +128,7 @@ def test_the_sides_of_a_task_are_not_alike(member):
 def test_without_steps_or_labels_the_start_is_used(member):
     support = double(member.task.support)
     none = support.take(np.array([], dtype=int))
-    solved = member.model is not PREDICTOR
+    solved = isinstance(member.model, SolvedPredictor)
     stays = member.adapt(none) if solved else member.adapt(support, replace(LOOP, steps=0))
     params = {name: v for name, v in member.params.items() if not name.startswith(RATE)}
     assert stays.keys() == params.keys()
@@ -223,7 +224,9 @@ def test_what_each_member_offers():
             lowrank = predictor is POOLED and name in ("maml", "anil", "multitask")
             assert ways["auto"] is ways["lowrank" if lowrank else "autograd"]
             assert ("lowrank" in ways) == lowrank
-            assert ("learn2learn" in ways) == (name in ("maml", "anil", "boil", "multitask"))
+            assert ("learn2learn" in ways) == (
+                name in ("maml", "anil", "boil", "lora", "multitask")
+            )
 
 
 def test_anil_boil_constant_rates_and_joint_training_are_maml():

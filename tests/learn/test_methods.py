@@ -1,5 +1,6 @@
 """One contract for all methods; what some are in particular; how their rates are chosen."""
 
+import re
 import warnings
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from mutmeta_lib.learn.baselines import (
     substitution_score,
 )
 from mutmeta_lib.learn.methods import (
+    GRID,
     METHODS,
     STARTS,
     Given,
@@ -41,7 +43,7 @@ from mutmeta_lib.tasks.tasks import Examples, draw_task, encode_assay, make_task
 PREDICTOR = toy_predictor()
 ASSAYS = toy_encoded(3, n=150)
 START = PREDICTOR.init(torch.Generator().manual_seed(0))
-RATES = dict.fromkeys(("maml", "anil", "reptile", "fomaml", "maml_rank"), Rate("sgd", 0.1, 5))
+RATES = {one.rate: Rate("sgd", 0.1, 5) for one in METHODS.values() if one.rate and one.grid is GRID}
 RATES |= dict.fromkeys(("multitask", "boil"), Rate("adam", 1e-3, 5))
 RATES |= {"finetune": Rate("adam", 1e-2, 5)}
 SITES = {name for name, method in METHODS.items() if method.start == "ranker"}
@@ -160,13 +162,15 @@ def test_the_first_labels_one_step_and_epochs_are_what_they_say():
     np.testing.assert_allclose(run(BUILT["metasgd"], drawn), run(BUILT["maml"], drawn), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "still"), [("anil", "encoder."), ("boil", "head.")])
-def test_anil_keeps_the_encoder_and_boil_the_head_under_adam_too(name, still):
-    method = build(name, rates={name: Rate("adam", 1e-3, 5)})
+@pytest.mark.parametrize(
+    ("name", "moves"), [("anil", r"head\."), ("boil", r"encoder\."), ("lora", r"head\.|.*\.lora_")]
+)
+def test_what_adapts_moves_and_all_else_stays_under_adam_too(name, moves):
+    method, start = build(name, rates={name: Rate("adam", 1e-3, 5)}), STARTED[name]
     adapted = method.adapt(task(10).support, torch.Generator())
-    moved = {key for key in START if not torch.equal(adapted[key], START[key])}
-    assert list(adapted) == list(START)
-    assert moved == {key for key in START if not key.startswith(still)}
+    moved = {key for key in start if not torch.equal(adapted[key], start[key])}
+    assert list(adapted) == list(start)
+    assert moved == {key for key in start if re.match(moves, key)} != set()
 
 
 def test_no_other_optimiser_is_taken_for_adam():
