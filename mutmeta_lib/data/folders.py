@@ -25,12 +25,21 @@ LISTS = Path(__file__).parent / "lists"
 those of the data: ProteinGym's, so that higher is more toxic in ``TADBP_HUMAN_Bolognesi_2019``, but
 for ``A4_HUMAN_Seuma_2022``, where higher is less nucleation.
 
-``sound`` was that of the book's third arm: of proteins of at most 500 residues, one assay per role
-of a cluster at 30 % identity, up to 24 in a role. Which of those that fit were taken, no rule says.
+``arms`` is for the paper's three properties, with at most 200 variants of an assay, since a read
+of texts runs the encoder once for each: of ``benchmark``, fitness and stability in wild types of at
+most 250 residues; every data set of one protein that measures solubility of 150 single variants or
+more, and nothing but single ones; and as roles of their own, which have means of their own
+(`LITERATURE`), of the largest collection of each kind the proteins with 50 variants or more.
+
+``sound`` is of two older records: of proteins of at most 500 residues, one assay per role of a
+cluster at 30 % identity, up to 24 in a role. Which of those that fit were taken, no rule says.
 """
+LITERATURE = ("literature ddG", "literature dTm")
+"""Roles of small sets that were collected from the literature."""
 CANDIDATES = Path(__file__).parent / "candidates.csv"
 """All data sets that the lists were made from, with what a rule needs (counts, no measured value),
-and ``why`` each is in ``benchmark`` or not."""
+and ``why`` each is in ``benchmark`` or not; of the collections that ``arms`` has, the proteins with
+20 variants or more as well."""
 
 _LOWER = re.compile(
     r"(as in source:? *)?(lower|low|smaller|negative)\b"
@@ -123,7 +132,7 @@ def _manifest_sets(folder: Path) -> dict[str, DataSet]:
     return sets
 
 
-def read_list(name: str | Path = "sound") -> pd.DataFrame:
+def read_list(name: str | Path = "arms") -> pd.DataFrame:
     """Read a list by the name it has in `LISTS`, or from a csv file of your own.
 
     Columns: id (of a data set, or ``<data set>/<protein>``), property, role (assays of one kind of
@@ -143,7 +152,7 @@ def read_list(name: str | Path = "sound") -> pd.DataFrame:
 
 def read_listed(
     data_dir: str | Path,
-    name: str | Path = "sound",
+    name: str | Path = "arms",
     *,
     cap: int | None = None,
     roles: Sequence[str] | None = None,

@@ -3,6 +3,7 @@
 Each function takes a `study.run.Result` and returns tables for its record; ``recorded`` calls it.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import combinations, product
 
@@ -16,15 +17,35 @@ from mutmeta_lib.learn.baselines import Ridge
 from mutmeta_lib.study.case import Where, prepare
 from mutmeta_lib.study.estimates import bootstrap_ratio, contrast, estimate, with_groups
 from mutmeta_lib.study.evaluate import hold_out_task
-from mutmeta_lib.study.run import Result
+from mutmeta_lib.study.run import Result, average_seeds
 from mutmeta_lib.study.study import Study
 
 Tables = dict[str, pd.DataFrame]
 
+SECONDS = ("seconds_adapt", "seconds_predict")
 DECIDED_AT = 10
 """Labels at which rates are chosen and claims are judged."""
-RANKS_ONLY = ("solubility classes",)
-"""Roles of assays whose labels are classes: they are ranked, errors are not taken."""
+NAMES = {
+    "transfer": {
+        "summary": "{regime}_{group}_{method}_{shots}",
+        "differences": "{regime}_{group}_maml_minus_{baseline}_{shots}",
+        "gains": "{regime}_{group}_gain_over_{baseline}_{metric}_by_{rates}",
+        "rapid": "rapid_{what}",
+        "related": "related_seen_minus_not_{method}",
+        "signatures": "lead_over_{rival}_with_{sign}",
+    },
+    "transfer_encodings": {
+        "summary": "{group}_{encoding}_{pooling}_{method}_{shots}",
+        "differences": "{group}_first_minus_{baseline}_{pooling}_{method}",
+        "leads": "{group}_maml_minus_{baseline}_{encoding}_{pooling}",
+    },
+    "swap": {"summary": "{what}_{method}_{shots}_{swap}"},
+    "held_out": {
+        "summary": "{property}_{encoding}_{pooling}_{head}_{hold_out}",
+        "differences": "{property}_separator_minus_{encoding}_{pooling}_{head}_{hold_out}",
+    },
+}
+"""Record -> table -> the name that a row has as a number of the record."""
 
 RIVALS = ("ridge", "finetune", "blosum")
 SIGNS = ("identity", "length", "variants", "sites", "skewness", "ties", "blosum", "maml_0", "ridge")
@@ -52,16 +73,15 @@ def by_hold_out(found: Result, first: str) -> Tables:
 
 def transfer(found: Result) -> Tables:
     """Everything that the chapter on other proteins and properties shows."""
-    rows = _ranks_only(found.rows)
+    rows = found.rows
     ranked, _ = _by_rates(rows)
     grouped, by = with_groups(ranked), ("regime", "group", "shots")
     decided, near = ranked[ranked["shots"] == DECIDED_AT], nearest(found)
     failures = failure_table(ranked, found.assays, near)
     metrics = ("spearman", "ndcg", "relative_mse")
-    parts = [(grouped, metrics), (everywhere(ranked), "spearman")]
-    summary = [estimate(part, metric, by=("method", *by)) for part, metric in parts]
     return {
-        "summary": pd.concat(summary, ignore_index=True),
+        **told(found, ("regime", "method", "assay", "shots", *metrics, "mse", *SECONDS)),
+        "summary": estimate(grouped, metrics, by=("method", *by)),
         "differences": contrast(grouped, "spearman", "method", "maml", by=by),
         "gains": gains(rows[rows["shots"] == DECIDED_AT]),
         "trained_on": trained_on(found),
@@ -73,18 +93,17 @@ def transfer(found: Result) -> Tables:
     }
 
 
-def _ranks_only(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows without errors where labels are classes, which are ranked alone."""
-    classes = rows["role"].isin(RANKS_ONLY)
-    errors = ("mse", "mae", "relative_mse")
-    return rows.assign(**{name: rows[name].mask(classes) for name in errors})
-
-
-def everywhere(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of assays that have every number of shots: those of a curve."""
-    own = rows.groupby(["regime", "assay"])["shots"].transform("max")
-    most = rows.groupby("regime")["shots"].transform("max")
-    return rows[own == most].assign(group="common")
+def told(found: Result, columns: Sequence[str]) -> Tables:
+    """Of a run's large tables what a record keeps: columns, chosen rates, means of the losses."""
+    history = found.history.dropna(subset="validation_loss")
+    by = [name for name in ("regime", "encoding", "pooling", "method", "step") if name in history]
+    losses = history.groupby(by, sort=False)[["train_loss", "validation_loss"]]
+    choices = found.choices
+    return {
+        "results": average_seeds(found.rows)[list(columns)],
+        "choices": choices[choices["chosen"] != ""].drop(columns=["encoder", "depth"]),
+        "history": losses.mean().assign(runs=losses.size()).reset_index(),
+    }
 
 
 def _by_rates(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -176,7 +195,7 @@ def failure_table(rows: pd.DataFrame, assays: pd.DataFrame, near: pd.DataFrame) 
         return pd.DataFrame()
     means = part.groupby(["shots", "assay", "method"])["spearman"].mean()
     table = means.loc[DECIDED_AT].unstack()
-    names = ["maml", "multitask", "finetune", "ridge", "gp", "onehot", "blosum"]
+    names = ["maml", "multitask", "finetune", "ridge", "gp", "onehot", "onehot_blosum", "blosum"]
     table = table[[name for name in names if name in table]].copy()
     if 0 in set(part["shots"]):
         table["maml_0"] = means.loc[0].unstack()["maml"]
@@ -218,10 +237,11 @@ def _correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> dict:
 
 def by_encoding(found: Result) -> Tables:
     """Means per encoding, the first minus each other one, and MAML minus each other method."""
-    rows = with_groups(found.rows.drop(columns="role"))
+    rows = with_groups(found.rows)
     decided, first = rows[rows["shots"] == DECIDED_AT], rows["encoding"].iloc[0]
     by = ("group", "pooling", "method")
     return {
+        **told(found, ("encoding", "pooling", "method", "assay", "shots", "spearman")),
         "summary": estimate(rows, "spearman", by=("encoding", *by, "shots")),
         "differences": contrast(decided, "spearman", "encoding", first, by=by),
         "leads": leads(decided),
@@ -240,7 +260,7 @@ def by_depth(found: Result) -> Tables:
 
     Controls, which do not depend on the depth, stand beside every depth of their encoder.
     """
-    rows = with_groups(_ranks_only(found.rows).drop(columns="role"))
+    rows = with_groups(found.rows)
     ranked, chosen = _by_rates(rows)
     controls = ranked["method"].isin(["ridge", "onehot"])
     learned = ranked[~controls]
@@ -285,7 +305,7 @@ def swapped(study: Study, where: Where, found: Result) -> Tables:
 
 def held_out(study: Study, where: Where, found: Result) -> Tables:
     """Means per encoding, separator minus each other one, and ridge's errors by mutation type."""
-    rows = with_groups(found.rows.drop(columns="role")).drop(columns="property")
+    rows = with_groups(found.rows).drop(columns="property")
     rows = rows.rename(columns={"regime": "hold_out", "method": "head", "group": "property"})
     by = ("pooling", "head", "hold_out", "property")
     errors = typed_errors(study, where, found.assays)

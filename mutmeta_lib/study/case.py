@@ -454,4 +454,5 @@ def _choices(choices: dict, rates: dict, tried: dict) -> Iterator[dict]:
         for place, one in enumerate(runs if len(runs) > 1 else ()):
             rates_of = {"inner_lr": one.settings.inner.lr, "meta_lr": one.settings.meta_lr}
             found = {"validation_loss": _lowest(one), "chosen": "" if place else "validation_loss"}
+            found |= {"meta_steps": one.best_step}
             yield {"what": "meta-training", "method": name, **rates_of, **found}

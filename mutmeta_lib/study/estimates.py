@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from mutmeta_lib.data.folders import LITERATURE
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import number
 
@@ -248,13 +249,16 @@ def with_groups(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows once for ``group`` all, by property, and by role if they have one.
 
     A role stands apart only where its property has several; one that is called as its property is
-    becomes ``<role> scores``.
+    becomes ``<role> scores``. Roles of `LITERATURE` stand apart alone, and are in no other group.
     """
-    groups = [rows.assign(group="all"), rows.assign(group=rows["property"])]
+    groups = []
     if "role" in rows:
+        own = rows["role"].isin(LITERATURE)
+        rows, apart = rows[~own], rows[own]
         some = rows[rows.groupby("property")["role"].transform("nunique") > 1]
         roles = some["role"].where(some["role"] != some["property"], some["role"] + " scores")
-        groups.append(some.assign(group=roles))
+        groups = [some.assign(group=roles), apart.assign(group=apart["role"])]
+    groups = [rows.assign(group="all"), rows.assign(group=rows["property"]), *groups]
     return pd.concat(groups, ignore_index=True)
 
 

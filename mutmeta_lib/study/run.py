@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -38,6 +39,7 @@ from mutmeta_lib.records.record import (
 )
 from mutmeta_lib.records.store import Store
 from mutmeta_lib.study.case import Run, Where
+from mutmeta_lib.study.estimates import named
 from mutmeta_lib.study.study import (
     Case,
     Read,
@@ -199,6 +201,7 @@ def recorded(
     *studies: Study,
     path: str | Path | None = None,
     tables: Callable[[Result], dict[str, pd.DataFrame]] | None = None,
+    names: Mapping[str, str] = MappingProxyType({}),
     recompute: bool = True,
     profile: str = "full",
     where: Where | None = None,
@@ -207,7 +210,9 @@ def recorded(
 
     Its parameters are those of the first study, with what the others change; its tables are
     ``results`` (means over seeds where there are several), ``choices``, ``history``, ``assays``,
-    and what ``tables`` makes of the result. It is written to ``path`` if one is given.
+    and what ``tables`` makes of the result; rows of the tables in ``names`` are numbers too, called
+    by a template, of the metric spearman alone where that says no metric. It is written to
+    ``path`` if one is given.
     """
     parameters = shared_parameters(*(study.parameters() for study in studies))
     if not recompute and path is not None and Path(path).exists():
@@ -224,6 +229,11 @@ def recorded(
         "variants": number(sum(map(len, result.measured))),
         "diverged_adaptations": number(result.diverged, n=len(result.rows), unit="adaptations"),
     }
+    for table, template in names.items():
+        rows = kept[table]
+        if "metric" in rows and "{metric}" not in template:
+            rows = rows[rows["metric"] == "spearman"]
+        numbers |= named(rows, template)
     record = make_record(
         name,
         profile,

@@ -9,6 +9,7 @@ from mutmeta_lib.data.assays import PROPERTIES
 from mutmeta_lib.data.folders import (
     CANDIDATES,
     LISTS,
+    LITERATURE,
     cap_assay,
     demo_dir,
     read_data_dir,
@@ -158,19 +159,12 @@ def listing(path, *rows):
     return write(path, "\n".join(lines))
 
 
-@pytest.mark.parametrize("name", ["sound", "benchmark"])
+@pytest.mark.parametrize("name", ["arms", "benchmark", "sound"])
 def test_the_bundled_lists_hold_ids_and_counts_alone(name):
     assert (LISTS / f"{name}.csv").read_text(encoding="utf-8").splitlines()[0] == LISTED
     table = read_list(name)
     assert table["id"].is_unique
     assert table["property"].isin(PROPERTIES).all()
-
-
-def test_the_list_sound_is_as_it_is_described():
-    table = read_list("sound")
-    assert table["length"].max() <= 500
-    assert table.groupby("role")["property"].nunique().eq(1).all()
-    assert table.groupby("role").size().max() == 24
 
 
 def test_the_benchmark_is_what_its_rule_gives():
@@ -186,6 +180,25 @@ def test_the_benchmark_is_what_its_rule_gives():
     kept = kept.assign(cap=kept["variants"])[LISTED.split(",")].reset_index(drop=True)
     pd.testing.assert_frame_equal(read_list("benchmark"), kept, check_dtype=False)
     assert (known.loc[gym & at_hand, "singles"] == known.loc[gym & at_hand, "variants"]).all()
+
+
+def test_the_arms_are_what_their_rule_gives():
+    known = pd.read_csv(CANDIDATES, keep_default_na=False).replace({"length": {"": np.nan}})
+    known["length"] = known["length"].astype(float)
+    protein = known["id"].str.contains("/")
+    gym = (known["why"] == "kept") & (known["length"] <= 250)
+    gym &= known["property"].isin(["fitness", "stability"])
+    single = (known["proteins"] == 1) & (known["singles"] == known["variants"])
+    soluble = known["role"].eq("solubility") | known["property"].eq("solubility")
+    soluble &= single & (known["singles"] >= 150) & (known["role"] != "solubility classes")
+    whole = known[known["role"].isin(LITERATURE) & ~protein]
+    largest = whole.loc[whole.groupby("role")["variants"].idxmax(), "id"]
+    collected = protein & (known["variants"] >= 50)
+    assert set(known.loc[protein, "id"].str.split("/").str[0]) == set(largest)
+    kept = known[gym | soluble | collected].astype({"length": int})
+    roles = kept["role"].where(kept["role"].isin(LITERATURE), kept["property"])
+    kept = kept.assign(role=roles, cap=200)[LISTED.split(",")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read_list("arms"), kept, check_dtype=False)
 
 
 def test_the_cap_is_one_draw_for_good_and_caps_are_nested(scan):
@@ -218,6 +231,6 @@ def test_bad_lists_and_those_that_were_made_for_other_data_are_refused(tmp_path,
     with refused("'many' is not a number", path, 2, "variants"):
         read_list(path)
     with pytest.raises(
-        DataError, match="no list of assays 'loud'; name benchmark, sound, or a csv"
+        DataError, match="no list of assays 'loud'; name arms, benchmark, sound, or a csv"
     ):
         read_list("loud")

@@ -9,9 +9,11 @@ import pytest
 from mutmeta_lib.data.splits import Split
 from mutmeta_lib.reproduction import reports
 from mutmeta_lib.study.case import Where
-from mutmeta_lib.study.run import run
+from mutmeta_lib.study.estimates import named
+from mutmeta_lib.study.run import average_seeds, run
 from mutmeta_lib.study.study import Case, Study, grid
 
+WHERE = ("regime", "group", "method", "shots")
 SMALL = Study(
     per_protein=1, cap=60, n_folds=3, seeds=2, shots=(0, 10), meta_steps=1, tasks_per_step=1,
     support=4, query=4, inner_steps=1, adapt_steps=2,
@@ -57,14 +59,18 @@ def test_gains_take_the_rates_that_were_chosen_for_error(found, tables, rates, s
         assert at(gains, baseline=rival)["mean"].item() == pytest.approx(saved)
 
 
-def test_classes_are_ranked_without_errors(found):
-    named = {"role": {"solubility": reports.RANKS_ONLY[0]}}
-    rows, assays = (table.replace(named) for table in (found.rows, found.assays))
-    made = reports.transfer(replace(found, rows=rows, assays=assays))
-    gains = made["gains"]
-    assert "solubility" not in set(gains["group"])
-    assert at(gains, group="all")["n_assays"].max() < found.rows["assay"].nunique()
-    assert "solubility" in set(made["differences"]["group"])
+def test_a_record_keeps_chosen_rates_and_what_rows_are_called(found, tables):
+    assert (tables["choices"]["chosen"] != "").all()
+    assert len(tables["choices"]) < len(found.choices)
+    assert len(tables["results"]) == len(average_seeds(found.rows))
+    path = ("proteins", "all", "maml", 10)
+    row = at(tables["summary"], metric="spearman", **dict(zip(WHERE, path, strict=True)))
+    assert reports.NAMES["transfer"]["summary"].format(**row.iloc[0]) == "proteins_all_maml_10"
+    for name, template in reports.NAMES["transfer"].items():
+        rows = tables[name]
+        if "metric" in rows and "{metric}" not in template:
+            rows = at(rows, metric="spearman")
+        assert len(named(rows, template)) == len(rows), "no two rows have one name"
 
 
 def test_related_assays_are_compared_on_the_draws_that_both_have(found, tables):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from mutmeta_lib.data.folders import LITERATURE
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.study.estimates import (
     PROTEINGYM,
@@ -242,6 +243,9 @@ def test_rows_become_groups_and_named_numbers():
     expected = {"a": ["x", "y"], "a scores": ["x"], "classes": ["y"], "b": ["z"]}
     assert found == {"all": ["x", "y", "z"], **expected}
     assert {*with_groups(rows.drop(columns="role"))["group"]} == {"all", "a", "b"}
+    apart = with_groups(rows.replace({"classes": LITERATURE[0]})).groupby("group")["assay"]
+    expected = {"all": ["x", "z"], "a": ["x"], LITERATURE[0]: ["y"], "b": ["z"]}
+    assert apart.agg(list).to_dict() == expected
     made = named(estimate(simulated(), "spearman", over="assay"), "{method}_{shots}")
     assert set(made) == {"maml_0", "maml_10", "ridge_0", "ridge_10"}
     assert made["maml_10"]["n"] == 30
