@@ -22,9 +22,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 
 from mutmeta_lib.app import notebooks
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.records.files import canonical, fingerprint, layout, replacing
+from mutmeta_lib.records.files import fingerprint, layout, replacing
 from mutmeta_lib.records.progress import Report, silent
-from mutmeta_lib.records.record import FOLDERS, NOT_PARAMETERS, read_record, recorded_parameters
+from mutmeta_lib.records.record import (
+    FOLDERS,
+    NOT_PARAMETERS,
+    differing,
+    read_record,
+    recorded_parameters,
+)
 
 Place = Annotated[Path, AfterValidator(lambda path, info: (info.context / path).resolve())]
 
@@ -107,16 +113,12 @@ class Outcome:
 
 
 def answer(run: Run, file: Path) -> Outcome:
-    """The outcome that a record tells; one of other parameters than the run's is a `DataError`.
-
-    What it does not name is not compared. Notebooks write ``x or None``: empty is missing.
-    """
-    record = read_record(file)
-    for name, asked in recorded_parameters(run.parameters).items():
-        found = record.parameters.get(name, asked)
-        if canonical(found or None) != canonical(asked or None):
-            problem = f"its record is of {name} = {found!r}, the run asks for {asked!r}"
-            raise DataError(problem, "hand the notebook's parameters on to the experiment")
+    """The outcome that a record tells; one of other parameters than the run's is a `DataError`."""
+    record, asked = read_record(file), recorded_parameters(run.parameters)
+    for name in differing(record.parameters, asked):
+        found = f"{name} = {record.parameters[name]!r}"
+        problem = f"its record is of {found}, the run asks for {asked[name]!r}"
+        raise DataError(problem, "hand the notebook's parameters on to the experiment")
     return Outcome("finished", round(sum(record.seconds.values()), 2), record.hash)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from mutmeta_lib.errors import DataError, located
-from mutmeta_lib.records.files import fingerprint, layout, plain, replacing
+from mutmeta_lib.records.files import canonical, fingerprint, layout, plain, replacing
 
 NOT_PARAMETERS = ("profile", "progress", "workers", "checkpoint_dir", "cache_dir")
 """Arguments of an experiment that cannot change its result and are therefore not recorded."""
@@ -44,6 +44,12 @@ def shared_parameters(first: Mapping[str, Any], *others: Mapping[str, Any]) -> d
     """The parameters of the first of several, with what each other one changes under ``and``."""
     changed = [{key: value for key, value in one.items() if value != first[key]} for one in others]
     return {**first, "and": changed} if others else {**first}
+
+
+def differing(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Parameters of both whose values differ; notebooks write ``x or None``: empty is missing."""
+    both = [name for name in asked if name in found]
+    return [n for n in both if canonical(found[n] or None) != canonical(asked[n] or None)]
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.models.sites import READS
 from mutmeta_lib.models.zero_shot import describe_head
-from mutmeta_lib.records.files import canonical
 from mutmeta_lib.records.progress import Report, shown_progress, silent
 from mutmeta_lib.records.record import (
     Record,
     describe,
+    differing,
     environment,
     number,
     peak_memory_mb,
@@ -217,7 +217,8 @@ def recorded(
     parameters = shared_parameters(*(study.parameters() for study in studies))
     if not recompute and path is not None and Path(path).exists():
         found = read_record(path)
-        if _answers(found.parameters, parameters):
+        # Records of earlier versions name fewer parameters, and those of the first read one by one.
+        if not differing(found.parameters, {**parameters, **parameters["reads"][0]}):
             return found, True
     result = run(*studies, where=where)
     rows = average_seeds(result.rows) if studies[0].seeds > 1 and len(result.rows) else result.rows
@@ -248,10 +249,3 @@ def recorded(
     if path is not None:
         write_record(record, path)
     return record, False
-
-
-def _answers(found: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    """Whether a record's parameters are those asked for; those of earlier versions name fewer."""
-    flat = {**asked, **asked["reads"][0]}
-    shared = found.keys() & flat.keys()
-    return all(canonical(found[key] or None) == canonical(flat[key] or None) for key in shared)
