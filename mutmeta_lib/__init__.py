@@ -3,7 +3,7 @@
 A reproduction of *Meta-Learning for Cross-Task Generalization in Protein Mutation Property
 Prediction* (arXiv 2510.20943). ``import mutmeta_lib as mm`` offers the names below, each loaded
 when it is first asked for. The rooms import downwards only; from the bottom: ``records``, ``data``,
-``tasks``, ``models``, ``learn``, ``study``, ``reproduction``, ``app``.
+``tasks``, ``models``, ``learn``, ``ranking``, ``study``, ``reproduction``, ``app``.
 
 >>> import mutmeta_lib as mm
 >>> mm.parse_variant("p.Ala24Gly")
@@ -34,6 +34,8 @@ _NAMES = {
     "load_start": "mutmeta_lib.learn.start",
     "load_pretrained": "mutmeta_lib.learn.start",
     "METHODS": "mutmeta_lib.learn.methods",
+    "fit": "mutmeta_lib.ranking.model",
+    "load_ranking": "mutmeta_lib.ranking.model",
     "Study": "mutmeta_lib.study.study",
     "grid": "mutmeta_lib.study.study",
     "Where": "mutmeta_lib.study.case",

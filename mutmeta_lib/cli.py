@@ -14,6 +14,7 @@ from typer import Argument
 
 from mutmeta_lib import __version__
 from mutmeta_lib.app import console
+from mutmeta_lib.app.cli_rank import adapt_command, predict_command, rank_command
 from mutmeta_lib.app.cli_train import train_command
 from mutmeta_lib.app.console import DataDir, Device, Encoder, Encoding, option
 
@@ -26,6 +27,9 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="List, check and fetch measurements.")
 app.add_typer(data, name="data")
+app.command("rank", cls=console.Words, no_args_is_help=True)(rank_command)
+app.command("adapt", cls=console.Words, no_args_is_help=True)(adapt_command)
+app.command("predict", no_args_is_help=True)(predict_command)
 app.command("train", no_args_is_help=True)(train_command)
 WildType = option(str | None, "Name of the wild type in a FASTA file of several.")
 RUNS = "book/runs"

@@ -33,7 +33,7 @@ MINUS, NO_BREAK = "\u2212", "\u00a0"
 EXECUTED = "book/runs/shown/"  # a link to the copies of one profile: see the Makefile
 PAIRED = "notebooks/"
 ROOMS = (
-    *("app", "reproduction", "study", "learn", "models", "tasks", "data", "records"),
+    *("app", "ranking", "reproduction", "study", "learn", "models", "tasks", "data", "records"),
     *("seeds", "errors"),
 )
 THEBE = ("init_thebe_core", "update_thebe_context")

@@ -33,7 +33,7 @@ class Rows:
 
     `scores` has shape (n_variants,); `left_out` counts the rows left out, by word of
     `variants.DROP`. Where there are `problems`, variants and scores are not to be used; `notes` say
-    what is readable and still odd.
+    what is readable and still odd. `rows` are those of the variants, counted as in a spreadsheet.
     """
 
     variants: tuple[Variant, ...]
@@ -41,6 +41,7 @@ class Rows:
     left_out: dict[str, int]
     problems: list[DataError]
     notes: list[str]
+    rows: tuple[int, ...] = ()
 
 
 def read_rows(
@@ -51,16 +52,19 @@ def read_rows(
     score_column: str = "score",
     drop: Sequence[str] = (),
     index: Sequence[int] | None = None,
+    repeats: bool = False,
 ) -> Rows:
     """Read the rows of a file's columns of text (those of `index`), and find every problem in them.
 
-    Rows whose problem is one of `drop` are left out and counted. Where the positions fit the wild
+    Rows whose problem is one of `drop` are left out and counted; with `repeats` a variant may occur
+    again. Where the positions fit the wild
     type after one number is added to all of them, the problems say so; nothing is shifted.
     """
     if unknown := [word for word in drop if word not in DROP]:
         raise DataError(f"'{unknown[0]}' cannot be dropped", f"use {', '.join(DROP)}")
     texts, left_out, notes = columns[mutant_column], Counter(), []
-    kept: dict[Variant, tuple[int, float]] = {}
+    first: dict[Variant, int] = {}
+    kept: list[tuple[int, Variant, float]] = []
     problems: list[DataError] = []
     misfits: list[DataError] = []
     index = range(len(texts)) if index is None else index
@@ -85,11 +89,13 @@ def read_rows(
         else:
             if MUTATED in columns:
                 problems += _disagreement(variant, columns[MUTATED][i], wild_type, place)
-            if variant in kept:
-                problem = f"'{text}' occurs twice (first in row {kept[variant][0]})"
+            if variant in first and not repeats:
+                problem = f"'{text}' occurs twice (first in row {first[variant]})"
                 error = DataError(problem, "keep one row, or average repeats beforehand", **place)
                 problems.append(error.at(column=mutant_column))
-            kept.setdefault(variant, (FIRST_ROW + i, score))
+            else:
+                kept.append((FIRST_ROW + i, variant, score))
+            first.setdefault(variant, FIRST_ROW + i)
             if not variant and text.lower() in WILD_TYPE_WORDS - {"wt", "p.="}:
                 notes.append(f"row {FIRST_ROW + i}: '{text}' is read as the wild type")
     if not kept and not problems:
@@ -99,9 +105,10 @@ def read_rows(
     if len(offsets := numbering_offsets(sites, wild_type)) == 1 and offsets != [0]:
         for error in misfits:
             error.mend = f"add {offsets[0]} to every position: then most fit the wild type"
-    scores = np.array([score for _, score in kept.values()])
-    notes += _doubts(kept, scores, wild_type)
-    return Rows(tuple(kept), scores, dict(left_out), problems, notes)
+    rows, variants, scores = zip(*kept, strict=True) if kept else ((), (), ())
+    scores = np.array(scores, dtype=float)
+    notes += _doubts(variants, scores, wild_type)
+    return Rows(variants, scores, dict(left_out), problems, notes, rows)
 
 
 def parse_cell(text: str, wild_type: str) -> Variant:

@@ -48,11 +48,18 @@ def reading(path: str | Path) -> Iterator[None]:
     raise DataError(problem, mend, file=path)
 
 
-def read_text(path: str | Path) -> str:
-    """Read a text file (plain or ``.gz``, UTF-8) whole; raises `DataError` where that fails."""
+def read_text(path: str | Path, limit: int = -2) -> str:
+    """Read a text file (plain or ``.gz``, UTF-8) whole; raises `DataError` where that fails.
+
+    One that holds more than ``limit`` bytes, unpacked, is refused without being read further.
+    """
     with reading(path):
-        content = Path(path).read_bytes()
-        content = gzip.decompress(content) if Path(path).suffix == ".gz" else content
+        opened = gzip.open if Path(path).suffix == ".gz" else open
+        with opened(path, "rb") as stream:
+            content = stream.read(limit + 1)
+        if len(content) > limit >= 0:
+            told = f"the file holds more than {limit / 1e6:g} MB"
+            raise DataError(told, "give the part that is needed", file=path)
         return content.decode("utf-8-sig")
 
 
@@ -70,7 +77,18 @@ def read_columns(
     `required` one name has to be there. `mend` ends the sentence about a missing column. Raises
     `DataError` for what is no such file, missing columns, and rows that do not fit the header.
     """
-    text = read_text(path)
+    with located(file=path):
+        return columns_of(read_text(path), required, optional, mend=mend)
+
+
+def columns_of(
+    text: str,
+    required: Sequence[str | tuple[str, ...]],
+    optional: Sequence[str] = (),
+    *,
+    mend: str = "add what is missing",
+) -> dict[str, list[str]]:
+    """The columns of a table's text, as `read_columns` reads them from a file."""
     groups = [(name,) if isinstance(name, str) else name for name in required]
     names = list(dict.fromkeys([name for group in [*groups, optional] for name in group]))
     first = re.split("[\r\n]", text, maxsplit=1)[0]
@@ -79,22 +97,21 @@ def read_columns(
         return len({cell.strip(' "') for cell in first.split(separator)}.intersection(names))
 
     separator = max(_SEPARATORS, key=known)
-    with located(file=path):
-        header, *body = _rows(text, separator)
-        with located(row=1):
-            if not any(header):
-                raise DataError("the first row is empty", "begin with the header")
-            if twice := [name for name in names if header.count(name) > 1]:
-                raise DataError(f"the header has '{twice[0]}' twice", "keep one", column=twice[0])
-            if missing := [group[0] for group in groups if set(group).isdisjoint(header)]:
-                raise _without(missing, header, mend).at(column=missing[0])
-        for row, cells in enumerate(body, start=FIRST_ROW):
-            if problem := _misshapen(header, cells, separator):
-                raise problem.at(row=row)
-        table = {n: [row[header.index(n)] for row in body] for n in names if n in header}
-        for name, cells in table.items() if separator != "," else ():
-            with located(column=name):
-                table[name] = _decimal_points(cells)
+    header, *body = _rows(text, separator)
+    with located(row=1):
+        if not any(header):
+            raise DataError("the first row is empty", "begin with the header")
+        if twice := [name for name in names if header.count(name) > 1]:
+            raise DataError(f"the header has '{twice[0]}' twice", "keep one", column=twice[0])
+        if missing := [group[0] for group in groups if set(group).isdisjoint(header)]:
+            raise _without(missing, header, mend).at(column=missing[0])
+    for row, cells in enumerate(body, start=FIRST_ROW):
+        if problem := _misshapen(header, cells, separator):
+            raise problem.at(row=row)
+    table = {n: [row[header.index(n)] for row in body] for n in names if n in header}
+    for name, cells in table.items() if separator != "," else ():
+        with located(column=name):
+            table[name] = _decimal_points(cells)
     return table
 
 
@@ -191,12 +208,12 @@ def parse_numbers(texts: Sequence[str], *, file: str | Path, column: str) -> np.
     return values
 
 
-def read_wild_type(path: str | Path, record: str | None = None) -> str:
+def read_wild_type(path: str | Path, record: str | None = None, limit: int = -2) -> str:
     """Read the one sequence of a FASTA file, or that of `record` (a header up to the first space).
 
     Raises `DataError` for what is not FASTA, and what is no wild type (`check_sequence`).
     """
-    content = read_text(path).strip()
+    content = read_text(path, limit).strip()
     sequences: dict[str, str] = {}
     with located(file=path):
         if not content.startswith(">"):
