@@ -117,7 +117,7 @@ def encode_command(
     sequence: Annotated[str, Argument(help="The wild type, or a FASTA file that holds it.")],
     mutations: Annotated[list[str], Argument(help="A24G, A24G:F30L, p.Ala24Gly or WT, each.")],
     encoding: option(str, "Name of an encoding, or 'all'.") = "all",
-    encoder: Encoder = "tiny",
+    encoder: Encoder = "small",
     max_tokens: option(int | None, "Shorten the encoder's context.") = None,
     record: WildType = None,
 ) -> None:
@@ -215,7 +215,7 @@ def sweep_command(
 @app.command("evaluate")
 def evaluate_command(
     data_dir: DataDir = "demo",
-    encoder: Encoder = "tiny",
+    encoder: Encoder = "small",
     encoding: Encoding = "separator",
     methods: option(str, "Names; a wrong one lists them all.") = "maml,multitask,finetune,ridge",
     shots: option(str, "Support sizes, separated by commas.") = "0,1,5,10",

@@ -56,7 +56,7 @@ def head() -> dict:
 
 
 def whole() -> dict:
-    """A study in which all of the tiny encoder learns."""
+    """A study in which all of the small encoder learns."""
     study = replace(STUDY, per_protein=1, reads=grid(depth="all"), meta_steps=10, folds=(0,))
     began = time.perf_counter()
     rows = run(study, where=Where(device="cuda")).rows

@@ -6,6 +6,7 @@ why in its commit; any other is a fault.
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from mutmeta_lib.reproduction.speed import Question, speed
 from mutmeta_lib.study.run import run
 from mutmeta_lib.study.study import Study, grid
 
+read = partial(grid, encoder="tiny")
 CLOCKED = {"clock", "seconds"}
 """Tables that hold times in columns of other names."""
 FOLDER = Path(__file__).parent / "golden"
@@ -31,9 +33,9 @@ OUTER = {"meta_steps": 2, "tasks_per_step": 2, "support": 4, "query": 4, "inner_
 TRANSFER = {**OUTER, "per_protein": 1, "cap": 40, "n_folds": 3, "seeds": 1, "pool": 10,
             "shots": (0, 10), "adapt_steps": 2, "validate_every": 1, "solved_steps": 2}  # fmt: skip
 WHOLE = {"ids": IDS, **OUTER, "seeds": 1, "n_folds": 3, "inner_lr": 0.01, "meta_lr": 1e-3,
-         "adapt_steps": 2, "labels": "measured", "reads": grid(depth="all")}  # fmt: skip
+         "adapt_steps": 2, "labels": "measured", "reads": read(depth="all")}  # fmt: skip
 CORE = ("maml", "multitask", "finetune", "maml_1", "ridge", "onehot", "r2d2", "fomaml")
-DEPTHS = grid(depth=["raw head", "head", "last-1"], max_tokens=32)
+DEPTHS = read(depth=["raw head", "head", "last-1"], max_tokens=32)
 RATES = ((0.03, 5e-4), (0.01, 1e-4))
 STUDIES = {
     "few_shot": [
@@ -42,10 +44,10 @@ STUDIES = {
     ],
     "transfer": [
         Study(**TRANSFER, regime=regime, properties=("solubility",), methods=CORE,
-              by_error=CORE[:3])
+              by_error=CORE[:3], reads=read())
         for regime in ("proteins", "properties", "related")
     ],
-    "transfer_encodings": [Study(**TRANSFER, reads=grid(encoding=["separator", "mutant"]),
+    "transfer_encodings": [Study(**TRANSFER, reads=read(encoding=["separator", "mutant"]),
                                  methods=("maml", "finetune", "ridge"))],
     "transfer_depth": [Study(**TRANSFER, reads=DEPTHS, outer_rates=RATES, tuning_assays=1,
                              methods=("fomaml", "finetune"), by_error=("fomaml",))],
@@ -53,22 +55,24 @@ STUDIES = {
                      methods=("maml", "maml_fixed", "finetune_epochs"))],
     "swap": [Study(**(TRANSFER | {"per_protein": 2}), regime="around", share=0.25,
                    test_ids=("GB1_NISTHAL2019_on_WT",), methods=("maml", "ridge"),
-                   reads=grid(swap=["same", "noise 0.3"]))],
+                   reads=read(swap=["same", "noise 0.3"]))],
     "held_out": [
         Study(per_protein=1, seeds=1, regime=regime, methods=("ridge", "mlp"), adapt_steps=2,
-              reads=grid(encoding=["mutant", "separator"]))
+              reads=read(encoding=["mutant", "separator"]))
         for regime in ("variants", "sites")
     ],
     "encodings": [
         Study(ids=IDS[:3], regime=regime, seeds=1, methods=("joint",), labels="measured",
-              reads=grid(encoding=["separator", "mutant"], depth="all"), meta_steps=2,
+              reads=read(encoding=["separator", "mutant"], depth="all"), meta_steps=2,
               tasks_per_step=4, support=4, meta_lr=1e-3, max_query=15)
         for regime in ("variants", "sites")
     ],
     "meta_training": [Study(**WHOLE, shots=(), folds=(0,),
                             methods=("maml", "fomaml", "multitask"))],
 }  # fmt: skip
-SPEED = Study(**OUTER, per_protein=1, n_folds=3, folds=(0,), seeds=1, max_query=20, epochs=1)
+SPEED = Study(
+    **OUTER, reads=read(), per_protein=1, n_folds=3, folds=(0,), seeds=1, max_query=20, epochs=1
+)
 EXPERIMENTS = {
     "speed": lambda: speed(
         SPEED, Question((5, 10), 3, size_ids=("GB1_NISTHAL2019_on_WT",), sizes=(5, 20))

@@ -25,7 +25,7 @@ def train_command(
     output: Annotated[Path, typer.Argument(help="Write the start here (safetensors).")],
     data_dir: DataDir = "demo",
     selection: option(str, "Only the assays of this list, as benchmark.") = "",
-    encoder: Encoder = "tiny",
+    encoder: Encoder = "small",
     encoding: Encoding = "separator",
     pooling: option(str, "How hidden states become one vector.") = "sites",
     algorithm: option(str, "A member of the MAML family, or ranker (on sites).") = "maml",

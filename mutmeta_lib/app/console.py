@@ -28,9 +28,7 @@ def option(kind: Any, words: str, *names: str, **limits: Any) -> Any:
 
 
 DataDir = option(str, "A folder like the data card's or ProteinGym's, or 'demo'.")
-Encoder = option(
-    str, "'tiny' (random weights: it knows nothing), a local directory or a Hugging Face name."
-)
+Encoder = option(str, "'small' (comes with the package), a local directory or a Hugging Face name.")
 Encoding = option(
     str, "How variants are written; or a read of sites, no_encoder or wild_type_pass."
 )

@@ -169,7 +169,7 @@ def save_start(
 
 
 def _about(encoder: Encoder) -> dict:
-    source = "tiny" if encoder.name == "tiny" else encoder.source
+    source = encoder.name if encoder.name in ("small", "tiny") else encoder.source
     known = {"name": encoder.name, "seed": encoder.provenance.get("seed", 0)}
     return _identity(encoder) | known | {"source": "" if os.path.exists(source) else source}
 
@@ -221,7 +221,7 @@ def load_start(
     """Read a start that `mutmeta train` wrote; a damaged file or another encoder is a DataError.
 
     ``encoder`` is the one that it was trained on, loaded or as `load_encoder` takes it. It may be
-    left out for ``tiny``, for one that was loaded by a Hugging Face name, and where there is none.
+    left out for our own, for one that was loaded by a Hugging Face name, and where there is none.
     With ``strict`` False one of the same shape and other weights is a warning.
     """
     tensors, meta = store.load(path)

@@ -22,11 +22,14 @@ from torch import Tensor, nn
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.models.layers import context_of, hidden_states
 from mutmeta_lib.models.tiny import TinyTransformer
+from mutmeta_lib.records import store
 from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY, Vocabulary
 
 if TYPE_CHECKING:  # importing transformers takes seconds, so it waits until a model is loaded
     from transformers import PreTrainedModel
 
+SMALL = Path(__file__).parents[1] / "pretrained" / "small.safetensors"
+"""Weights of our own that come with the package; the card beside them tells what they know."""
 SHAPING_SETTINGS = (
     "model_type",
     "num_attention_heads",
@@ -95,7 +98,7 @@ def placed(encoder: Encoder, where: torch.device) -> Encoder:
 def tiny_encoder(
     seed: int = 0, width: int = 64, layers: int = 2, heads: int = 4, max_tokens: int = 256
 ) -> Encoder:
-    """Our own small transformer (`models.tiny`), which has seen no protein.
+    """Our own small transformer (`models.tiny`) with random weights: for tests and as a control.
 
     `seed` alone decides the weights; `width` is a multiple of ``2 * heads``.
     """
@@ -113,30 +116,59 @@ def tiny_encoder(
     )
 
 
+def small_encoder(file: str | Path = SMALL, max_tokens: int | None = None) -> Encoder:
+    """Our own small transformer, with the weights that ``scripts/train_small.py`` wrote."""
+    tensors, about = store.load(file)
+    if "sizes" not in about:
+        told = "these are no weights of the small encoder"
+        raise DataError(told, "give a file that scripts/train_small.py wrote", file=file)
+    encoder = tiny_encoder(**about["sizes"])
+    encoder.module.load_state_dict(tensors)
+    return replace(
+        encoder,
+        name=Path(file).stem,
+        max_tokens=_shorter("small", encoder.max_tokens, max_tokens),
+        sha256=fingerprint(encoder.module, {"encoder": "tiny", "heads": about["sizes"]["heads"]}),
+        provenance=about["provenance"],
+    )
+
+
+def _shorter(name: str, most: int, asked: int | None) -> int:
+    """The tokens asked for, or all; more than there is room for, or none, is a DataError."""
+    if asked is not None and not 0 < asked <= most:
+        problem = f"the encoder '{name}' reads at most {most} tokens, not {asked}"
+        raise DataError(problem, f"ask for 1 to {most}")
+    return asked or most
+
+
 def load_encoder(name: str, *, seed: int = 0, max_tokens: int | None = None) -> Encoder:
     """Load an encoder by name.
 
-    `name` is ``"tiny"`` (`tiny_encoder`, of this `seed`), a directory in Hugging Face's format
-    (config.json, model.safetensors, tokenizer files, and a PROVENANCE.json if one is at hand), or a
-    name on the hub, such as ``facebook/esm2_t6_8M_UR50D`` or ``Rostlab/prot_bert``. `max_tokens` is
-    a shorter context than the model's own (1,024 tokens for ESM-2, 256 for ``tiny``): attention
-    takes memory in proportion to its square. A name that cannot be loaded, an incomplete
-    checkpoint, a tokenizer that is not one token per residue, and `max_tokens` beyond the context
-    are a DataError.
+    `name` is ``"small"``, which comes with the package (`small_encoder`; or another file like it),
+    ``"tiny"`` (`tiny_encoder`, of this `seed`), a directory in Hugging Face's format (config.json,
+    model.safetensors, tokenizer files, and a PROVENANCE.json if one is at hand), or a name on the
+    hub, such as ``facebook/esm2_t6_8M_UR50D`` or ``Rostlab/prot_bert``. `max_tokens` is a shorter
+    context than the model's own (1,024 tokens for ESM-2, 64 for ``small``): attention takes memory
+    in proportion to its square. A name that cannot be loaded, an incomplete checkpoint, a tokenizer
+    that is not one token per residue, and `max_tokens` beyond the context are a DataError.
+
+    >>> encoder = load_encoder("small")
+    >>> encoder.width, encoder.layers, encoder.max_tokens
+    (64, 2, 64)
     """
+    if name == "small" or name.endswith(".safetensors"):
+        return small_encoder(SMALL if name == "small" else name, max_tokens)
     if name == "tiny":
         return tiny_encoder(seed, **({} if max_tokens is None else {"max_tokens": max_tokens}))
     with torch.inference_mode(False):  # a caller's inference mode must not freeze the weights
         found = read_checkpoint(name)
-        most = context_of(found.model.config)
-        if max_tokens is not None and not 0 < max_tokens <= most:
-            problem = f"the encoder '{found.vocabulary.name}' reads at most {most} tokens"
-            raise DataError(f"{problem}, not {max_tokens}", f"ask for 1 to {most}")
+        context = context_of(found.model.config)
+        most = _shorter(found.vocabulary.name, context, max_tokens)
         module = found.checked(hidden_states(found.model).eval())
     return Encoder(
         name=found.vocabulary.name,
         vocabulary=found.vocabulary,
-        max_tokens=max_tokens or most,
+        max_tokens=most,
         width=found.model.config.hidden_size,
         module=module,
         sha256=fingerprint(module, found.settings),
@@ -201,7 +233,7 @@ def read_checkpoint(name: str, *, head: bool = False) -> Checkpoint:
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise DataError(
             f"the encoder '{name}' cannot be loaded: {reason}",
-            "use 'tiny', a directory with config.json, model.safetensors and tokenizer files, or "
+            "use 'small', a directory with config.json, model.safetensors and tokenizer files, or "
             "a Hugging Face name that is cached or within reach",
         ) from error
     vocabulary = Vocabulary.from_tokenizer(tokenizer, name=directory.name)

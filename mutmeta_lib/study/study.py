@@ -48,7 +48,7 @@ class Read:
     one swap is ``untold``: the property of test assays is not told.
     """
 
-    encoder: str = "tiny"
+    encoder: str = "small"
     encoding: str = "separator"
     pooling: str = "sites"
     depth: str = "head"
@@ -59,7 +59,7 @@ class Read:
 def grid(**values: Any) -> tuple[Read, ...]:
     """All combinations of the values; a text or a number stands for itself.
 
-    >>> [read.encoding for read in grid(encoder="tiny", encoding=["separator", "mutant"])]
+    >>> [read.encoding for read in grid(encoder="small", encoding=["separator", "mutant"])]
     ['separator', 'mutant']
     """
     several = [v if isinstance(v, list | tuple) else [v] for v in values.values()]

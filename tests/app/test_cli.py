@@ -227,7 +227,7 @@ def test_evaluate_prints_methods_side_by_side_and_writes_the_record(monkeypatch,
         ["ridge", "not defined", "0.41 [0.30, 0.50]"],
     ]
     assert {"0 shots", "1 shot"} <= set(re.findall(r"\d shots?", done.stdout))
-    assert "7 test assays, 2 seeds, encoder tiny, separator" in done.stdout
+    assert "7 test assays, 2 seeds, encoder small, separator" in done.stdout
     study = asked["study"]
     assert (study.shots, study.methods, study.n_folds) == ((0, 1), ("maml", "ridge"), 4)
     assert (study.max_query, study.per_protein, asked["path"]) == (0, 4, output)
@@ -244,7 +244,7 @@ def test_train_writes_a_start_with_what_it_comes_from_and_a_checkpoint(tmp_path)
     params, origin = load(output)
     assert {name.split(".")[0] for name in params} == {"encoder", "head"}
     assert origin["settings"]["steps"] == 2
-    assert (origin["encoder"]["name"], origin["encoding"]) == ("tiny", "separator")
+    assert (origin["encoder"]["name"], origin["encoding"]) == ("small", "separator")
     assert origin["data"]
     assert str(tmp_path) not in json.dumps(origin)
     assert len(load(checkpoint)[1]["history"]) == 2

@@ -6,19 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from cases import made_up_assay, write_esm
 
 import mutmeta_lib as mm
 from mutmeta_lib.data.assays import PROPERTIES
-from mutmeta_lib.data.folders import read_data_dir, read_list
+from mutmeta_lib.data.folders import DEMO, read_data_dir, read_list
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn.baselines import substitution_score
+from mutmeta_lib.learn.baselines import Ridge, embedding_features, substitution_score
 from mutmeta_lib.learn.start import PRETRAINED
 from mutmeta_lib.records import store
 from mutmeta_lib.records.record import read_record
 from mutmeta_lib.study.benchmark import BASE
+from mutmeta_lib.study.study import load_assays
 from mutmeta_lib.tasks.metrics import spearman
 from mutmeta_lib.tasks.tasks import Examples
 
@@ -48,7 +50,7 @@ def start(tmp_path_factory):
 
 
 def test_all_are_there_with_a_card_and_are_small():
-    assert FILES.keys() == CARDS.keys() == PRETRAINED.keys()
+    assert FILES.keys() == CARDS.keys() == PRETRAINED.keys() | {"small"}
     assert sum(path.stat().st_size for path in FILES.values()) < 5e6
 
 
@@ -144,6 +146,38 @@ def test_all_single_variants_of_250_residues_take_less_than_a_second(start, name
         assert len(model.adapt(model.encode(few)).predict(assay.variants)) == 4750
         seconds.append(time.process_time() - began)
     assert min(seconds) < 1
+
+
+def test_the_small_encoder_is_what_its_card_says():
+    tensors, about = store.load(FILES["small"])
+    card, listed = CARDS["small"], read_list("benchmark").set_index("id")
+    assert re.findall(r"`([0-9a-f]{64})`", card) == [store.checksum(tensors)]
+    seen, held = set(about["data"]), set(about["held_out"])
+    assert seen | held < set(listed.index)
+    assert not seen & held
+    like_the_demo = {"SPG1_STRSG_Olson_2014", "A4_HUMAN_Seuma_2022", "TADBP_HUMAN_Bolognesi_2019"}
+    assert not like_the_demo & (seen | held)
+    for number in (len(seen), listed.loc[list(seen), "variants"].sum()):
+        assert f"\n{number:,} " in card or f" {number:,} " in card
+    rows = pd.DataFrame(about["scores"]).set_index(["shots", "encoder"])
+    for shots in (0, 10, 40):
+        small, tiny, less = (rows.loc[(shots, one)] for one in ("small", "tiny", "difference"))
+        ends = f"{less['mean']:.3f}, {less['low']:.3f} to {less['high']:.3f}"
+        assert f"| {shots} | {small['mean']:.3f} | {tiny['mean']:.3f} | {ends} |" in card
+        assert (less["low"] > 0) == bool(shots), "the card says so"
+
+
+def test_small_ranks_proteins_that_it_has_not_seen_better_than_random_weights():
+    """By ridge regression on 40 labels, on each bundled protein and property."""
+    mean = {}
+    for name in ("small", "tiny"):
+        encoder = mm.load_encoder(name, max_tokens=64)
+        how = "separator", encoder.vocabulary, encoder.max_tokens
+        encoded = [mm.encode_assay(assay, *how) for assay in load_assays(DEMO, per_protein=1)]
+        ridge = Ridge("ridge", embedding_features(encoder, "separator", "sites"))
+        rows = mm.evaluate({"ridge": ridge}, encoded, shots=[40], seeds=range(5), pool=40)
+        mean[name] = rows["spearman"].mean()
+    assert mean["small"] > mean["tiny"] + 0.03
 
 
 def test_what_cannot_be_loaded_is_said_with_the_mend():

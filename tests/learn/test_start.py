@@ -161,10 +161,11 @@ def test_a_support_that_cannot_be_adapted_to_is_refused(start):
         start.adapt(ten(replace(start, encoding="mutant")).support)
 
 
-def test_the_tiny_encoder_is_made_again_of_its_seed(tmp_path):
-    saved(tmp_path / "start", Predictor(tiny_encoder(seed=3)))
+@pytest.mark.parametrize("encoder", [tiny_encoder(seed=3), load_encoder("small")])
+def test_an_encoder_of_our_own_is_found_again_by_its_name(tmp_path, encoder):
+    saved(tmp_path / "start", Predictor(encoder))
     start = load_start(tmp_path / "start", device="cpu")
-    assert start.predictor.encoder.sha256 == tiny_encoder(seed=3).sha256
+    assert start.predictor.encoder.sha256 == encoder.sha256
 
 
 def test_an_encoder_of_files_is_known_by_its_hash_and_never_by_its_place(tmp_path):

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from mutmeta_lib.data.variants import parse_variant
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.models.encoder import load_encoder, on_device, tiny_encoder
+from mutmeta_lib.models.encoder import SMALL, load_encoder, on_device, tiny_encoder
+from mutmeta_lib.records import store
 from mutmeta_lib.tasks.encodings import encode_variants
 
 # The weights of tiny_encoder(seed=0). A change of this hash changes every result of the book.
@@ -55,6 +56,24 @@ def test_tiny_is_decided_by_its_seed_alone():
     assert (other.width, other.max_tokens, other.layers) == (32, 40, 3)
     assert tiny_encoder(heads=2).sha256 != TINY_SHA256
     assert load_encoder("tiny", max_tokens=99).max_tokens == 99
+
+
+def test_small_is_its_file_and_no_seed_changes_it(tmp_path):
+    encoder, tiny = load_encoder("small", seed=1), tiny_encoder()
+    assert (encoder.name, encoder.source, encoder.vocabulary) == ("small", "", tiny.vocabulary)
+    tensors, about = store.load(SMALL)
+    assert tensors.keys() == dict(encoder.module.state_dict()).keys()
+    assert all(torch.equal(tensors[name], one) for name, one in encoder.module.named_parameters())
+    assert encoder.sha256 == load_encoder("small", max_tokens=9).sha256 != tiny.sha256
+    store.save(tmp_path / "own.safetensors", tensors | {"norm.bias": torch.ones(64)}, about)
+    other = load(tmp_path / "own.safetensors", max_tokens=40)
+    assert (other.name, other.max_tokens) == ("own", 40)
+    assert other.sha256 != encoder.sha256
+    store.save(tmp_path / "start.safetensors", tensors, {})
+    with pytest.raises(DataError, match=r"no weights of the small .*train_small.py wrote"):
+        load(tmp_path / "start.safetensors")
+    with pytest.raises(DataError, match="'small' reads at most 64 tokens, not 65; ask for 1 to 64"):
+        load_encoder("small", max_tokens=65)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_sites_are_read_learned_on_and_told_of_their_property_or_not():
     assert set(rows.index) == set(ON_SITES.methods)
     assert set(zip(rows["encoder"], rows["encoding"], strict=True)) == {
         ("none", "no_encoder"),
-        ("tiny", "wild_type_pass"),
+        ("small", "wild_type_pass"),
     }
     assert set(rows["seed"]) == {0, 1}
     values = rows.pivot_table("spearman", ["method", "encoding", "assay", "seed", "shots"], "swap")
@@ -222,7 +222,7 @@ def test_a_swapped_encoder_is_read_in_testing_alone():
     ("asked", "said"),
     [
         ({"methods": ("maml", "zero_shot")}, "has no language-model head"),
-        ({"reads": grid(depth="last-0")}, "'last-0' is no depth of tiny"),
+        ({"reads": grid(depth="last-0")}, "'last-0' is no depth of small"),
     ],
 )
 def test_what_an_encoder_has_not_is_refused_before_anything_is_trained(asked, said, monkeypatch):
@@ -304,7 +304,7 @@ def test_progress_is_told_of_every_part_and_the_cause_of_an_end(monkeypatch):
     run(STUDY)
     assert [one for one in seen if one[0] == "runs"] == [("runs", n, 2) for n in range(3)]
     assert {what.rpartition(": ")[2] for what, *_ in seen} == {"runs", "maml", "test"}
-    with pytest.raises(DataError, match="'last-9' is no depth of tiny"):  # from another process
+    with pytest.raises(DataError, match="'last-9' is no depth of small"):  # from another process
         run(replace(STUDY, reads=grid(depth="last-9")), where=Where(workers=2))
 
 
