@@ -17,7 +17,7 @@ from sklearn.linear_model import RidgeCV
 from mutmeta_lib.data.variants import AMINO_ACIDS
 from mutmeta_lib.models.embed import embed, standardise
 from mutmeta_lib.models.encoder import Encoder
-from mutmeta_lib.tasks.tasks import Examples, encode_assay
+from mutmeta_lib.tasks.tasks import Examples, encode_assay, towards_normal
 
 Features = Callable[[Examples], np.ndarray]
 """Examples -> feature matrix, ``(n, d)``, which may be sparse."""
@@ -106,8 +106,8 @@ class WithPrior(Ridge):
     slope: float = 0.7
 
     def targets(self, support: Examples) -> np.ndarray:
-        """The labels less their prior mean."""
-        return super().targets(support) - self.slope * self.score(support)
+        """The labels, moved as the ranker's are, less their prior mean."""
+        return towards_normal(support.labels).numpy() - self.slope * self.score(support)
 
     def predict(self, state: Any, query: Examples) -> np.ndarray:
         """Predicted labels, ``(n,)``; under three labels, their prior mean."""

@@ -11,7 +11,8 @@ noise is :math:`s_9`. Covariances of variants are sums over their substitutions.
 one kernel are Kermut's idea (Groth et al. 2024, arXiv 2407.00002), a kernel learned over tasks that
 of Patacchiola et al. (2020, arXiv 1910.05199); what other proteins taught is the prior's mean. Both
 are trained together: the squared error of m, and the negative log density of held-out variants
-given a few labels.
+given a few labels. Both see normal scores; labels of a new assay are moved towards those of their
+own ranks, the more of them there are (`tasks.towards_normal`).
 """
 
 import math
@@ -31,7 +32,7 @@ from mutmeta_lib.models.predictor import Predictor
 from mutmeta_lib.models.sites import READS
 from mutmeta_lib.models.trunk import SUM, Latent
 from mutmeta_lib.tasks.batches import TokenBatch
-from mutmeta_lib.tasks.tasks import Examples, both
+from mutmeta_lib.tasks.tasks import Examples, both, towards_normal
 
 SHOTS = (5, 10, 20, 40, 48)
 """In training, how many labels of a task are given is drawn from these (from those it affords)."""
@@ -73,7 +74,8 @@ class RankerPredictor(SolvedPredictor):
             return params
         tokens = support.tokens.to(next(iter(params.values())).device)
         latent = self.latent(params, tokens)
-        lower, weights = self.solve(params, latent, support.labels.to(latent.real))
+        labels = towards_normal(support.labels).to(latent.real)
+        lower, weights = self.solve(params, latent, labels)
         kept = {"rows": tokens.hidden, "mask": tokens.mask, "lower": lower, "weights": weights}
         return params | {f"support.{name}": value for name, value in kept.items()}
 

@@ -16,7 +16,13 @@ from mutmeta_lib.learn.ranker import RankerMethod
 from mutmeta_lib.learn.train import MetaTraining, meta_train
 from mutmeta_lib.models.sites import site_numbers, site_rows
 from mutmeta_lib.tasks.metrics import spearman
-from mutmeta_lib.tasks.tasks import Examples, draw_task, make_task, task_generator
+from mutmeta_lib.tasks.tasks import (
+    Examples,
+    draw_task,
+    make_task,
+    task_generator,
+    towards_normal,
+)
 
 PREDICTOR = toy_site_predictor()
 RANKER = ALGORITHMS["ranker"](PREDICTOR)
@@ -93,6 +99,7 @@ def test_nine_in_ten_new_measurements_lie_in_the_interval_if_the_process_is_righ
 def test_the_posterior_is_that_of_a_gaussian_process(trained):
     drawn = task(10)
     labels, support, query = drawn.support.labels, drawn.support.tokens, drawn.query.tokens
+    labels = towards_normal(labels)
     with torch.no_grad():
         both = MODEL.latent(trained, NEW.tokens.rows(np.r_[drawn.support.rows, drawn.query.rows]))
         covariance = MODEL.covariance(trained, both, both).double()

@@ -17,6 +17,7 @@ from mutmeta_lib.tasks.tasks import (
     encode_assay,
     sample_tasks,
     task_generator,
+    towards_normal,
     with_normal_scores,
 )
 from mutmeta_lib.tasks.vocabulary import TINY_VOCABULARY
@@ -108,3 +109,18 @@ def test_normal_scores_keep_order_and_ties_and_no_unit(values, factor):
     assert (made.variants, made.units) == (assay.variants, "normal score")
     far = np.append(np.arange(99.0), 1e9)
     assert 2 < with_normal_scores(replace(toy_assay(n=100), scores=far)).scores.max() < 3
+
+
+@pytest.mark.parametrize("k", [2, 10, 40, 200])
+def test_labels_of_a_far_tail_come_nearer_the_more_there_are(k):
+    scores = np.exp(2 * np.random.default_rng(k).normal(size=k)).round(1)
+    labels = LabelScale.fit(scores).to_labels(scores)
+    moved, order = towards_normal(labels), np.argsort(scores)
+    steps, before = (np.diff(some[order].numpy()) for some in (moved, labels))
+    assert (steps[before > 0] > 0).all()
+    np.testing.assert_allclose(steps[before == 0], 0, atol=1e-6)
+    assert float(moved.mean()) == pytest.approx(0, abs=0.1)
+    assert 0.8 < float(moved.std()) < 1.01
+    least = {2: 0, 10: 0, 40: 0.15, 200: 0.4}[k]
+    assert moved.max() <= (1 - least) * labels.max() + 0.1
+    assert not towards_normal(torch.zeros(k)).any()
