@@ -34,7 +34,7 @@ from mutmeta_lib.ranking.tables import Measurements, read_measurements, read_pro
 from mutmeta_lib.records.files import layout, plain, replacing
 from mutmeta_lib.records.progress import Report, silent
 from mutmeta_lib.tasks.metrics import spearman
-from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, LabelScale
+from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, LabelScale, towards_normal
 
 DIRECTIONS = ("higher", "lower")
 CENTRAL = 1.6448536
@@ -425,12 +425,14 @@ def _self_check(adapted: Adapted, known: str, factor: float) -> tuple[pd.DataFra
     read = _read(adapted.start, assay, known).tokens.rows(np.arange(n))
     means, spreads, priors, slopes = [], [], [], []
     enough = n > 2 and adapted.label_scale.identified
+    labels = (scores[:, None] - location) / scale  # column i: scaled and moved without label i
+    for i, others in enumerate(~np.eye(n, dtype=bool)):
+        labels[others, i] = towards_normal(torch.from_numpy(labels[others, i]))
     with torch.no_grad():
         for params in adapted.networks if enough else ():
             prior = model.score(params, model.latent(params, read)).double().numpy()
             slope = float(params["kernel.slope"])
             precision = torch.cholesky_inverse(params["support.lower"].double()).numpy()
-            labels = (scores[:, None] - location) / scale  # column i: scaled without label i
             missed = precision @ (labels - slope * prior[:, None])
             own = np.diag(precision)
             means.append(np.diag(labels) - np.diag(missed) / own)
