@@ -426,7 +426,7 @@ def _self_check(adapted: Adapted, known: str, factor: float) -> tuple[pd.DataFra
     means, spreads, priors, slopes = [], [], [], []
     enough = n > 2 and adapted.label_scale.identified
     labels = (scores[:, None] - location) / scale  # column i: scaled and moved without label i
-    for i, others in enumerate(~np.eye(n, dtype=bool)):
+    for i, others in enumerate(~np.eye(n, dtype=bool) if enough else ()):
         labels[others, i] = towards_normal(torch.from_numpy(labels[others, i]))
     with torch.no_grad():
         for params in adapted.networks if enough else ():
