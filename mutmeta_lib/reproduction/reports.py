@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from mutmeta_lib.data.folders import LITERATURE
 from mutmeta_lib.data.proteins import identity
 from mutmeta_lib.data.variants import mutation_types
 from mutmeta_lib.learn.baselines import Ridge
@@ -76,7 +77,7 @@ def transfer(found: Result) -> Tables:
     rows = found.rows
     ranked, _ = _by_rates(rows)
     grouped, by = with_groups(ranked), ("regime", "group", "shots")
-    decided, near = ranked[ranked["shots"] == DECIDED_AT], nearest(found)
+    whole, near = ranked[~ranked["role"].isin(LITERATURE)], nearest(found)
     failures = failure_table(ranked, found.assays, near)
     metrics = ("spearman", "ndcg", "relative_mse")
     return {
@@ -86,10 +87,10 @@ def transfer(found: Result) -> Tables:
         "gains": gains(rows[rows["shots"] == DECIDED_AT]),
         "trained_on": trained_on(found),
         "nearest": near,
-        "related": related(decided),
-        "rapid": rapid(ranked[ranked["regime"] == "proteins"]),
+        "related": related(whole[whole["shots"] == DECIDED_AT]),
+        "rapid": rapid(whole[whole["regime"] == "proteins"]),
         "failures": failures,
-        "signatures": signatures(failures),
+        "signatures": signatures(failures[~failures["role"].isin(LITERATURE)]),
     }
 
 

@@ -59,6 +59,17 @@ def test_gains_take_the_rates_that_were_chosen_for_error(found, tables, rates, s
         assert at(gains, baseline=rival)["mean"].item() == pytest.approx(saved)
 
 
+def test_values_from_the_literature_are_in_no_mean_but_their_own(found):
+    named = {"role": {"solubility": reports.LITERATURE[0]}}
+    rows, assays = (table.replace(named) for table in (found.rows, found.assays))
+    made = reports.transfer(replace(found, rows=rows, assays=assays))
+    kept = at(found.rows, regime="proteins").query("role != 'solubility'")["assay"].nunique()
+    assert 0 < kept < found.rows["assay"].nunique()
+    assert made["rapid"]["n_assays"].max() == kept
+    assert at(made["summary"], group="all")["n_assays"].max() == kept
+    assert reports.LITERATURE[0] in set(made["differences"]["group"])
+
+
 def test_a_record_keeps_chosen_rates_and_what_rows_are_called(found, tables):
     assert (tables["choices"]["chosen"] != "").all()
     assert len(tables["choices"]) < len(found.choices)
