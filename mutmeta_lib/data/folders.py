@@ -31,7 +31,7 @@ most 250 residues; every data set of one protein that measures solubility of 150
 more, and nothing but single ones; and as roles of their own, which have means of their own
 (`LITERATURE`), of the largest collection of each kind the proteins with 50 variants or more.
 
-``sound`` is of two older records: of proteins of at most 500 residues, one assay per role of a
+``sound`` is of older records: of proteins of at most 500 residues, one assay per role of a
 cluster at 30 % identity, up to 24 in a role. Which of those that fit were taken, no rule says.
 """
 LITERATURE = ("literature ddG", "literature dTm")
