@@ -38,6 +38,15 @@ def pytest_runtest_setup(item):
 
 
 @pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium, for the book and for reports."""
+    from browsing import chromium
+
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
 def tokenizers(tmp_path_factory):
     """The tokenizers of ProtBERT and ESM-2, one that writes small letters, and one of words."""
     from cases import ESM_TOKENS

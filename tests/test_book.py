@@ -3,41 +3,23 @@
 import functools
 import hashlib
 import http.server
-import json
-import os
-import shutil
-import tempfile
 import threading
 from urllib.parse import urlsplit
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
+from browsing import PHONE, absent, troubles
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from test_committed import FILES, ROOT
 
 BUILT = ROOT / "book/_build/html"
-PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-FLAGS = """
---headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
---disable-background-networking --disable-component-update --disable-dev-shm-usage
---window-size=1300,900
-"""
 
 
 def test_vendored_mathjax_is_the_file_that_the_note_names():
     folder = ROOT / "book/_static/mathjax"
     digest = hashlib.sha256((folder / "tex-svg-full.js").read_bytes()).hexdigest()
     assert digest in (folder / "README.md").read_text()
-
-
-def absent(reason):
-    """Skip, or fail where a browser is required."""
-    if os.environ.get("MUTMETA_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"MUTMETA_REQUIRE_BROWSER=1, but {reason}")
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -57,27 +39,6 @@ def site():
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def browser(site):
-    """Headless Chromium with an empty profile."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chrome = next(filter(None, map(shutil.which, names)), None)
-    driver = shutil.which("chromedriver")
-    if chrome is None or driver is None:
-        absent("Chromium and chromedriver are not installed (Debian: chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chrome
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for flag in [*FLAGS.split(), f"--user-data-dir={profile}"]:
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-        started = webdriver.Chrome(options=options, service=Service(driver))
-        try:
-            yield started
-        finally:
-            started.quit()
-
-
 def seen(browser, what):
     """The first such element that is on the screen."""
     found = lambda b: [e for e in b.find_elements(By.CSS_SELECTOR, what) if e.is_displayed()]  # noqa: E731
@@ -91,20 +52,6 @@ def visit(browser, address):
         "const done = arguments[0];"
         "(window.MathJax?.startup?.promise ?? Promise.resolve()).then(() => done(), () => done())"
     )
-
-
-def troubles(browser):
-    """Console errors and requests to other machines since the last call."""
-    # A browser asks for /favicon.ico by itself on a page without an icon, such as the redirect.
-    severe = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
-    found = [message for message in severe if "/favicon.ico " not in message]
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            address = urlsplit(message["params"]["request"]["url"])
-            if address.scheme in ("http", "https", "ws", "wss") and address.hostname != "127.0.0.1":
-                found.append(f"request to {address.geturl()}")
-    return found
 
 
 @pytest.mark.browser
