@@ -42,5 +42,6 @@ def test_the_example_of_the_readme_goes_from_a_csv_to_predictions(tmp_path, monk
     shown = {}
     exec(example, shown)
     assert len(shown["ranked"]) == 19 * 10
-    assert shown["ranked"]["predicted"].nunique() > 100
-    assert "predicted" in capsys.readouterr().out
+    assert shown["ranked"]["prediction"].nunique() > 100
+    assert Path("report.html").exists()
+    assert "prediction" in capsys.readouterr().out

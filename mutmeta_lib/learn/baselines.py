@@ -9,10 +9,6 @@ import numpy as np
 import torch
 from biotite.sequence.align import SubstitutionMatrix
 from scipy.sparse import csr_array, issparse
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-from sklearn.linear_model import RidgeCV
 
 from mutmeta_lib.data.variants import AMINO_ACIDS
 from mutmeta_lib.models.embed import embed, standardise
@@ -71,12 +67,16 @@ class Ridge:
 
     def model(self, width: int) -> Any:
         """The regressor of scikit-learn, for features ``(n, width)``."""
+        from sklearn.linear_model import RidgeCV  # slow to import, here and below
+
         return RidgeCV(alphas=RIDGE_PENALTIES)
 
     def adapt(self, support: Examples, generator: torch.Generator) -> Any:
         """Fit on the support set; of sparse features only on the columns that it has."""
         if len(support) < 3:
             return None
+        from sklearn.exceptions import ConvergenceWarning
+
         features, columns = self.features(support), None
         if issparse(features):
             columns = np.unique(features.indices)
@@ -119,6 +119,9 @@ class GaussianProcess(Ridge):
 
     def model(self, width: int) -> Any:
         """The length scale starts at the typical distance of standardised features."""
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
         scale = width**0.5
         rbf = ConstantKernel(1.0, (0.05, 20.0)) * RBF(scale, (0.05 * scale, 20 * scale))
         return GaussianProcessRegressor(rbf + WhiteKernel(0.3, (1e-3, 2.0)))

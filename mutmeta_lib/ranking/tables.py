@@ -28,6 +28,7 @@ from mutmeta_lib.data.tables import (
 from mutmeta_lib.data.variants import (
     DROP,
     MISSING,
+    WILD_TYPE_WORDS,
     Variant,
     check_sequence,
     check_variant,
@@ -205,6 +206,7 @@ def guess_columns(text: str, wild_type: str, mutant: str = "", score: str = "") 
     if not score:
         named = [n for n in numbers if plain[n] == "score"]
         named = named or [n for n in numbers if plain[n] in SCORES.split()] or numbers
+        named = named or [n for n in header if plain[n] in SCORES.split()]
         if not named:
             mend = "name it with --score-column (score_column= in Python)"
             raise DataError(f"no column holds scores (found: {', '.join(header)})", mend, row=1)
@@ -232,20 +234,21 @@ def peek(text: str) -> tuple[list[str], list[list[str]]]:
 
 def guess_mutants(header: Sequence[str], rows: Sequence[Sequence[str]], wild_type: str) -> str:
     """The column of mutations: by its name, or as the only one whose cells mostly are some."""
+
+    def reads(cell: str) -> Variant:
+        return parse_cell(cell, wild_type)
+
+    if any(_is(reads, name) for name in header if name.lower() not in WILD_TYPE_WORDS | MISSING):
+        mend = "begin the file with one, such as mutant,score"
+        raise DataError("the first row holds mutations: is the header missing?", mend, row=1)
     names = {_plain(name): name for name in reversed(header)}
     for known in MUTANTS.split():
         if known in names:
             return names[known]
-    share = {
-        name: _share(header, rows, name, lambda c: parse_cell(c, wild_type)) for name in header
-    }
-    found = [name for name in header if name and share[name] > 0.5]
+    found = [name for name in header if name and _share(header, rows, name, reads) > 0.5]
     if len(found) != 1:
         told = f"several columns may hold mutations: {', '.join(found)}"
-        if not found:
-            told = f"no column holds mutations (found: {', '.join(header)})"
-            if any(_is(lambda c: parse_cell(c, wild_type), name) for name in header):
-                told += "; is the header missing?"
+        told = told if found else f"no column holds mutations (found: {', '.join(header)})"
         raise DataError(told, "name it with --mutant-column (mutant_column= in Python)", row=1)
     return found[0]
 

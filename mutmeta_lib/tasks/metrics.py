@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, spearmanr
-from sklearn.metrics import ndcg_score
 
 FEWEST = 10
 """Fewest variants at unseen sites whose ranks are compared."""
@@ -58,6 +56,8 @@ def spearman(predicted: np.ndarray, measured: np.ndarray) -> float:
     predicted, measured = _pair(predicted, measured)
     if np.ptp(measured) == 0 or np.ptp(predicted) == 0:
         return 0.0 if np.ptp(measured) else float("nan")
+    from scipy.stats import spearmanr  # slow to import, here and below
+
     return float(np.clip(spearmanr(predicted, measured).statistic, -1.0, 1.0))
 
 
@@ -78,6 +78,8 @@ def ndcg(predicted: np.ndarray, measured: np.ndarray) -> float:
         return float("nan")
     gains = (measured - measured.min()) / np.ptp(measured)
     top = max(1, len(measured) // 10)
+    from sklearn.metrics import ndcg_score
+
     return float(ndcg_score([gains], [predicted], k=top))
 
 
@@ -141,6 +143,8 @@ def coverage(
     predicted, measured = _pair(predicted, measured)
     if deviation is None:
         return float("nan")
+    from scipy.stats import norm
+
     half = norm.ppf((1 + INTERVAL) / 2) * np.asarray(deviation, dtype=float)
     return float(np.mean(np.abs(measured - predicted) <= half))
 
