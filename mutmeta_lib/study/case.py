@@ -232,7 +232,7 @@ class Run:
     def data(self) -> Prepared:
         """The assays as the read has them."""
         where, case = self.where, self.case
-        how = self.study, self.read, where.device, where.cache_dir
+        how = self.study.of_data, self.read, where.device, where.cache_dir
         if self.read.encoding not in READS:
             return prepare(*how)
         return of_split(*how, case.split.train, stable_seed("trunk", case.seed))

@@ -25,6 +25,7 @@ REGIMES = ("proteins", "rotations", "properties", "related", "around", "variants
 
 - ``proteins``: folds of protein clusters; no test protein is in meta-training.
 - ``rotations``: the same test folds; of the other clusters a share chooses, all others train.
+  With a share of 0 nothing chooses, and every start is the last of its meta-training.
 - ``properties``: one property is tested, and clusters that carry it are out of meta-training.
 - ``related``: as ``proteins``, but of clusters with several test assays one is tested and the
   others move to meta-training: what differs is that another assay of the protein has been seen.
@@ -170,6 +171,9 @@ class Study:
         if texts and ranked:
             told = f"'{ranked[0]}' learns on sites, and '{texts[0]}' writes texts"
             raise DataError(told, f"read with one of {', '.join(READS)}")
+        if self.regime == "rotations" and not self.share and len(self.outer_rates) > 1:
+            told = f"a share of 0 leaves nothing to choose between {len(self.outer_rates)} pairs by"
+            raise DataError(told, "give one pair in outer_rates, or a share")
         if "joint" in self.methods and self.regime not in HOLD_OUTS:
             raise DataError("'joint' is for the regimes that hold out variants", "leave it out")
         if self.regime == "around" and not self.test_ids:
@@ -179,6 +183,12 @@ class Study:
     def reserved(self) -> int:
         """Variants of an assay that are reserved for supports."""
         return self.pool or max(self.shots, default=0)
+
+    @property
+    def of_data(self) -> "Study":
+        """The usual study of the same assays and labels: what reading them depends on."""
+        told = "data_dir selection roles ids per_protein cap longest fewest test_ids labels"
+        return Study(**{name: getattr(self, name) for name in told.split()})
 
     @property
     def decided(self) -> tuple[int, ...]:
@@ -329,7 +339,8 @@ def _draw(of: Mapping[str, int], test: Collection[str], share: float, *seed: str
         told = f"testing {len(test)} assays leaves {len(free)} protein clusters to learn from"
         raise DataError(told, "give more assays, or test others")
     drawn = np.random.default_rng(stable_seed(*seed)).permutation(free)
-    chooses = set(drawn[: min(max(1, round(share * len(free))), len(free) - 1)].tolist())
+    several = min(max(1, round(share * len(free))), len(free) - 1) if share else 0
+    chooses = set(drawn[:several].tolist())
     rest = [name for name in sorted(of) if of[name] not in taken]
     sides = (tuple(n for n in rest if (of[n] in chooses) == side) for side in (False, True))
     return Split(*sides, tuple(sorted(test)))

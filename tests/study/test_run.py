@@ -82,7 +82,9 @@ def test_no_test_label_reaches_training_or_tuning(straight, monkeypatch):
 
     monkeypatch.setattr(module, "read_assays", scrambled)
     monkeypatch.setattr(runner, "read_assays", scrambled)
-    other = run(replace(STUDY, folds=(0,), epochs=9))  # another study to the cache
+    module.prepare.cache_clear()
+    other = run(replace(STUDY, folds=(0,)))
+    module.prepare.cache_clear()
     for name in ("choices", "history"):
         kept = told(straight, name, "case == 'fold 1'")
         pd.testing.assert_frame_equal(told(other, name), kept)

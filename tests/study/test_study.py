@@ -58,6 +58,13 @@ def test_rotations_test_what_proteins_tests_and_train_on_more():
         assert len(rotation.split.train) > len(fold.split.train)
 
 
+def test_with_a_share_of_0_all_assays_that_are_not_tested_train():
+    for case, other in zip(cases("rotations", share=0), cases("rotations"), strict=True):
+        assert case.split.test == other.split.test
+        assert not case.split.validation
+        assert set(case.split.train) == {*other.split.train, *other.split.validation}
+
+
 def test_fewer_assays_to_train_on_are_a_nested_draw_and_change_nothing_else():
     whole, *some = (cases("proteins", train_most=most) for most in (0, 4, 2))
     for case, four, two in zip(whole, *some, strict=True):
@@ -107,6 +114,11 @@ def test_related_assays_move_to_training_and_nothing_else_changes():
         ({"methods": ["maml", "protonet"]}, 16, r"unknown methods \['protonet'\]"),
         ({"reads": []}, 16, "reads nothing"),
         ({"decided_at": []}, 16, "nothing to choose rates by"),
+        (
+            {"regime": "rotations", "share": 0, "outer_rates": [[0.1, 1e-3], [0.1, 2e-3]]},
+            16,
+            "a share of 0 leaves nothing to choose between 2 pairs by",
+        ),
         ({"adapt_steps": []}, 16, "nothing to choose rates by"),
         ({"regime": "around"}, 16, "tests no assay"),
         ({"regime": "properties"}, 2, "1 assays leaves 1 protein clusters"),
