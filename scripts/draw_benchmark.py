@@ -1,10 +1,10 @@
-"""Draw "What ten labels are worth" for the first page from the benchmark's record: `make figures`.
+"""Draw "What ten labels are worth" for the first page from the benchmark's records: `make figures`.
 
 Rank correlation against labels: the ranker with and without an encoder, its closest rivals, and
 what language models give without a label. Written like the scorecard, with benchmark.md beside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,23 +30,28 @@ BESIDE = {"ESM2 (650M)": "ESM-2 650M", "VenusREM": "VenusREM"}
 """Published models, without labels, that are drawn as levels."""
 
 
-def read() -> Record:
-    """The committed record."""
-    return read_record(ROOT / "book" / "records" / "full" / "benchmark.json")
+def read() -> list[Record]:
+    """The committed records: the ranker with its controls, and what it is compared with."""
+    folder = ROOT / "book" / "records" / "full"
+    return [read_record(folder / f"{name}.json") for name in ("benchmark", "benchmark_family")]
 
 
-def lines(record: Record) -> pd.DataFrame:
-    """Mean Spearman correlation and its interval: a row per read, method and number of labels."""
-    table = record.table("means")
+def lines(records: Sequence[Record]) -> pd.DataFrame:
+    """Mean Spearman correlation and its interval: a row per read, method and number of labels.
+
+    A method that both records have is taken from the first.
+    """
+    table = pd.concat([record.table("means").query("arm == read") for record in records])
     table = table[(table["metric"] == "spearman") & (table["group"] == "all")]
     asked = pd.MultiIndex.from_tuples(LINES, names=["read", "method"])
-    table = table[table["shots"].isin(LABELS)].set_index(["read", "method"])
+    table = table[table["shots"].isin(LABELS)].drop_duplicates(["read", "method", "shots"])
+    table = table.set_index(["read", "method"])
     return table.loc[table.index.isin(asked)].reset_index()
 
 
-def levels(record: Record) -> dict[str, float]:
+def levels(records: Sequence[Record]) -> dict[str, float]:
     """Published means without labels on the same assays."""
-    table = record.table("published").query("protocol == 'zero_label'").set_index("model")
+    table = records[0].table("published").query("protocol == 'zero_label'").set_index("model")
     return {called: float(table.loc[name, "mean"]) for name, called in BESIDE.items()}
 
 
@@ -65,9 +70,9 @@ def in_words(table: pd.DataFrame, beside: dict[str, float]) -> str:
     )
 
 
-def draw(record: Record, *, scheme: str) -> Figure:
+def draw(records: Sequence[Record], *, scheme: str) -> Figure:
     """The curves in one of `INKS`."""
-    table = lines(record)
+    table = lines(records)
     with inked(scheme) as ink:
         height = 5.3
         figure = plt.figure(figsize=(WIDTH, height))
@@ -78,7 +83,7 @@ def draw(record: Record, *, scheme: str) -> Figure:
         ):
             figure.text(0.012, 1 - below / height, words, va="top", **how)
         axis = figure.add_axes((0.085, 0.92 / height, 0.53, (height - 1.6) / height))
-        beside = levels(record)
+        beside = levels(records)
         for value in beside.values():
             axis.axhline(value, color=ink.faint, lw=0.9, linestyle=(0, (1, 2)), zorder=0.5)
         _curves(axis, table, ink)
@@ -127,8 +132,8 @@ def apart(values: list[float], least: float = 0.04) -> np.ndarray:
 
 def shown() -> tuple[Callable[[str], Figure], str]:
     """How the figure is drawn in a scheme, and its words."""
-    record = read()
-    return lambda scheme: draw(record, scheme=scheme), in_words(lines(record), levels(record))
+    records = read()
+    return lambda scheme: draw(records, scheme=scheme), in_words(lines(records), levels(records))
 
 
 if __name__ == "__main__":

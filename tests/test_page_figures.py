@@ -8,6 +8,7 @@ import draw_chance
 import draw_scorecard
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from draw_scorecard import INKS, PICTURES, write
 from matplotlib.text import Text
@@ -46,7 +47,9 @@ NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?|-?\d+")
 
 def test_lines_and_words_are_means_over_assays_of_the_record():
     assert len(LINES) == len(draw_benchmark.LINES) * len(draw_benchmark.LABELS)
-    found = results(BENCHMARK).groupby(["read", "method", "shots"])["spearman"].mean()
+    first, second = (results(one).query("arm == read") for one in BENCHMARK)
+    second = second[second["method"].isin(["maml", "multitask", "finetune"])]
+    found = pd.concat([first, second]).groupby(["read", "method", "shots"])["spearman"].mean()
     words = draw_benchmark.in_words(LINES, LEVELS)
     for row in LINES.itertuples():
         assert row.mean == pytest.approx(found[row.read, row.method, row.shots], abs=1e-4)
