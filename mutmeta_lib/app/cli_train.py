@@ -62,7 +62,7 @@ def train_command(
     from mutmeta_lib.records.files import check_writable
     from mutmeta_lib.records.progress import shown_progress
     from mutmeta_lib.study import case
-    from mutmeta_lib.study.benchmark import BASE
+    from mutmeta_lib.study.benchmark import SHIPPED
     from mutmeta_lib.study.study import Read, Study, read_assays
 
     console.check_device(device)
@@ -74,8 +74,8 @@ def train_command(
     asked |= {"inner_steps": inner_steps, "inner_lr": inner_lr, "meta_lr": meta_lr}
     usual, more = TEXTS, {}
     if encoding in READS:
-        rates = dict(zip(("inner_lr", "meta_lr"), BASE.outer_rates[0], strict=True))
-        usual = vars(BASE) | rates | {"steps": BASE.meta_steps}
+        rates = dict(zip(("inner_lr", "meta_lr"), SHIPPED.outer_rates[0], strict=True))
+        usual = vars(SHIPPED) | rates | {"steps": SHIPPED.meta_steps}
         more = {name: usual[name] for name in ("schedule", "weight_decay", "dropout")}
     chosen = {name: usual[name] if one is None else one for name, one in asked.items()}
     settings = MetaTraining(

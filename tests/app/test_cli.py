@@ -17,7 +17,7 @@ from mutmeta_lib.cli import app
 from mutmeta_lib.data.folders import read_data_dir
 from mutmeta_lib.learn.train import OuterLoop
 from mutmeta_lib.records.store import checksum, load
-from mutmeta_lib.study.benchmark import BASE
+from mutmeta_lib.study.benchmark import SHIPPED
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 HEAVY = "torch pandas numpy scipy transformers papermill nbformat ray matplotlib joblib"
@@ -280,8 +280,8 @@ def test_train_on_sites_asks_what_the_benchmark_asks_and_goes_on_from_a_checkpoi
     assert told in done.stdout
     tensors, about = load(whole)
     asked = {name: about["settings"][name] for name in ("support", "query", "schedule", "dropout")}
-    assert asked == {name: getattr(BASE, name) for name in asked}
-    assert about["settings"]["meta_lr"] == BASE.outer_rates[0][1]
+    assert asked == {name: getattr(SHIPPED, name) for name in asked}
+    assert about["settings"]["meta_lr"] == SHIPPED.outer_rates[0][1]
     assert about["data"] == {a.id: a.sha256 for a in read_data_dir() if a.id in about["data"]}
     numbers = {name for name in tensors if name.startswith("trunk.")}
     assert numbers == {"trunk.location", "trunk.scale"}

@@ -19,7 +19,7 @@ from mutmeta_lib.learn.baselines import Ridge, embedding_features, substitution_
 from mutmeta_lib.learn.start import PRETRAINED
 from mutmeta_lib.records import store
 from mutmeta_lib.records.record import read_record
-from mutmeta_lib.study.benchmark import BASE
+from mutmeta_lib.study.benchmark import SHIPPED
 from mutmeta_lib.study.study import load_assays
 from mutmeta_lib.tasks.metrics import spearman
 from mutmeta_lib.tasks.tasks import Examples
@@ -67,8 +67,12 @@ def test_a_file_is_what_its_card_and_the_benchmark_say(name):
     assert f"{listed['variants'].sum():,} variants" in card
     settings = about["settings"]
     names = ("tasks_per_step", "support", "query", "schedule", "weight_decay", "dropout")
-    asked = {name: getattr(BASE, name) for name in names}
-    asked |= {"algorithm": "ranker", "steps": BASE.meta_steps, "meta_lr": BASE.outer_rates[0][1]}
+    asked = {name: getattr(SHIPPED, name) for name in names}
+    asked |= {
+        "algorithm": "ranker",
+        "steps": SHIPPED.meta_steps,
+        "meta_lr": SHIPPED.outer_rates[0][1],
+    }
     assert {name: settings[name] for name in asked} == asked
     assert about["seed"] == 0
     command = f"mutmeta train {name}.safetensors --data-dir DATA --selection benchmark"
@@ -80,10 +84,10 @@ def score_table(means, read):
     """The lines of a card: what rankers with this read scored in the benchmark's rotations."""
     asked = "read == @read and method == 'ranker' and swap == 'same'"
     rows = means.query(asked).set_index(["metric", "group", "shots"]).sort_index()
-    lines = [["labels", *map(str, BASE.shots)], ["---"] * (len(BASE.shots) + 1)]
+    lines = [["labels", *map(str, SHIPPED.shots)], ["---"] * (len(SHIPPED.shots) + 1)]
 
     def add(words, metric="spearman", group="all"):
-        one = rows.loc[metric, group].reindex(BASE.shots)
+        one = rows.loc[metric, group].reindex(SHIPPED.shots)
         count = f" ({one['n_assays'].iloc[0]:.0f})" if group != "all" else ""
         lines.append([words + count, *("" if v != v else f"{v:.3f}" for v in one["mean"])])
         return one
@@ -107,7 +111,7 @@ def test_a_card_has_the_scores_of_the_rotations(name):
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_it_has_the_benchmarks_networks_and_follows_the_labels(start, name):
     model, assay = start(name), read_data_dir(ids=["GB1_NISTHAL2019_on_WT"])[0]
-    assert len(model.networks) == BASE.members
+    assert len(model.networks) == SHIPPED.members
     encoded, rows = model.encode(assay), np.random.default_rng(0).permutation(len(assay))
     known, held = (
         Examples(encoded, part, torch.zeros(len(part))) for part in np.split(rows, [100])
