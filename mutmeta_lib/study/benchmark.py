@@ -69,7 +69,7 @@ SHIPPED = replace(BASE, share=0.0, outer_rates=(BASE.outer_rates[0],), members=6
 ALONE = {
     "methods": ("ranker", "zero_label"),
     "members": 1,
-    "outer_rates": ((0.03, 2e-3),),
+    "draws": 3,
     "shots": (0, 10, 40, 100),
 }
 """One network of the ranker, for what is varied."""
@@ -90,11 +90,11 @@ def main_arms(data_dir: str, encoder: str) -> dict[str, Study]:
 def family_arms(data_dir: str, encoder: str) -> dict[str, Study]:
     """What the meta part adds: the family, fine-tuning and the ranker, all chosen alike.
 
-    More arms have MAML and the joint start alone at other settings of the outer loop.
+    Two more arms have MAML and the joint start alone, at each pair of outer rates.
     """
     few = ("ranker", "ranker_1", "maml", "multitask", "finetune")
     several = few + tuple(name for name in FAMILY if name not in few)
-    base, reads = replace(BASE, data_dir=data_dir), _reads(encoder)
+    base, reads = replace(BASE, data_dir=data_dir, draws=3), _reads(encoder)
     arms = {
         read.encoding: replace(base, methods=methods, reads=(read,))
         for read, methods in zip(reads, (several, few), strict=True)
@@ -104,7 +104,7 @@ def family_arms(data_dir: str, encoder: str) -> dict[str, Study]:
         arms[f"inner rate {inner}, outer rate {outer}"] = replace(
             base, outer_rates=((inner, outer),)
         )
-    return arms | {"40 labels in training": replace(base, support=40, query=24)}
+    return arms
 
 
 def _reads(encoder: str) -> tuple[Read, Read]:
@@ -114,7 +114,7 @@ def _reads(encoder: str) -> tuple[Read, Read]:
 def ablation_arms(data_dir: str, encoder: str) -> dict[str, Study]:
     """One network of the ranker: fewer assays, properties left out or untold, multiple mutants."""
     read = Read(encoder, "wild_type_pass")
-    alone = replace(BASE, data_dir=data_dir, reads=(read,), **ALONE)
+    alone = replace(SHIPPED, data_dir=data_dir, reads=(read,), **ALONE)
     untold = replace(read, swap="untold")
     listed = read_list(BASE.selection)["id"].tolist() if data_dir != DEMO else []
     several = replace(

@@ -35,6 +35,8 @@ REGIMES = ("proteins", "rotations", "properties", "related", "around", "variants
   in ``meta_steps`` Adam steps of ``support`` rows of ``tasks_per_step`` assays each).
 """
 
+DRAWN = ("rotations", "around", "properties")
+"""The regimes in which a share of the clusters that are not tested chooses."""
 HOLD_OUTS = ("variants", "sites")
 
 
@@ -171,7 +173,7 @@ class Study:
         if texts and ranked:
             told = f"'{ranked[0]}' learns on sites, and '{texts[0]}' writes texts"
             raise DataError(told, f"read with one of {', '.join(READS)}")
-        if self.regime == "rotations" and not self.share and len(self.outer_rates) > 1:
+        if self.regime in DRAWN and not self.share and len(self.outer_rates) > 1:
             told = f"a share of 0 leaves nothing to choose between {len(self.outer_rates)} pairs by"
             raise DataError(told, "give one pair in outer_rates, or a share")
         if "joint" in self.methods and self.regime not in HOLD_OUTS:
