@@ -66,10 +66,11 @@ BASE = Study(
 SHIPPED = replace(BASE, share=0.0, outer_rates=(BASE.outer_rates[0],), members=6)
 """How the ranker is trained that is shipped: nothing is left to choose, and nothing kept back."""
 
+FEWER = (0, 5, 10, 20, 40, 100)
 ALONE = {
     "methods": ("ranker", "zero_label"),
     "members": 1,
-    "draws": 3,
+    "draws": 2,
     "shots": (0, 10, 40, 100),
 }
 """One network of the ranker, for what is varied."""
@@ -94,12 +95,12 @@ def family_arms(data_dir: str, encoder: str) -> dict[str, Study]:
     """
     few = ("ranker", "ranker_1", "maml", "multitask", "finetune")
     several = few + tuple(name for name in FAMILY if name not in few)
-    base, reads = replace(BASE, data_dir=data_dir, draws=3), _reads(encoder)
+    base, reads = replace(BASE, data_dir=data_dir, draws=2, shots=FEWER), _reads(encoder)
     arms = {
         read.encoding: replace(base, methods=methods, reads=(read,))
         for read, methods in zip(reads, (several, few), strict=True)
     }
-    base = replace(base, methods=("maml", "multitask"), reads=reads[:1], shots=ALONE["shots"])
+    base = replace(base, methods=("maml", "multitask"), reads=reads[:1])
     for inner, outer in BASE.outer_rates:
         arms[f"inner rate {inner}, outer rate {outer}"] = replace(
             base, outer_rates=((inner, outer),)
