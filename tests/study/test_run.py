@@ -32,12 +32,14 @@ from mutmeta_lib.study.study import Study, grid
 STUDY = Study(
     per_protein=1, cap=60, n_folds=3, folds=(0, 1), seeds=1, shots=(0, 5), decided_at=5, pool=10,
     methods=("maml", "finetune", "ridge"), max_query=12, meta_steps=2, tasks_per_step=2, support=4,
-    query=4, inner_steps=1, adapt_steps=2, validate_every=1,
+    query=4, inner_steps=1, adapt_steps=2, validate_every=1, reads=grid(encoder="tiny"),
 )  # fmt: skip
 SITES = [name for name, method in METHODS.items() if method.start == "ranker"]
 ON_SITES = replace(
     STUDY, regime="rotations", methods=(*SITES, "maml", "finetune", "onehot"), folds=(0,), draws=2,
-    reads=grid(encoding=["no_encoder", "wild_type_pass"], swap=["same", "untold"]), members=2,
+    reads=grid(
+        encoder="tiny", encoding=["no_encoder", "wild_type_pass"], swap=["same", "untold"]
+    ), members=2,
     schedule="one_cycle", dropout=True, weight_decay=0.1, shots=(0, 1, 5), cap=0,
 )  # fmt: skip
 TIMES = ["seconds_adapt", "seconds_predict", "seconds"]
@@ -119,7 +121,7 @@ def test_sites_are_read_learned_on_and_told_of_their_property_or_not():
     assert set(rows.index) == set(ON_SITES.methods)
     assert set(zip(rows["encoder"], rows["encoding"], strict=True)) == {
         ("none", "no_encoder"),
-        ("small", "wild_type_pass"),
+        ("tiny", "wild_type_pass"),
     }
     assert set(rows["seed"]) == {0, 1}
     values = rows.pivot_table("spearman", ["method", "encoding", "assay", "seed", "shots"], "swap")
