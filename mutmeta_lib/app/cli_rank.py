@@ -23,7 +23,7 @@ Property = option(str, "fitness, stability, solubility or expression, if it is o
 Record = option(str | None, "Name of the wild type in a FASTA file of several.")
 MutantColumn = option(str, "Name of the column of mutations (else guessed).")
 ScoreColumn = option(str, "Name of the column of scores (else guessed).")
-Drop = option(str, "Leave rows out: nonsense,synonymous,indels,missing; alone: all of these.")
+Drop = option(str, "Leave rows out: nonsense,synonymous,indels; alone: all of these.")
 Batch = option(int, "How many variants to suggest.", min=1)
 Seed = option(int, "Nothing is drawn here: the same input gives the same bytes with every seed.")
 Candidates = option(str, "singles, doubles-of-top:50, or a table with a column of mutations.")
@@ -49,7 +49,7 @@ def rank_command(
     record: Record = None,
     mutant_column: MutantColumn = "",
     score_column: ScoreColumn = "",
-    drop: Drop = "missing",
+    drop: Drop = "",
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
@@ -87,7 +87,7 @@ def adapt_command(
     record: Record = None,
     mutant_column: MutantColumn = "",
     score_column: ScoreColumn = "",
-    drop: Drop = "missing",
+    drop: Drop = "",
     seed: Seed = 0,
 ) -> None:
     """Adapt a model to a protein's few measured variants and keep it, for `mutmeta predict`."""

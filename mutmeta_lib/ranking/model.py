@@ -236,7 +236,7 @@ def fit(
     record: str | None = None,
     mutant_column: str = "",
     score_column: str = "",
-    drop: Sequence[str] = ("missing",),
+    drop: Sequence[str] = (),
 ) -> Ranking:
     """Adapt a meta-trained start to a protein's few measurements, or to none.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mutmeta_lib.data.measurements import parse_cell, read_rows
+from mutmeta_lib.data.measurements import MUTATED, parse_cell, read_rows
 from mutmeta_lib.data.tables import (
     FIRST_ROW,
     columns_of,
@@ -73,7 +73,7 @@ class Measurements:
 def read_protein(given: str | Path, record: str | None = None) -> tuple[str, str]:
     """Name and sequence of a wild type, given as FASTA file (one record of it) or as letters."""
     text = str(given)
-    if "." in text or "/" in text or "\\" in text or (len(text) < 256 and Path(text).is_file()):
+    if "." in text or "/" in text or "\\" in text or (len(text) < 256 and Path(text).exists()):
         name, sequence = record, read_wild_type(given, record, MOST_SEQUENCE_BYTES)
         if name is None:
             name = (read_text(given).lstrip()[1:].split(maxsplit=1) or [""])[0]
@@ -112,20 +112,21 @@ def read_measurements(
     *,
     mutant_column: str = "",
     score_column: str = "",
-    drop: Sequence[str] = ("missing",),
+    drop: Sequence[str] = (),
 ) -> Measurements:
     """Read a table of measured variants of one protein; raises `DataError` for what is unclear.
 
     Columns that are not named are guessed, from their names and then their cells, and a guess
-    that could be another is refused with all names. Rows of the kinds in `drop` (`variants.DROP`),
-    by default those without mutation or score, are not used. Repeats are averaged, weighted by
-    1/error² where a column of errors has them all. ``<0.1`` and ``>95`` count as 0.1 and 95.
+    that could be another is refused with all names. Not used are rows without mutation or score,
+    and those of the kinds in `drop` (`variants.DROP`). Repeats are averaged, weighted by 1/error²
+    where a column of errors has them all. ``<0.1`` and ``>95`` count as 0.1 and 95.
     """
     file = None if isinstance(table, pd.DataFrame) else table
     text = table_text(table)
     with located(file=file):
         names = guess_columns(text, wild_type, mutant_column, score_column)
-        columns = columns_of(text, [names["mutant"], names["score"]], [names.get("error", "")])
+        needed = [names["mutant"], names["score"]]
+        columns = columns_of(text, needed, [*(names[n] for n in names if n == "error"), MUTATED])
     texts, bounds = columns[names["mutant"]], {}
     cells = columns[names["score"]]
     for i, cell in enumerate(cells):
@@ -134,7 +135,7 @@ def read_measurements(
     read = read_rows(
         file or "the table", columns, wild_type, names["mutant"], names["score"], repeats=True
     )
-    left_out = [problem for problem in read.problems if problem.drop and problem.drop in drop]
+    left_out = [problem for problem in read.problems if problem.drop in {"missing", *drop}]
     if unknown := [word for word in drop if word not in DROP]:
         raise DataError(f"'{unknown[0]}' cannot be dropped", f"use {', '.join(DROP)}")
     refused = [problem for problem in read.problems if problem not in left_out]
@@ -143,7 +144,7 @@ def read_measurements(
     if refused:
         first, more = refused[0], len(refused) - 1
         words = sorted({problem.drop for problem in refused if problem.drop})
-        first.mend += f" (drop {','.join(words)} leaves such rows out)" if words else ""
+        first.mend += f" (--drop {','.join(words)} leaves such rows out)" if words else ""
         first.mend += f"; and {more} more such problem{'s' * (more > 1)}" if more else ""
         raise first
     if (most := np.abs(read.scores).max(initial=0.0)) > _MOST:
@@ -210,7 +211,7 @@ def guess_columns(text: str, wild_type: str, mutant: str = "", score: str = "") 
         if not named:
             mend = "name it with --score-column (score_column= in Python)"
             raise DataError(f"no column holds scores (found: {', '.join(header)})", mend, row=1)
-        if len(named) > 1:
+        if len(set(named)) > 1:
             told = f"several columns may be the score: {', '.join(named)}"
             mend = "name one with --score-column (score_column= in Python)"
             raise DataError(told, mend, row=1)
@@ -227,8 +228,11 @@ def peek(text: str) -> tuple[list[str], list[list[str]]]:
     try:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         header, *body = [[c.strip() for c in cells] for cells in islice(rows, 201)]
-    except (csv.Error, ValueError):
-        raise DataError("the file is empty or no table", "give a csv file with a header") from None
+    except csv.Error as error:
+        mend = "mend its quotation marks, of which one may be open"
+        raise DataError(f"the file is not csv ({error})", mend) from None
+    except ValueError:
+        raise DataError("the file is empty", "give a csv file with a header") from None
     return header, [cells for cells in body if any(cells)]
 
 
@@ -240,7 +244,7 @@ def guess_mutants(header: Sequence[str], rows: Sequence[Sequence[str]], wild_typ
 
     if any(_is(reads, name) for name in header if name.lower() not in WILD_TYPE_WORDS | MISSING):
         mend = "begin the file with one, such as mutant,score"
-        raise DataError("the first row holds mutations: is the header missing?", mend, row=1)
+        raise DataError("the first row holds mutations, as if the header were missing", mend, row=1)
     names = {_plain(name): name for name in reversed(header)}
     for known in MUTANTS.split():
         if known in names:

@@ -59,10 +59,11 @@ def test_columns_are_guessed_from_names_and_cells(header, columns):
         ("mutant,Tm,yield\nK2R,1,2\n", "several columns may be the score: Tm, yield"),
         ("mutant,note\nK2R,good\n", r"no column holds scores \(found: mutant, note\)"),
         ("a,b,score\nK2R,T3P,1\n", "several columns may hold mutations: a, b"),
-        ("K2R,1\nT3P,2\n", "is the header missing"),
-        ("mutant,score\nK2R,1\nT3*,2\n", r"row 3.*stop codon.*drop nonsense leaves such rows"),
+        ("K2R,1\nT3P,2\n", "as if the header were missing"),
+        ("mutant,score\nK2R,1\nT3*,2\n", r"row 3.*stop codon.*--drop nonsense leaves such rows"),
         ("mutant,score\nK2R,1\nK3R,2\nK4R,1\n", "row 3.*and 1 more such problem"),
         ("mutant,score\nK2R,1e31\n", "use another unit"),
+        ("mutant,score,mutated_sequence\nK2R,1,MKT\n", "not the wild type with K2R"),
         ("mutant,score,score_sd\nK2R,1,0\nT3P,2,low\n", "'low' is not a number"),
     ],
 )
@@ -75,7 +76,7 @@ def test_repeats_are_averaged_bounds_kept_and_every_row_accounted_for():
     read = measure(
         "mutant,score,se\nK2R,1,0.1\np.Lys2Arg,3,0.2\nT3P,<0.1,\nA4G,> 95,\nA4G,97,\nWT,2,\nwt,4,\n"
         "I6V,,\nT3*,-9,\nK2N:A4G,7,1\n",
-        drop=("missing", "nonsense"),
+        drop=["nonsense"],
     )
     told = read.told.set_index("mutant")
     assert dict(zip(map(format_variant, read.variants), read.scores, strict=True)) == {
