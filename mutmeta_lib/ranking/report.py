@@ -165,15 +165,17 @@ def _verdict(check: pd.DataFrame, used: str) -> str:
     if known.empty:
         return "The labels are too few or too alike to check how well they are ranked."
     top = known.loc[known["spearman"].idxmax()]
+    best = known.loc[known["spearman"] == top["spearman"], "method"].tolist()
     told = "Each label was left out in turn and predicted from the others. "
-    told += f"On these {top['n']} labels “{top['method']}” ranks best. "
+    told += f"On these {top['n']} labels {' and '.join(f'“{one}”' for one in best)} "
+    told += "rank equally well. " if len(best) > 1 else "ranks best. "
     chance = 1.96 / np.sqrt(max(top["n"] - 1, 1))
     if top["spearman"] < chance:
         told += f"But from so few, a correlation below {min(chance, 1):.2f} can be chance: "
         told += "this check cannot say yet whether the ranking holds here. "
-    if top["method"] == used:
+    if best == [used]:
         return told + "It made the ranking above."
-    return told + f"The ranking above is by “{used}” all the same."
+    return told + f"The ranking above is by “{used}”."
 
 
 def _link(table: pd.DataFrame) -> str:

@@ -169,7 +169,8 @@ def test_reliability_counts_what_intervals_hold_and_finds_those_that_are_too_nar
             "“without labels” ranks best. The ranking above is by “model”",
             "But",
         ),
-        ((0.5, 0.3, 0.1), 10, "below 0.65 can be chance", "all the same"),
+        ((0.5, 0.3, 0.1), 10, "below 0.65 can be chance", "above is by"),
+        ((0.8, 0.8, 0.1), 40, "“model” and “without labels” rank equally well", "best"),
         ((np.nan,) * 3, 2, "too few or too alike", "best"),
     ],
 )
