@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions, metadata
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,19 @@ def test_pins_are_the_declared_dependencies_within_their_ranges_and_constraints_
     torch = Requirement(re.search(r"^torch.*$", written, re.M)[0]).specifier
     for local in ("cpu", "cu126", "cu130"):
         assert torch.contains(f"{PINS['torch']}+{local}")
+
+
+def test_every_pin_takes_the_oldest_python_that_is_promised():
+    """Debian 12 has Python 3.11.2, which soupsieve 4 refuses: the first command failed there."""
+    oldest = next(iter(SpecifierSet(PROJECT["requires-python"]))).version + ".0"
+    asked = {name: SpecifierSet(metadata(name).get("Requires-Python", "")) for name in installed()}
+    assert [name for name, specifier in asked.items() if not specifier.contains(oldest)] == []
+
+
+def installed():
+    """The pinned packages that are here: what a machine leaves out it need not take."""
+    here = {canonicalize_name(one.metadata["Name"]) for one in distributions()}
+    return here & {*PINS, *CONSTRAINTS}
 
 
 def test_conda_brings_python_and_the_tools_and_installs_the_same_pins():
