@@ -1,6 +1,5 @@
 """The commands ``mutmeta rank``, ``adapt`` and ``predict``: a user's protein, ranked."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,21 +56,11 @@ def rank_command(
 
     mutmeta rank wt.fasta mine.csv -o ranked.csv --report report.html
     """
+    given = locals()
     if fasta:
         wild_type, table = fasta, wild_type
     _check(output, report, suggested)
-    ranking = _fit(
-        wild_type,
-        table,
-        model,
-        encoder,
-        direction,
-        property,
-        record,
-        mutant_column,
-        score_column,
-        drop,
-    )
+    ranking = _fit(wild_type, table, drop, {name: given[name] for name in _GIVEN})
     if not dry_run:
         _write(ranking, candidates, batch, output, report, suggested)
 
@@ -91,18 +80,8 @@ def adapt_command(
     seed: Seed = 0,
 ) -> None:
     """Adapt a model to a protein's few measured variants and keep it, for `mutmeta predict`."""
-    ranking = _fit(
-        wild_type,
-        table,
-        model,
-        encoder,
-        direction,
-        property,
-        record,
-        mutant_column,
-        score_column,
-        drop,
-    )
+    given = locals()
+    ranking = _fit(wild_type, table, drop, {name: given[name] for name in _GIVEN})
     ranking.save(output)
     print(f"model in {console.seen_from_here(output)}")
 
@@ -133,27 +112,18 @@ def _check(*paths: Path | None) -> None:
         check_writable(path)
 
 
-def _fit(
-    wild_type, table, model, encoder, direction, property, record, mutant_column, score_column, drop
-) -> "Ranking":
+_GIVEN = ("model", "encoder", "direction", "property", "record", "mutant_column", "score_column")
+"""Options that `fit` takes by the same names."""
+
+
+def _fit(wild_type: str, table: str | None, drop: str, given: dict) -> "Ranking":
     """Fit, and print what was read, what of it is used, and what to beware of."""
     from mutmeta_lib.data.variants import DROP
     from mutmeta_lib.ranking.model import fit
 
     words = DROP if drop == "all" else [word.strip() for word in drop.split(",") if word.strip()]
-    ranking = fit(
-        wild_type,
-        table,
-        model=model,
-        encoder=encoder,
-        direction=direction,
-        property=property,
-        record=record,
-        mutant_column=mutant_column,
-        score_column=score_column,
-        drop=words,
-    )
-    print(f"{ranking.name}: {len(ranking.wild_type)} residues; {direction} is better")
+    ranking = fit(wild_type, table, drop=words, **given)
+    print(f"{ranking.name}: {len(ranking.wild_type)} residues; {ranking.direction} is better")
     if ranking.source:
         read = [f"{role} from '{name}'" for role, name in ranking.source.columns.items()]
         print(f"{', '.join(read)}; name others with --mutant-column and --score-column")
@@ -195,7 +165,7 @@ def _write(
     chosen = ranking.suggest(batch, ranked)
     shown = ["mutant", "prediction", "std", "rank", "probability_top", "nearest_measured", "reason"]
     rows = chosen[shown].astype(object).where(chosen[shown].notna(), None).to_numpy().tolist()
-    console.print_table([re.sub("_", " ", name) for name in shown], rows, title="measure next")
+    console.print_table([name.replace("_", " ") for name in shown], rows, title="measure next")
     if output:
         write.write_table(output, ranked)
         write.write_record(output.with_suffix(".json"), ranking, candidates)
