@@ -24,6 +24,7 @@ from mutmeta_lib.study.estimates import contrast, estimate, means, with_groups
 from mutmeta_lib.study.published import few_shot, supervised, zero_label
 from mutmeta_lib.study.run import Result, average_seeds, make_record, run
 from mutmeta_lib.study.study import Read, Study
+from mutmeta_lib.tasks.encodings import ENCODINGS
 
 CONTROLS = (
     *("mean", "blosum", "onehot", "onehot_blosum", "ridge", "gp"),
@@ -67,6 +68,9 @@ SHIPPED = replace(BASE, share=0.0, outer_rates=(BASE.outer_rates[0],), members=6
 """How the ranker is trained that is shipped: nothing is left to choose, and nothing kept back."""
 
 FEWER = (0, 5, 10, 20, 40, 100)
+CAPPED = {"cap": 300, "draws": 1, "shots": (0, 10, 100)}
+"""Where each variant costs a pass of the encoder: at most so many of an assay, 200 to predict."""
+TRAINED = ("maml", "multitask")
 ALONE = {
     "methods": ("ranker", "zero_label"),
     "members": 1,
@@ -100,12 +104,30 @@ def family_arms(data_dir: str, encoder: str) -> dict[str, Study]:
         read.encoding: replace(base, methods=methods, reads=(read,))
         for read, methods in zip(reads, (several, few), strict=True)
     }
-    base = replace(base, methods=("maml", "multitask"), reads=reads[:1])
+    base = replace(base, methods=TRAINED, reads=reads[:1])
     for inner, outer in BASE.outer_rates:
         arms[f"inner rate {inner}, outer rate {outer}"] = replace(
             base, outer_rates=((inner, outer),)
         )
     return arms
+
+
+def seeds_arms(data_dir: str, encoder: str) -> dict[str, Study]:
+    """MAML, the joint start and one network of the ranker, meta-trained five times each."""
+    five = replace(BASE, data_dir=data_dir, members=1, seeds=5, draws=1, shots=(0, 10, 100))
+    read = _reads(encoder)[0]
+    return {read.encoding: replace(five, methods=(*TRAINED, "ranker_1"), reads=(read,))}
+
+
+def reads_arms(data_dir: str, encoder: str) -> dict[str, Study]:
+    """Every read and text encoding, under MAML, the joint start and what learns from labels alone.
+
+    All see the same variants, labels, rates and steps.
+    """
+    methods = (*TRAINED, "finetune", "ridge", "onehot_blosum")
+    base = replace(BASE, data_dir=data_dir, methods=methods, **CAPPED)
+    reads = (*_reads(encoder), *(Read(encoder, encoding) for encoding in ENCODINGS))
+    return {read.encoding: replace(base, reads=(read,)) for read in reads}
 
 
 def _reads(encoder: str) -> tuple[Read, Read]:
@@ -133,6 +155,8 @@ def ablation_arms(data_dir: str, encoder: str) -> dict[str, Study]:
 ARMS = {
     "benchmark": main_arms,
     "benchmark_family": family_arms,
+    "benchmark_seeds": seeds_arms,
+    "benchmark_reads": reads_arms,
     "benchmark_ablations": ablation_arms,
 }
 """Name of a record -> ``(data_dir, encoder)`` to its studies, each with the name of its arm."""

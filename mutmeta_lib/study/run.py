@@ -116,7 +116,7 @@ def run(*studies: Study, where: Where | None = None) -> Result:
 
 def _kept(study: Study, reads: Sequence[Read], case: Case, where: Where, asked: dict) -> Store:
     """The store of one case's finished work, which depends on all that its numbers depend on."""
-    own = ("seeds", "folds", "properties", "reads")
+    own = ("seeds", "seed", "folds", "properties", "reads")
     usual = {field.name: field.default for field in fields(Study)}
     chosen = {k: v for k, v in vars(study).items() if k not in own and v != usual[k]}
     question = {
