@@ -14,6 +14,7 @@ from pandas.testing import assert_frame_equal
 from mutmeta_lib.app.notebooks import check_parameters, default_parameters, profile_parameters
 from mutmeta_lib.data.folders import read_data_dir, read_list
 from mutmeta_lib.models.encoder import tiny_encoder
+from mutmeta_lib.ranking.model import COVERAGE
 from mutmeta_lib.records.files import plain
 from mutmeta_lib.records.record import name_record, read_record
 from mutmeta_lib.reproduction.reports import leads
@@ -91,6 +92,14 @@ def test_what_follows_from_the_benchmark_s_results():
     np.testing.assert_allclose(told["mean"], found.loc[told.index], atol=1e-4)
     assert (rows.groupby(keys)["assay"].nunique() == 197).all()
     assert set(rows["assay"]) == set(read_list("benchmark")["id"])
+
+
+def test_a_ranking_quotes_the_coverage_that_the_benchmark_found():
+    told = RECORDS["benchmark"].table("means").query("metric == 'coverage' and group == 'all'")
+    told = told[told["method"] == "ranker"].set_index(["read", "shots"])["mean"].round(3)
+    read = {"no-encoder": "no_encoder", "esm2-8m": "wild_type_pass"}
+    found = {n: told[read[n]].loc[list(known)].to_dict() for n, known in COVERAGE.items()}
+    assert found == COVERAGE
 
 
 @pytest.mark.parametrize("name", sorted(set(FULL) - set(BENCHMARKS)))

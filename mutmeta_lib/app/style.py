@@ -29,7 +29,8 @@ class Look(NamedTuple):
 METHODS = {
     BLUE: {"maml": "MAML", "maml_fixed": "MAML, fixed labels", "maml_steps": "MAML, all labels",
            "maml_epochs": "MAML, epochs", "maml_1": "MAML, one step",
-           "ranker": "Ranker", "ranker_1": "Ranker, one network"},
+           "ranker": "Ranker", "ranker_1": "Ranker, one network",
+           "suggest": "Suggested: prediction + deviation"},
     ORANGE: {"multitask": "Fine-tuning from multi-task start",
              "maml_rank": "MAML, trained to rank",
              "lora_rank": "MAML on low-rank adapters, trained to rank",
@@ -47,12 +48,14 @@ METHODS = {
              "onehot_blosum": "One-hot with BLOSUM62"},
     SKY: {"gp": "GP on embeddings", "fomaml": "MAML, first order",
           "gp_zero": "GP with the zero-label score",
-          "boil": "BOIL (encoder adapts)", "maml_a": "MAML, via A"},
+          "boil": "BOIL (encoder adapts)", "maml_a": "MAML, via A",
+          "greedy": "Ranker's best"},
     BLACK: {"blosum": "BLOSUM62 (zero-shot)", "zero_shot": "Masked marginals (zero-shot)",
             "r2d2": "R2-D2 (ridge head)", "scores_a": "Scores of A alone",
             "zero_label": "Zero-label score"},
     GREY: {"mean": "Support mean", "zero_shot_wt": "Wild-type marginals (zero-shot)",
-           "reptile": "Reptile", "joint": "One training on all labels"},
+           "reptile": "Reptile", "joint": "One training on all labels",
+           "random": "Random picks"},
 }
 # fmt: on
 """Colour -> its methods in every figure, told apart by marker and line; the first is solid.

@@ -229,3 +229,10 @@ def test_in_a_browser_it_is_silent_no_wider_than_a_phone_and_of_enough_contrast(
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.mark.parametrize(("n", "told"), [(3, ""), (12, "with 10 labels"), (45, "with 40 labels")])
+def test_it_says_how_often_such_intervals_held_elsewhere(n, told):
+    text = Page(report.render(ranking(n=n))).text
+    assert (told in text) if told else "197 assays" not in text
+    assert ("91 % of the other" in text) == (n == 12)
