@@ -236,7 +236,8 @@ def evaluate_command(
     """Few-shot curves on proteins that meta-training has not seen, methods side by side.
 
     The defaults are a demonstration of a few minutes, not evidence; raise them for that, or make a
-    table of the book again with --study benchmark, benchmark_family or benchmark_ablations.
+    table of the book again with --study benchmark, benchmark_family, benchmark_seeds,
+    benchmark_reads or benchmark_ablations.
     """
     names = [name.strip() for name in methods.split(",")]
     sizes = console.whole_numbers(shots, "--shots")
