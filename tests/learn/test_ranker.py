@@ -77,23 +77,25 @@ def test_an_unseen_protein_is_ranked_without_labels_and_better_with(trained):
     assert many > some > without
 
 
-def test_nine_in_ten_new_measurements_lie_in_the_interval_if_the_process_is_right(trained):
+def test_nine_in_ten_measurements_lie_in_the_interval_if_the_process_is_right(trained, monkeypatch):
+    # The process has no moved labels: how often intervals hold with them is in the benchmark.
+    monkeypatch.setattr("mutmeta_lib.learn.ranker.towards_normal", lambda labels: labels)
     rng, held, rows = np.random.default_rng(0), [], np.arange(len(NEW))
     with torch.no_grad():
         latent = MODEL.latent(trained, NEW.tokens.rows(rows))
         covariance = MODEL.covariance(trained, latent, latent).double().numpy()
         prior = (trained["kernel.slope"] * MODEL.score(trained, latent)).double().numpy()
         noise = trained["kernel.log_s9"].exp().item()
-        covariance = (covariance + covariance.T) / 2 + noise * np.eye(len(NEW))
-    for _ in range(20):
-        labels = torch.from_numpy(rng.multivariate_normal(prior, covariance)).float()
+        factor = np.linalg.cholesky((covariance + covariance.T) / 2 + noise * np.eye(len(NEW)))
+    for _ in range(60):
+        labels = torch.from_numpy(prior + factor @ rng.normal(size=len(NEW))).float()
         order = rng.permutation(rows)
         support, query = (Examples(NEW, part, labels[part]) for part in (order[:40], order[40:]))
         method = RankerMethod("ranker", MODEL, [trained])
         state = method.adapt(support, torch.Generator())
         missed = np.abs(method.predict(state, query) - query.labels.numpy())
         held.append((missed <= 1.645 * method.deviation(state, query)).mean())
-    assert np.mean(held) == pytest.approx(0.9, abs=0.03)
+    assert np.mean(held) == pytest.approx(0.9, abs=0.02)
 
 
 def test_the_posterior_is_that_of_a_gaussian_process(trained):
