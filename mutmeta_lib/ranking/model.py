@@ -281,7 +281,7 @@ def fit(
     assay = Assay(*about_it, variants, scores / factor)
     known = property.lower() if told else ""
     adapted = start.adapt(_read(start, assay, known))
-    left, check = _self_check(adapted, known, factor)
+    left, check = self_check(adapted, known, factor)
     left.insert(0, "mutant", [format_variant(one) for one in variants])
     left.insert(1, "measured", scores)
     measured = source.told if source else _NOTHING.copy()
@@ -431,7 +431,7 @@ def nearest(variants: Sequence[Variant], measured: Sequence[Variant]) -> list[st
     return found
 
 
-def _self_check(adapted: Adapted, known: str, factor: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+def self_check(adapted: Adapted, known: str, factor: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Each measured variant predicted from the others: left one out, and the check of three.
 
     Closed form: with P the inverse of the covariance and r the labels less their prior mean, the

@@ -1,12 +1,13 @@
-"""Rounds of measuring, played on assays that were measured whole: which way of picking finds more?
+"""Questions to assays that were measured whole, by a ranker that has met no homologue of them.
 
-The game: of some variants of a protein a batch is picked and measured, the next batch is picked
-with what is then known, and so on. `STRATEGIES` are the ways; the ranker that some of them ask has
-not been trained on the protein or on a homologue.
+Which way of picking finds more? Of some variants of a protein a batch is picked and measured, the
+next batch is picked with what is then known, and so on (`play_rounds`); `STRATEGIES` are the ways.
+Should a user's own labels overrule the ranker, where they say that a control does better
+(`play_overruling`)?
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,10 +18,13 @@ import torch
 
 from mutmeta_lib import __version__
 from mutmeta_lib.data.proteins import cluster_proteins
+from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.methods import Given, Method, build_methods
+from mutmeta_lib.learn.start import Start
 from mutmeta_lib.models.encoder import load_encoder
-from mutmeta_lib.models.sites import READS
-from mutmeta_lib.ranking.model import spread_out
+from mutmeta_lib.models.predictor import Params
+from mutmeta_lib.models.sites import READS, site_assay
+from mutmeta_lib.ranking.model import MODEL, ONEHOT, ZERO, self_check, spread_out
 from mutmeta_lib.records.progress import shown_progress
 from mutmeta_lib.records.record import Record, number, write_record
 from mutmeta_lib.records.store import Store
@@ -29,7 +33,8 @@ from mutmeta_lib.study.case import Run, Where
 from mutmeta_lib.study.estimates import contrast, estimate
 from mutmeta_lib.study.run import make_record
 from mutmeta_lib.study.study import Study, describe_encoder, draw_cases, read_assays
-from mutmeta_lib.tasks.tasks import EncodedAssay, make_task
+from mutmeta_lib.tasks.metrics import spearman
+from mutmeta_lib.tasks.tasks import EncodedAssay, Task, draw_task, make_task, task_generator
 
 STRATEGIES = {
     "suggest": "ranker",
@@ -43,6 +48,8 @@ STRATEGIES = {
 method predicts to be best; one-hot regression, which knows nothing without labels, begins at
 random."""
 GOOD = 0.05
+MARGINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+"""By how much more a control must rank in the check to overrule the ranker."""
 METRICS = ("hits", "regret")
 
 
@@ -110,52 +117,143 @@ def play_rounds(
     what is meta-trained is the same for all seeds. Tables: ``picks`` (a row per read, strategy,
     assay and round, mean over seeds), ``means``, and ``contrasts`` of ``suggest`` with each other.
     """
-    where = where or Where()
+    how = {"rounds": rounds, "batch": batch}
+    names = sorted(set(STRATEGIES.values()) - {""})
+
+    def games(run: Run, trained: Params, clusters: Mapping[str, int]) -> Iterator[dict]:
+        vectors = run.data.vectors
+        methods = build_methods(names, Given(vectors.predictor), {"ranker": trained}, {})
+        tested = (vectors.assays[id] for id in run.case.split.test)
+        for assay in _drawn(tested, clusters, n_assays // study.n_folds, 8 * batch * rounds):
+            singles, id = _singles(assay), assay.assay.id
+            for seed, strategy in product(range(study.seeds), STRATEGIES):
+                rng = np.random.default_rng(stable_seed("candidates", id, seed))
+                some = rng.permutation(singles)[: min(most, len(singles) // 2)]
+                game = play(assay, methods, strategy, some, rng, **how)
+                same = {"assay": id, "seed": seed, "method": strategy}
+                yield from (same | row for row in game)
+
+    def made(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        keys, by = ["read", "method", "assay", "cluster", "round"], ["read", "round"]
+        return {
+            "picks": rows.groupby(keys, sort=False)[list(METRICS)].mean().reset_index(),
+            "means": estimate(rows, METRICS, by=["method", *by]),
+            "contrasts": contrast(rows, METRICS, "method", "suggest", by=by),
+        }
+
+    told = how | {"n_assays": n_assays, "most": most}
+    return _asked("rounds", study, games, made, told, where or Where(), profile, path)
+
+
+def play_overruling(
+    study: Study,
+    *,
+    labels: Sequence[int] = (10, 20, 40, 100),
+    draws: int = 4,
+    most: int = 500,
+    where: Where | None = None,
+    profile: str = "full",
+    path: str | Path | None = None,
+) -> Record:
+    """What it gains to rank by a control whose leave-one-out check is better by a margin.
+
+    Asked of the validation assays of each split, which no rate of the ranker was chosen by but its
+    outer ones; of each ``labels`` are drawn, and ``most`` others predicted. The table ``rules``
+    has, for each of `MARGINS` in the Spearman correlation of `model.self_check` (the better of
+    ``without labels`` and ``one-hot ridge`` over the model), and for each control that is always
+    used, the ``gain`` in the Spearman correlation of the others over ranking by the model, and how
+    often the model was ``overruled``.
+    """
+    controls = {ZERO: "zero_label", ONEHOT: "onehot"}
+
+    def checks(run: Run, trained: Params, clusters: Mapping[str, int]) -> Iterator[dict]:
+        vectors = run.data.vectors
+        given, starts = Given(vectors.predictor), {"ranker": trained}
+        methods = build_methods(["ranker", *controls.values()], given, starts, {})
+        own = Start(vectors.predictor, trained, "ranker", InnerLoop(), run.read.encoding)
+        chosen = [vectors.assays[id] for id in run.case.split.validation]
+        chosen = [assay for assay in chosen if len(assay) >= max(labels) + 50]
+        for assay, draw, k in product(chosen, range(draws), labels):
+            rng = task_generator(stable_seed("overrule", draw), assay.assay.id)
+            task = draw_task(assay, k, rng, pool=max(labels), max_query=most)
+            start = replace(own, sites=lambda _, sites=assay.tokens.sites: sites)
+            known = self_check(start.adapt(_few(start, task)), assay.assay.property, 1.0)[1]
+            ranks = known.set_index("method")["spearman"]
+            gains = {one: ranked(methods[name], task) for one, name in controls.items()}
+            gains = {one: gain - ranked(methods["ranker"], task) for one, gain in gains.items()}
+            best = max(controls, key=ranks.get)
+            seed = f"{run.case.name}, {draw}"  # an assay may choose in more than one split
+            same = {"assay": assay.assay.id, "seed": seed, "shots": k}
+            for one, gain in gains.items():
+                yield same | {"rule": f"always {one}", "gain": gain, "overruled": 1.0}
+            for margin in MARGINS:
+                over = bool(ranks[best] - ranks[MODEL] > margin)
+                told = {"gain": gains[best] if over else 0.0, "overruled": float(over)}
+                yield same | {"rule": f"ahead by {margin}", **told}
+
+    def made(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        return {"rules": estimate(rows, ["gain", "overruled"], by=["rule", "read", "shots"])}
+
+    told = {"labels": list(labels), "draws": draws, "most": most}
+    return _asked("overruling", study, checks, made, told, where or Where(), profile, path)
+
+
+def ranked(method: Method, task: Task) -> float:
+    """Spearman correlation of a method on the query set of one task."""
+    state = method.adapt(task.support, torch.Generator().manual_seed(0))
+    return spearman(method.predict(state, task.query), task.query.scores)
+
+
+def _few(start: Start, task: Task) -> EncodedAssay:
+    """The support alone, as if nothing else of the assay had been measured."""
+    whole, rows = task.support.assay, task.support.rows
+    variants = [whole.assay.variants[row] for row in rows]
+    measured = replace(whole.assay, variants=variants, scores=whole.assay.scores[rows])
+    return site_assay(measured, start.encoding, start.sites(measured.wild_type))
+
+
+def _asked(
+    name: str,
+    study: Study,
+    ask: Callable[[Run, Params, Mapping[str, int]], Iterator[dict]],
+    made: Callable[[pd.DataFrame], dict[str, pd.DataFrame]],
+    told: dict,
+    where: Where,
+    profile: str,
+    path: str | Path | None,
+) -> Record:
+    """A ranker meta-trained for each split and read, what is asked of it, and the record of it."""
     assays, _ = read_assays(study)
     clusters, data = cluster_proteins(assays), {assay.id: assay.sha256 for assay in assays}
-    cases, how = draw_cases(replace(study, seeds=1), assays), {"rounds": rounds, "batch": batch}
-    found, seconds, told = [], {"meta_training": 0.0}, {"name": "none"}
-    names, began = sorted(set(STRATEGIES.values()) - {""}), time.perf_counter()
+    cases = draw_cases(replace(study, seeds=1), assays)
+    found, seconds, about = [], {"meta_training": 0.0}, {"name": "none"}
+    began = time.perf_counter()
     with shown_progress() as report:
         for done, (read, case) in enumerate(product(study.reads, cases)):
             report("splits", done, len(study.reads) * len(cases))
             asked = {"data": data, "encoder": "", "version": __version__}
             if READS[read.encoding]:
                 encoder = load_encoder(read.encoder, max_tokens=read.max_tokens)
-                told, asked["encoder"] = describe_encoder(encoder), encoder.sha256
-            run = Run(study, read, case, where, Store(None, asked), report)
-            trained, vectors = run.train("ranker")[0], run.data.vectors
+                about, asked["encoder"] = describe_encoder(encoder), encoder.sha256
+            run = Run(study, read, case, where, Store(where.store, asked), report)
+            trained = run.train("ranker")[0]
             seconds["meta_training"] += trained.seconds
-            given, starts = Given(vectors.predictor), {"ranker": trained.params}
-            methods = build_methods(names, given, starts, {})
-            tested = (vectors.assays[id] for id in case.split.test)
-            for assay in _drawn(tested, clusters, n_assays // len(cases), 8 * batch * rounds):
-                about = assay.assay
-                same = {"read": read.encoding, "assay": about.id}
-                same["cluster"] = clusters[about.wild_type]
-                for seed, strategy in product(range(study.seeds), STRATEGIES):
-                    rng = np.random.default_rng(stable_seed("candidates", about.id, seed))
-                    singles = _singles(assay)
-                    some = rng.permutation(singles)[: min(most, len(singles) // 2)]
-                    game = play(assay, methods, strategy, some, rng, **how)
-                    found += [same | {"seed": seed, "method": strategy} | row for row in game]
+            rows = ask(run, trained.params, clusters)
+            found += [{"read": read.encoding, **row} for row in rows]
     seconds["everything_else"] = max(0.0, time.perf_counter() - began - seconds["meta_training"])
-    rows, by = pd.DataFrame(found), ["read", "round"]
-    keys = ["read", "method", "assay", "cluster", "round"]
+    wild_types = {assay.id: assay.wild_type for assay in assays}
+    rows = pd.DataFrame(found)
+    rows["cluster"] = rows["assay"].map(wild_types).map(clusters)
     record = make_record(
-        "rounds",
+        name,
         profile,
-        study.parameters() | how | {"n_assays": n_assays, "most": most},
+        study.parameters() | told,
         data=data,
-        encoder=told,
+        encoder=about,
         device=where.device,
         seconds=seconds,
         numbers={"assays": number(rows["assay"].nunique())},
-        tables={
-            "picks": rows.groupby(keys, sort=False)[list(METRICS)].mean().reset_index(),
-            "means": estimate(rows, METRICS, by=["method", *by]),
-            "contrasts": contrast(rows, METRICS, "method", "suggest", by=by),
-        },
+        tables=made(rows),
     )
     if path is not None:
         write_record(record, path)
