@@ -2,19 +2,18 @@
 
 PYTHON ?= python3
 JOBS ?= 2
-PROFILE ?= quick
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOG := $(VENV)/learn2learn.log
-RUN := book/runs/$(PROFILE)
+QUICK := book/runs/quick
 FULL := book/runs/full
 SLIDES := book/_build/slides
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 LESSONS := $(basename $(notdir $(wildcard book/lessons/*.md)))
 RECORDS := $(wildcard book/records/full/*.json benchmarks/results/*.json)
-RUNS := $(NOTEBOOKS:notebooks/%.ipynb=$(RUN)/%.ipynb)
+RUNS := $(NOTEBOOKS:notebooks/%.ipynb=$(QUICK)/%.ipynb)
 COPIES := $(NOTEBOOKS:notebooks/%.ipynb=$(FULL)/%.ipynb)
 LIBRARY := $(shell find mutmeta_lib -type f ! -path '*/__pycache__/*')
 MAVENN := mavenn==1.1.4
@@ -74,9 +73,9 @@ $(STAMP): requirements.txt requirements-constraints.txt requirements-learn2learn
 learn2learn: $(STAMP) ## try again to build learn2learn, where it failed
 	@$(call learn2learn,false)
 
-book: $(STAMP) ## run every notebook (quick profile; PROFILE=class for lessons) and build the book
+book: $(STAMP) ## run every notebook (quick profile) and build the book
 	@$(MAKE) --no-print-directory -j$(JOBS) runs
-	$(call build,$(PROFILE))
+	$(call build,quick)
 
 published: $(STAMP) ## build the book from the committed runs (full profile); runs no notebook
 	$(call build,full)
@@ -93,8 +92,8 @@ slides: $(STAMP) ## build the lessons' slides, each a file that needs no network
 
 runs: $(RUNS)
 
-$(RUN)/%.ipynb: notebooks/%.ipynb notebooks/params/$(PROFILE).yml $(LIBRARY) $(STAMP)
-	$(BIN)/mutmeta run $< --profile $(PROFILE) --output $@
+$(QUICK)/%.ipynb: notebooks/%.ipynb notebooks/params/quick.yml $(LIBRARY) $(STAMP)
+	$(BIN)/mutmeta run $< --profile quick --output $@
 
 full-runs: $(STAMP) ## re-make the committed runs (full profile) that are older than code or records
 	@$(MAKE) --no-print-directory -j$(JOBS) copies
