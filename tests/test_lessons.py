@@ -6,6 +6,7 @@ import jupytext
 import pytest
 from browsing import PHONE, absent, troubles
 from bs4 import BeautifulSoup
+from selenium.webdriver.support.ui import WebDriverWait
 from test_committed import CHAPTERS, ROOT
 
 from mutmeta_lib.app.notebooks import (
@@ -20,6 +21,7 @@ PLANS = {path.stem: path.read_text(encoding="utf-8") for path in ROOT.glob("book
 DECKS = {name: ROOT / f"book/_build/slides/{name}.slides.html" for name in PLANS}
 RUN = re.compile(r"mutmeta run (notebooks/(\w+)\.ipynb)((?: --?[a-z]+ \w+| -p \w+ \S+)*)")
 ROW = re.compile(r"^\| `\.venv/bin/mutmeta run .*` \| (\d+) \| (\d+) \|", re.M)
+READY = "return Boolean(window.Reveal?.isReady?.())"
 MOST_SECONDS, MOST_MEGABYTES = 90, 2000
 
 
@@ -102,6 +104,7 @@ def test_a_deck_opens_offline_and_every_slide_fits(browser, name):
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         try:
             browser.get(DECKS[name].as_uri())
+            WebDriverWait(browser, 60).until(lambda b: b.execute_script(READY))
             wide = browser.execute_script(
                 "const {width, height} = Reveal.getConfig(),"
                 "  all = [...document.querySelectorAll('.slides section section')];"
