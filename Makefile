@@ -9,7 +9,9 @@ STAMP := $(VENV)/.installed
 LOG := $(VENV)/learn2learn.log
 QUICK := book/runs/quick
 FULL := book/runs/full
+SLIDES := book/_build/slides
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+LESSONS := $(basename $(notdir $(wildcard book/lessons/*.md)))
 RECORDS := $(wildcard book/records/full/*.json benchmarks/results/*.json)
 RUNS := $(NOTEBOOKS:notebooks/%.ipynb=$(QUICK)/%.ipynb)
 COPIES := $(NOTEBOOKS:notebooks/%.ipynb=$(FULL)/%.ipynb)
@@ -47,7 +49,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env learn2learn book published runs full-runs copies test lint format notebooks faults figures bench demo-data clean distclean
+.PHONY: help env learn2learn book published slides runs full-runs copies test lint format notebooks faults figures bench demo-data clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -77,6 +79,16 @@ book: $(STAMP) ## run every notebook (quick profile) and build the book
 
 published: $(STAMP) ## build the book from the committed runs (full profile); runs no notebook
 	$(call build,full)
+
+slides: $(STAMP) ## build the lessons' slides, each a file that needs no network
+	mkdir -p $(SLIDES)
+	$(BIN)/jupytext --quiet --to ipynb --execute --run-path $(SLIDES) \
+	  --output $(SLIDES)/lessons.ipynb book/slides/lessons.md
+	printf '%s\n' $(LESSONS) | xargs -P $(JOBS) -I {} $(BIN)/jupyter nbconvert --log-level WARN \
+	  --to slides --no-input --output {} --TagRemovePreprocessor.remove_cell_tags=not-{} \
+	  --template offline --TemplateExporter.extra_template_basedirs=book/slides \
+	  --TemplateExporter.extra_template_paths=book/_static/reveal \
+	  --HTMLExporter.exclude_anchor_links=True $(SLIDES)/lessons.ipynb
 
 runs: $(RUNS)
 
@@ -127,7 +139,7 @@ demo-data: $(STAMP) ## rebuild the bundled data, byte for byte, from the mavenn 
 	$(BIN)/python scripts/build_demo_data.py build/mavenn/mavenn-1.1.4-py3-none-any.whl
 
 clean: ## remove what was built (keeps .venv)
-	rm -rf book/_build book/runs/quick book/runs/shown book/records/quick build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf book/_build book/runs/quick book/runs/class book/runs/shown book/records/quick book/records/class build dist .pytest_cache .ruff_cache .hypothesis
 
 distclean: clean ## remove .venv as well
 	rm -rf $(VENV) *.egg-info

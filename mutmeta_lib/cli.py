@@ -157,7 +157,7 @@ def encode_command(
 def run_command(
     notebook: Annotated[Path, Argument(help="An .ipynb file.")],
     parameter: option(list[str] | None, "Set a parameter.", "-p", metavar="NAME VALUE") = None,
-    profile: option(str | None, "A file in params/ beside the notebook: quick or full.") = None,
+    profile: option(str | None, "Of params/ beside the notebook: quick, class or full.") = None,
     output: option(Path | None, f"Default: {RUNS}/<profile>/<notebook>.", "-o", "--output") = None,
 ) -> None:
     """Execute a notebook; unknown parameters and wrong types are refused before it starts."""

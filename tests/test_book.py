@@ -16,10 +16,16 @@ from test_committed import FILES, ROOT
 BUILT = ROOT / "book/_build/html"
 
 
-def test_vendored_mathjax_is_the_file_that_the_note_names():
-    folder = ROOT / "book/_static/mathjax"
-    digest = hashlib.sha256((folder / "tex-svg-full.js").read_bytes()).hexdigest()
-    assert digest in (folder / "README.md").read_text()
+@pytest.mark.parametrize("name", ["mathjax", "reveal"])
+def test_what_is_vendored_is_the_files_that_the_note_names(name):
+    folder = ROOT / "book/_static" / name
+    note = (folder / "README.md").read_text(encoding="utf-8")
+    files = [path for path in folder.iterdir() if path.suffix in (".js", ".css")]
+    assert files
+    assert (folder / "LICENSE").is_file()
+    for path in files:
+        assert f"`{path.name}`" in note
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in note
 
 
 @pytest.fixture(scope="module")

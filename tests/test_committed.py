@@ -31,7 +31,11 @@ NAMES = {name: name_record(record) for name, record in RECORDS.items()}
 FULL = sorted(path.stem for path in PATHS if path.parent.name == "full")
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", *ROOT.glob("book/*.md"), *ROOT.glob("notebooks/[0-9]*.md"))
+    for path in (
+        *(ROOT / "README.md", ROOT / "book/slides/lessons.md"),
+        *(path for folder in ("book", "book/lessons") for path in ROOT.glob(f"{folder}/*.md")),
+        *ROOT.glob("notebooks/[0-9]*.md"),
+    )
 }
 PLACE = re.compile(
     r"(?<![\w.:/~<>)\]-])/(?:home|root|work|tmp|Users|usr|opt|mnt|private|var|srv|content)/|"
