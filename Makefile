@@ -113,10 +113,11 @@ notebooks: $(STAMP) ## re-execute the committed notebooks from their MyST text (
 faults: $(STAMP) ## seed faults into the library and see which the tests notice
 	$(BIN)/python scripts/faults.py
 
-figures: $(STAMP) ## draw the first page's figures again from the committed records
+figures: $(STAMP) ## draw the pages' figures again, from the committed records or simulated
 	$(BIN)/python scripts/draw_scorecard.py
 	$(BIN)/python scripts/draw_chance.py
 	$(BIN)/python scripts/draw_benchmark.py
+	$(BIN)/python scripts/draw_inner_loop.py
 
 bench: $(STAMP) ## time the engine against learn2learn's loop (a minute)
 	$(BIN)/python benchmarks/run.py --quick
