@@ -47,7 +47,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env learn2learn book published runs full-runs copies test lint format notebooks faults figures bench demo-data clean distclean
+.PHONY: help env learn2learn book published runs full-runs copies lab test lint format notebooks faults figures bench demo-data clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -90,6 +90,9 @@ copies: $(COPIES)
 
 $(FULL)/%.ipynb: notebooks/%.ipynb notebooks/params/full.yml $(LIBRARY) $(RECORDS)
 	$(BIN)/mutmeta run $< --profile full --output $@
+
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks
 
 test: $(STAMP) ## run all tests, the committed notebooks among them
 	HF_HUB_OFFLINE=1 $(BIN)/pytest tests mutmeta_lib -q -n $(JOBS) --dist loadfile

@@ -85,6 +85,12 @@ def test_binder_finds_environment_yml_with_a_python_it_knows_and_the_repository_
     assert {"binderhub_url", "colab_url"} < set(config["launch_buttons"])
 
 
+def test_make_lab_opens_the_folder_of_the_notebooks():
+    command = ["make", "-n", "-o", ".venv/.installed", "lab"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told.split() == [".venv/bin/jupyter", "lab", "--ServerApp.root_dir=notebooks"]
+
+
 def test_learn2learn_is_pinned_and_installed_alike_everywhere():
     ((package, version),) = LEARN2LEARN.items()
     assert package == "learn2learn"
