@@ -258,3 +258,15 @@ def test_the_first_use_of_a_term_in_prose_links_to_the_glossary(tmp_path):
         ("terms.html#term-Query", "query"),
     ]
     assert "glossary-term" not in (tmp_path / "_build/html/terms.html").read_text()
+
+
+def test_signatures_and_tables_are_html_that_a_screen_reader_can_say():
+    signature = (
+        '<dt class="sig py"><span class="p"><span class="pre">f</span></span><dl>\n'
+        '<dd><a href="#x"><span class="n"><span class="pre">x</span></span></a></dd></dl></dt>'
+    )
+    after = '<dd><dl><dd class="p"><span class="pre">y</span></dd></dl></dd>'
+    context = {"body": signature + after + '<th></th><th class="head"><p></p></th><th>a</th>'}
+    book.mend_markup(None, "page", "page.html", context, None)
+    mended = '<dt class="sig py">f<div>\n<div><a href="#x">x</a></div></div></dt>'
+    assert context["body"] == f'{mended}{after}<td></td><td class="head"></td><th>a</th>'

@@ -36,6 +36,11 @@ ROOMS = (
     *("app", "ranking", "reproduction", "study", "learn", "models", "tasks", "data", "records"),
     *("seeds", "errors"),
 )
+STUMBLES = {
+    'role="doc-biblioentry"': 'role="listitem"',  # it stands in a list
+    ' aria-label="Toggle hidden content"': "",  # "Show the code" says more
+    r"<th( [^>]*)?>(?:<p></p>)?</th>": r"<td\1></td>",  # a head that names nothing
+}
 THEBE = ("init_thebe_core", "update_thebe_context")
 
 
@@ -267,10 +272,11 @@ def rewrite_urls(buttons: Any) -> None:
 
 
 def mend_markup(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
-    """Mend a page's html where Sphinx writes what a screen reader stumbles over."""
-    context["body"] = mend_signatures(context.get("body", "")).replace(
-        'role="doc-biblioentry"', 'role="listitem"'
-    )
+    """Mend a page's html where it makes a screen reader stumble."""
+    body = mend_signatures(context.get("body", ""))
+    for wrong, right in STUMBLES.items():
+        body = re.sub(wrong, right, body)
+    context["body"] = body
 
 
 def mend_signatures(body: str) -> str:
