@@ -232,11 +232,16 @@ def test_a_figure_is_named_after_its_section_and_the_paragraph_that_follows():
     drawn, said = nodes.image(uri="a.png"), nodes.image(uri="b.png", alt="own words")
     section += [nodes.paragraph("", "Before."), nodes.container("", drawn, said)]
     section += nodes.paragraph("", "MAML is\nahead.")
-    section += nodes.section("", nodes.title("", "Next"), nodes.image(uri="c.png"))
+    several = [nodes.image(uri="c.png"), nodes.image(uri="d.png")]
+    long = nodes.paragraph("", "No. " + folded.LONGEST * "long ")
+    section += nodes.section("", nodes.title("", "Why?"), *several, long)
     doctree = nodes.container("", section)
     folded.name_figures(None, doctree)
     alts = [image["alt"] for image in doctree.findall(nodes.image)]
-    assert alts == ["Figure, Curves. MAML is ahead.", "own words", "Figure, Next."]
+    assert alts == [
+        *("Figure, Curves. MAML is ahead.", "own words"),
+        *("Figure 1 of 2, Why? No.", "Figure 2 of 2, Why? No."),
+    ]
 
 
 def test_the_first_use_of_a_term_in_prose_links_to_the_glossary(tmp_path):

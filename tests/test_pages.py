@@ -10,6 +10,8 @@ from browsing import absent
 from test_book import BUILT
 from test_committed import FILES
 
+import mutmeta_lib as mm
+
 BLOCKS = {"p", "li", "dd", "dt", "td", "th", "div", "summary", "figcaption", "h1", "h2", "h3"}
 SILENT = {"pre", "code", "abbr", "script", "style", "nav", "button"}
 OWN = r"site reads?\b|\btrunk|rotation|zero-label score|wild_type_pass|no_encoder"
@@ -85,6 +87,13 @@ def test_every_link_and_anchor_inside_the_book_leads_somewhere(path):
 def test_a_page_with_its_pictures_is_no_larger_than_a_megabyte_and_a_half(path):
     pictures = {path.parent.joinpath(unquote(name)).resolve() for name in page(path).images}
     assert sum(file.stat().st_size for file in {path, *pictures}) <= 1_500_000
+
+
+def test_the_api_page_describes_and_links_every_public_name(built):
+    api = page(built / "book/api.html")
+    public = {f"{module}.{name}" for name, module in mm._NAMES.items()}
+    assert {*public, "mutmeta_lib.app.style.label"} - api.anchors == set()
+    assert {f"#{name}" for name in public} - api.links == set()
 
 
 def test_no_sentence_of_the_first_page_is_longer_than_35_words_or_in_words_of_our_own(built):

@@ -24,6 +24,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from mutmeta_lib import _NAMES
 from mutmeta_lib.errors import DataError
 from mutmeta_lib.records.record import Record, number, read_record
 
@@ -296,13 +297,15 @@ def mend_signatures(body: str) -> str:
 
 
 def tuple_fields(path: Path) -> list[str]:
-    """The fields of a module's named tuples."""
+    """The fields of a module's named tuples, but those that a function there is called too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = {one.name for one in tree.body if isinstance(one, ast.FunctionDef)}
     return [
         line.target.id
-        for one in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for one in ast.walk(tree)
         if isinstance(one, ast.ClassDef) and "NamedTuple" in map(ast.unparse, one.bases)
         for line in one.body
-        if isinstance(line, ast.AnnAssign)
+        if isinstance(line, ast.AnnAssign) and line.target.id not in functions
     ]
 
 
@@ -326,8 +329,10 @@ def list_rooms(library: Path) -> str:
 
 
 def fill_api_page(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Put the rooms where the API page asks for them."""
+    """Put the public names and the rooms where the API page asks for them."""
     if docname == "book/api":
+        links = (f"{{py:obj}}`{n} <{module}.{n}>`" for n, module in sorted(_NAMES.items()))
+        source[0] = source[0].replace("% names\n", ", ".join(links) + ".\n")
         source[0] = source[0].replace("% rooms\n", list_rooms(Path(app.srcdir, "mutmeta_lib")))
 
 
