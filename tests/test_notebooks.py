@@ -122,6 +122,36 @@ def test_notebook_and_copy_are_sound_and_in_step(name):
     assert stale(executed, name, NAMES) == [], "run `make full-runs`"
 
 
+KINDS, GRADES = "predict|run|explain|write|design", "easy|middle|hard"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_ends_with_exercises_whose_solutions_ran_and_whose_checks_can_refuse(name):
+    cells = at(name).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    headings = re.findall(r"^## (.+)$", text, re.M)
+    assert headings[-2:] == ["What would change our mind", "Exercises"]
+    found = re.findall(r"^\*\*Exercise (\d+)\.(\d+) · (.+?) · (.+?)\.\*\*", text, re.M)
+    assert 3 <= len(found) == text.count("**Exercise ") <= 5
+    assert [(int(a), int(b)) for a, b, *_ in found] == [
+        (int(name[:2]), place) for place in range(1, len(found) + 1)
+    ]
+    assert all(re.fullmatch(KINDS, kind) and re.fullmatch(GRADES, how) for *_, kind, how in found)
+    assert text.count("{dropdown} Hint") == len(found)
+    said = {
+        tag: [str([one.get("text") for one in c.outputs]) for c in cells if tag in tags(c)]
+        for tag in ("exercise", "check", "solution")
+    }
+    assert len(said["exercise"]) >= 1
+    assert said["check"]
+    assert all("Not yet" in told and "Right" not in told for told in said["check"])
+    assert sum("Right" in told and "Not yet" in told for told in said["solution"]) >= 1
+    for cell in cells:
+        if "solution" in tags(cell) and cell.cell_type == "code":
+            assert "hide-cell" in tags(cell)
+            assert cell.metadata["jupyter"] == {"source_hidden": True, "outputs_hidden": True}
+
+
 @pytest.mark.parametrize("profile", ["quick", "full"])
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_profiles_fit_the_parameters_of_every_notebook(profile, name):

@@ -1,7 +1,8 @@
 """Code folds away: a reader sees text, figures and tables, and unfolds the code that made them.
 
 What is asked stays open: cells that set a study or call the engine, those whose output is held by
-a test (tag ``nbval-check-output``), and those tagged ``show-input``. A figure without words of its
+a test (tag ``nbval-check-output``), what an exercise asks to fill in (``exercise``), and those tagged
+``show-input``. A figure without words of its
 own is named, for readers who do not see it, after its section and the paragraph that explains it.
 """
 
@@ -10,13 +11,15 @@ import re
 from docutils import nodes
 from sphinx.application import Sphinx
 
-OPEN = {"tag_nbval-check-output", "tag_show-input"}
+OPEN = {"tag_nbval-check-output", "tag_show-input", "tag_exercise"}
 ENGINE = re.compile(
     r"\b(Study|MetaTraining|InnerLoop|meta_train|inner_update|draw_task|encode_\w+)\("
 )
 PROMPTS = {
     "tag_parameters": "the parameters",
     "tag_injected-parameters": "this run’s parameters",
+    "tag_check": "the check",
+    "tag_solution": "the solution",
 }
 
 LONGEST = 400
@@ -27,13 +30,14 @@ def fold(app: Sphinx, doctree: nodes.document) -> None:
     """Mark every code cell as one that hides its input, unless it says otherwise."""
     for cell in doctree.findall(nodes.container):
         classes = set(cell["classes"])
-        if cell.get("nb_element") != "cell_code" or cell.get("hide_mode") or classes & OPEN:
+        if cell.get("nb_element") != "cell_code" or classes & OPEN:
             continue
         source = next(cell.findall(nodes.literal_block), None)
-        if source is not None and ENGINE.search(source.astext()):
+        hidden = cell.get("hide_mode")
+        if not hidden and source is not None and ENGINE.search(source.astext()):
             continue
         what = next((PROMPTS[name] for name in PROMPTS if name in classes), "the code")
-        cell["hide_mode"] = "input"
+        cell["hide_mode"] = hidden or "input"
         cell["prompt_show"] = f"Show {what}"
         cell["prompt_hide"] = f"Hide {what}"
 

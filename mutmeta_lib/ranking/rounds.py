@@ -150,7 +150,7 @@ def play_overruling(
     *,
     labels: Sequence[int] = (10, 20, 40, 100),
     draws: int = 4,
-    most: int = 500,
+    most_predicted: int = 500,
     where: Where | None = None,
     profile: str = "full",
     path: str | Path | None = None,
@@ -158,8 +158,8 @@ def play_overruling(
     """What it gains to rank by a control whose leave-one-out check is better by a margin.
 
     Asked of the validation assays of each split, which no rate of the ranker was chosen by but its
-    outer ones; of each ``labels`` are drawn, and ``most`` others predicted. The table ``rules``
-    has, for each of `MARGINS` in the Spearman correlation of `model.self_check` (the better of
+    outer ones; of each ``labels`` are drawn, and ``most_predicted`` others predicted. The table
+    ``rules`` has, for each of `MARGINS` in the Spearman correlation of `model.self_check` (the better of
     ``without labels`` and ``one-hot ridge`` over the model), and for each control that is always
     used, the ``gain`` in the Spearman correlation of the others over ranking by the model, and how
     often the model was ``overruled``.
@@ -175,7 +175,7 @@ def play_overruling(
         chosen = [assay for assay in chosen if len(assay) >= max(labels) + 50]
         for assay, draw, k in product(chosen, range(draws), labels):
             rng = task_generator(stable_seed("overrule", draw), assay.assay.id)
-            task = draw_task(assay, k, rng, pool=max(labels), max_query=most)
+            task = draw_task(assay, k, rng, pool=max(labels), max_query=most_predicted)
             start = replace(own, sites=lambda _, sites=assay.tokens.sites: sites)
             known = self_check(start.adapt(_few(start, task)), assay.assay.property, 1.0)[1]
             ranks = known.set_index("method")["spearman"]
@@ -194,7 +194,7 @@ def play_overruling(
     def made(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         return {"rules": estimate(rows, ["gain", "overruled"], by=["rule", "read", "shots"])}
 
-    told = {"labels": list(labels), "draws": draws, "most": most}
+    told = {"labels": list(labels), "draws": draws, "most_predicted": most_predicted}
     return _asked("overruling", study, checks, made, told, where or Where(), profile, path)
 
 

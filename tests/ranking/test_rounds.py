@@ -114,7 +114,7 @@ def test_who_is_overruled_more_seldom_gains_and_loses_less_and_a_control_is_no_r
     small = {"n_folds": 3, "share": 0.5, "members": 1, "meta_steps": 4, "cap": 150}
     read = (Read("none", "no_encoder"),)
     study = replace(BASE, reads=read, methods=("ranker",), shots=(), **small)
-    record = play_overruling(study, labels=(10, 20), draws=1, most=60)
+    record = play_overruling(study, labels=(10, 20), draws=1, most_predicted=60)
     rules = record.table("rules").set_index(["metric", "shots", "rule"])["mean"].sort_index()
     for shots in (10, 20):
         often = [rules["overruled", shots, f"ahead by {margin}"] for margin in MARGINS]
