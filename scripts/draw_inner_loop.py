@@ -113,6 +113,7 @@ def _finish(figure: Figure, axes: np.ndarray, ink: Ink) -> None:
         row[0].tick_params(labelleft=True, labelcolor=ink.text)
         row[0].set_ylabel(y)
         row[1].set_xlabel(x)
+        row[0].set_xticks((-2, 0, 2) if x == "x" else (-2, -1, 0))
     figure.subplots_adjust(left=0.11, right=0.98, top=0.93, bottom=0.2, wspace=0.12, hspace=0.35)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=4, fontsize=9,
                   handlelength=1.6, columnspacing=1.2, borderpad=0)  # fmt: skip
