@@ -49,7 +49,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env learn2learn book published slides runs full-runs copies test lint format notebooks faults figures bench demo-data clean distclean
+.PHONY: help env learn2learn book published slides runs full-runs copies lab test lint format notebooks faults figures bench demo-data clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -103,6 +103,9 @@ copies: $(COPIES)
 $(FULL)/%.ipynb: notebooks/%.ipynb notebooks/params/full.yml $(LIBRARY) $(RECORDS)
 	$(BIN)/mutmeta run $< --profile full --output $@
 
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks
+
 test: $(STAMP) ## run all tests, the committed notebooks among them
 	HF_HUB_OFFLINE=1 $(BIN)/pytest tests mutmeta_lib -q -n $(JOBS) --dist loadfile
 	HF_HUB_OFFLINE=1 $(BIN)/pytest --nbval-lax --nbval-current-env notebooks/ -q -n $(JOBS) --dist loadfile
@@ -125,10 +128,11 @@ notebooks: $(STAMP) ## re-execute the committed notebooks from their MyST text (
 faults: $(STAMP) ## seed faults into the library and see which the tests notice
 	$(BIN)/python scripts/faults.py
 
-figures: $(STAMP) ## draw the first page's figures again from the committed records
+figures: $(STAMP) ## draw the pages' figures again, from the committed records or simulated
 	$(BIN)/python scripts/draw_scorecard.py
 	$(BIN)/python scripts/draw_chance.py
 	$(BIN)/python scripts/draw_benchmark.py
+	$(BIN)/python scripts/draw_inner_loop.py
 
 bench: $(STAMP) ## time the engine against learn2learn's loop (a minute)
 	$(BIN)/python benchmarks/run.py --quick

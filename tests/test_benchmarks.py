@@ -5,6 +5,7 @@ import sys
 
 import cases
 import pytest
+import rank
 import run
 
 from mutmeta_lib.records.record import number, read_record
@@ -68,3 +69,14 @@ def test_what_stops_it_is_one_sentence_before_the_work(tmp_path, monkeypatch, ca
         with pytest.raises(SystemExit, match="2"):
             run.main([argument])
         assert re.fullmatch(rf".*{told}.*\n", capsys.readouterr().err)
+
+
+def test_a_whole_ranking_is_timed_and_one_that_fails_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank, "CASES", {"small": (30, 4, "singles", ())})
+    rank.main(["--rounds", "1", "--output", str(tmp_path / "r.json")])
+    (row,) = read_record(tmp_path / "r.json").table("cases").to_dict("records")
+    assert 0.5 < row["processor_seconds"] < 60
+    assert 100 < row["peak_mb"] < 1500
+    monkeypatch.setattr(rank, "CASES", {"wrong": (30, 4, "none.csv", ())})
+    with pytest.raises(SystemExit, match=r"none\.csv"):
+        rank.measure("", 1)

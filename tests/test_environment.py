@@ -73,6 +73,24 @@ def test_conda_brings_python_and_the_tools_and_installs_the_same_pins():
     assert pip == ["-r requirements.txt", "-e ."]
 
 
+def test_binder_finds_environment_yml_with_a_python_it_knows_and_the_repository_around_it():
+    """By repo2docker's rules: what it would take first, x.y, local paths that stage all files."""
+    first = ("binder", ".binder", "Dockerfile", "environment.yaml", "install.R", "Project.toml")
+    assert [name for name in first if (ROOT / name).exists()] == []
+    python, *_, pip = CONDA["dependencies"]
+    assert re.fullmatch(r"python=3\.\d+", python)
+    assert all(line.startswith(("-r ", "-e .")) for line in pip["pip"])
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert config["repository"]["url"] == PROJECT["urls"]["Repository"]
+    assert {"binderhub_url", "colab_url"} < set(config["launch_buttons"])
+
+
+def test_make_lab_opens_the_folder_of_the_notebooks():
+    command = ["make", "-n", "-o", ".venv/.installed", "lab"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told.split() == [".venv/bin/jupyter", "lab", "--ServerApp.root_dir=notebooks"]
+
+
 def test_learn2learn_is_pinned_and_installed_alike_everywhere():
     ((package, version),) = LEARN2LEARN.items()
     assert package == "learn2learn"

@@ -74,7 +74,7 @@ def root(tmp_path_factory):
 
 def build(source: Path, page: str) -> tuple[str, str]:
     """Build one page; returns its html and the warnings, any of which fails the book under -W."""
-    extensions = ["myst_parser", "mutmeta_book", "mutmeta_claims"]
+    extensions = ["myst_parser", "mutmeta_book", "mutmeta_claims", "mutmeta_glossary"]
     (source / "conf.py").write_text(f"extensions = {extensions}\n")
     (source / "index.md").write_text(f"# Title\n\n{page}\n")
     app = SphinxTestApp("html", srcdir=source, freshenv=True)
@@ -232,8 +232,46 @@ def test_a_figure_is_named_after_its_section_and_the_paragraph_that_follows():
     drawn, said = nodes.image(uri="a.png"), nodes.image(uri="b.png", alt="own words")
     section += [nodes.paragraph("", "Before."), nodes.container("", drawn, said)]
     section += nodes.paragraph("", "MAML is\nahead.")
-    section += nodes.section("", nodes.title("", "Next"), nodes.image(uri="c.png"))
+    several = [nodes.image(uri="c.png"), nodes.image(uri="d.png")]
+    long = nodes.paragraph("", "No. " + folded.LONGEST * "long ")
+    section += nodes.section("", nodes.title("", "Why?"), *several, long)
     doctree = nodes.container("", section)
     folded.name_figures(None, doctree)
     alts = [image["alt"] for image in doctree.findall(nodes.image)]
-    assert alts == ["Figure, Curves. MAML is ahead.", "own words", "Figure, Next."]
+    assert alts == [
+        *("Figure, Curves. MAML is ahead.", "own words"),
+        *("Figure 1 of 2, Why? No.", "Figure 2 of 2, Why? No."),
+    ]
+
+
+def test_the_first_use_of_a_term_in_prose_links_to_the_glossary(tmp_path):
+    terms = "Few-shot\n  A.\n\nQuery\nQuery set\n  B, few-shot.\n\nWild type\n  C.\n\nFitness\n  D."
+    (tmp_path / "terms.md").write_text(f"# Terms\n\n```{{glossary}}\n{terms}\n```\n")
+    page = (
+        "```{toctree}\nterms\n```\n\n## Fitness\n\n`fitness` [fitness](terms.md) "
+        "{math}`fitness`\n\n| Fitness |\n|---|\n| no-query |\n\nWild-type *query\nsets*, fitness, "
+        "queryable. Few-shot tasks, a query set, a wild type, a query.\n"
+    )
+    html, warnings = build(tmp_path, page)
+    assert not warnings
+    linked = r'<a class="reference internal" href="([^"]+)"><span class="glossary-term">([^<]+)'
+    assert re.findall(linked, html) == [
+        ("terms.html#term-Wild-type", "Wild-type"),
+        ("terms.html#term-Query-set", "query\nsets"),
+        ("terms.html#term-Fitness", "fitness"),
+        ("terms.html#term-Few-shot", "Few-shot"),
+        ("terms.html#term-Query", "query"),
+    ]
+    assert "glossary-term" not in (tmp_path / "_build/html/terms.html").read_text()
+
+
+def test_signatures_and_tables_are_html_that_a_screen_reader_can_say():
+    signature = (
+        '<dt class="sig py"><span class="p"><span class="pre">f</span></span><dl>\n'
+        '<dd><a href="#x"><span class="n"><span class="pre">x</span></span></a></dd></dl></dt>'
+    )
+    after = '<dd><dl><dd class="p"><span class="pre">y</span></dd></dl></dd>'
+    context = {"body": signature + after + '<th></th><th class="head"><p></p></th><th>a</th>'}
+    book.mend_markup(None, "page", "page.html", context, None)
+    mended = '<dt class="sig py">f<div>\n<div><a href="#x">x</a></div></div></dt>'
+    assert context["body"] == f'{mended}{after}<td></td><td class="head"></td><th>a</th>'

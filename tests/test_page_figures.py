@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import draw_benchmark
 import draw_chance
+import draw_inner_loop
 import draw_scorecard
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,6 +42,7 @@ def test_the_time_by_rows_and_the_words_are_those_of_the_record():
 BENCHMARK = draw_benchmark.read()
 LINES, LEVELS = draw_benchmark.lines(BENCHMARK), draw_benchmark.levels(BENCHMARK)
 MODULES = {"scorecard": draw_scorecard, "chance": draw_chance, "benchmark": draw_benchmark}
+MODULES["inner_loop"] = draw_inner_loop
 EACH = pytest.mark.parametrize("name", MODULES)
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?|-?\d+")
 

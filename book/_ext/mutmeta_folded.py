@@ -40,14 +40,22 @@ def fold(app: Sphinx, doctree: nodes.document) -> None:
 
 def name_figures(app: Sphinx, doctree: nodes.document) -> None:
     """Give every figure that a cell drew a text for readers who do not see it."""
+    alike: dict[str, list[nodes.image]] = {}
     for section in doctree.findall(nodes.section):
-        title = section[0].astext()
+        title = re.sub(r"(?<![.?])$", ".", section[0].astext())
         for place, cell in enumerate(section.children):
             drawn = [] if isinstance(cell, nodes.section) else cell.findall(nodes.image)
             for image in drawn:
                 after = [n.astext() for n in section[place:] if isinstance(n, nodes.paragraph)]
-                words = " ".join(f"Figure, {title}. {''.join(after[:1])}".split())
-                image.setdefault("alt", words if len(words) <= LONGEST else f"{words[:LONGEST]}…")
+                words = " ".join(f"{title} {''.join(after[:1])}".split())
+                if len(words) > LONGEST:  # end with a sentence
+                    words = re.match(r".*[.?](?=\s)|", words[:LONGEST])[0] or words[:LONGEST]
+                if "alt" not in image:
+                    alike.setdefault(words, []).append(image)
+    for words, images in alike.items():
+        for number, image in enumerate(images, 1):
+            which = f" {number} of {len(images)}" if len(images) > 1 else ""
+            image["alt"] = f"Figure{which}, {words}"
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

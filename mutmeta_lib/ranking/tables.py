@@ -9,13 +9,13 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mutmeta_lib.data.measurements import MUTATED, parse_cell, read_rows
+from mutmeta_lib.data.measurements import MUTATED, Rows, parse_cell, read_rows
 from mutmeta_lib.data.tables import (
     FIRST_ROW,
     columns_of,
@@ -119,21 +119,25 @@ def read_measurements(
     Columns that are not named are guessed, from their names and then their cells, and a guess
     that could be another is refused with all names. Not used are rows without mutation or score,
     and those of the kinds in `drop` (`variants.DROP`). Repeats are averaged, weighted by 1/error²
-    where a column of errors has them all. ``<0.1`` and ``>95`` count as 0.1 and 95.
+    where a column of errors has them all; they may be rows of one variant or columns, such as
+    ``rep1`` and ``rep2`` (``score_column="a, b"`` names others). ``<0.1`` and ``>95`` count as 0.1
+    and 95.
     """
     file = None if isinstance(table, pd.DataFrame) else table
     text = table_text(table)
     with located(file=file):
         names = guess_columns(text, wild_type, mutant_column, score_column)
-        needed = [names["mutant"], names["score"]]
+        repeats = _several(names["score"], peek(text)[0])
+        needed = [names["mutant"], *repeats]
         columns = columns_of(text, needed, [*(names[n] for n in names if n == "error"), MUTATED])
     texts, bounds = columns[names["mutant"]], {}
-    cells = columns[names["score"]]
-    for i, cell in enumerate(cells):
-        if found := _BOUND.match(cell):
-            cells[i], bounds[FIRST_ROW + i] = cell[found.end() :], cell
-    read = read_rows(
-        file or "the table", columns, wild_type, names["mutant"], names["score"], repeats=True
+    for cells, i in product([columns[name] for name in repeats], range(len(texts))):
+        if found := _BOUND.match(cells[i]):
+            bounds.setdefault(FIRST_ROW + i, []).append(cells[i])
+            cells[i] = cells[i][found.end() :]
+    how = {"wild_type": wild_type, "mutant_column": names["mutant"], "repeats": True}
+    read = _together(
+        [read_rows(file or "the table", columns, score_column=n, **how) for n in repeats]
     )
     left_out = [problem for problem in read.problems if problem.drop in {"missing", *drop}]
     if unknown := [word for word in drop if word not in DROP]:
@@ -156,7 +160,8 @@ def read_measurements(
     told, variants, scores, measured_wild_type = [], [], [], None
     for variant, rows in groups.items():
         mean, sd = _average(read.scores[rows], [errors.get(read.rows[i]) for i in rows])
-        signs = [bounds[read.rows[i]] for i in rows if read.rows[i] in bounds]
+        own = dict.fromkeys(read.rows[i] for i in rows)
+        signs = [cell for row in own for cell in bounds.get(row, ())]
         why = f"{', '.join(signs)}: counted as the bound" if signs else ""
         if variant:
             variants.append(variant)
@@ -172,6 +177,29 @@ def read_measurements(
     notes = tuple(dict.fromkeys(read.notes))
     return Measurements(
         tuple(variants), np.array(scores), frame, names, measured_wild_type, notes, text
+    )
+
+
+def _several(score: str, header: Sequence[str]) -> list[str]:
+    """The columns of scores that a name, or several with commas between them, stand for."""
+    return [score] if score in header else [name.strip() for name in score.split(",")]
+
+
+def _together(reads: Sequence[Rows]) -> Rows:
+    """What several columns of scores say; no row misses a score that has one in any of them."""
+    if len(reads) == 1:
+        return reads[0]
+    every, problems = {row for one in reads for row in one.rows}, {}
+    for problem in (problem for one in reads for problem in one.problems):
+        if problem.drop != "missing" or problem.row not in every:
+            problems.setdefault((problem.row, problem.problem), problem)
+    return Rows(
+        tuple(variant for one in reads for variant in one.variants),
+        np.concatenate([one.scores for one in reads]),
+        {},
+        list(problems.values()),
+        [note for one in reads for note in one.notes],
+        tuple(row for one in reads for row in one.rows),
     )
 
 
@@ -211,14 +239,20 @@ def guess_columns(text: str, wild_type: str, mutant: str = "", score: str = "") 
         if not named:
             mend = "name it with --score-column (score_column= in Python)"
             raise DataError(f"no column holds scores (found: {', '.join(header)})", mend, row=1)
-        if len(set(named)) > 1:
+        if len(set(named)) > 1 and not _are_repeats([plain[n] for n in named]):
             told = f"several columns may be the score: {', '.join(named)}"
-            mend = "name one with --score-column (score_column= in Python)"
+            mend = "name one with --score-column (score_column= in Python), or repeats as 'a, b'"
             raise DataError(told, mend, row=1)
-        score = named[0]
+        score = ", ".join(dict.fromkeys(named))
     found = {"mutant": mutant, "score": score}
     own = [n for n in errors if n != score]
     return found | ({"error": own[0]} if len(own) == 1 else {})
+
+
+def _are_repeats(names: Sequence[str]) -> bool:
+    """Whether names are the same but for the number of a repeat, such as rep1 and rep2."""
+    found = [re.fullmatch(r"(.*?)_?(?:rep|repeat|replicate|run)_?\d+", name) for name in names]
+    return all(found) and len({one[1] for one in found}) == 1
 
 
 def peek(text: str) -> tuple[list[str], list[list[str]]]:

@@ -177,7 +177,7 @@ def benchmark(
     Its table ``results`` has the mean Spearman correlation over draws: a row per arm, read, swap,
     method and assay, a column per number of labels (see `results`). ``means`` are of all `SCORES`,
     by group of Spearman's alone, ``contrasts`` of the ranker and of MAML with each other method,
-    ``over_joint`` of each method with the joint start.
+    ``over_joint`` of each method with the joint start, ``by_seed`` too where there are several.
     """
     if name not in ARMS:
         raise DataError(f"there is no benchmark '{name}'", f"choose from {', '.join(ARMS)}")
@@ -195,7 +195,7 @@ def benchmark(
         device=(where or Where()).device,
         seconds=seconds,
         numbers=_counts(found.values()),
-        tables=tables(found),
+        tables=tables(found) | _by_seed(arms, found),
     )
     if path is not None:
         write_record(record, path)
@@ -245,6 +245,17 @@ def tables(found: Mapping[str, Result]) -> dict[str, pd.DataFrame]:
     if (rows["method"] == "multitask").any():
         kept["over_joint"] = _over_joint(rows)
     return kept
+
+
+def _by_seed(arms: Mapping[str, Study], found: Mapping[str, Result]) -> dict[str, pd.DataFrame]:
+    """`_over_joint` of each meta-training, where a study has several."""
+    made = [
+        _over_joint(rows.assign(arm=arm).rename(columns={"encoding": "read"})).assign(seed=seed)
+        for arm, one in found.items()
+        if arms[arm].seeds > 1
+        for seed, rows in one.rows.groupby(one.rows["seed"] // arms[arm].draws)
+    ]
+    return {"by_seed": pd.concat(made, ignore_index=True)} if made else {}
 
 
 def _wide(rows: pd.DataFrame) -> pd.DataFrame:

@@ -57,6 +57,8 @@ def test_columns_are_guessed_from_names_and_cells(header, columns):
     ("text", "told"),
     [
         ("mutant,Tm,yield\nK2R,1,2\n", "several columns may be the score: Tm, yield"),
+        ("mutant,score_1,score_2\nK2R,1,2\n", "several columns may be the score: score_1, score_2"),
+        ("mutant,Tm_rep1,Kd_rep1\nK2R,1,2\n", "several columns may be the score"),
         ("mutant,note\nK2R,good\n", r"no column holds scores \(found: mutant, note\)"),
         ("a,b,score\nK2R,T3P,1\n", "several columns may hold mutations: a, b"),
         ("K2R,1\nT3P,2\n", "as if the header were missing"),
@@ -97,6 +99,25 @@ def test_repeats_are_averaged_bounds_kept_and_every_row_accounted_for():
     assert "> 95" in told.loc["A4G", "why"]
     assert "row 9" in told.loc["I6V", "why"]
     assert "stop" in told.loc["T3*", "why"]
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [("rep1,rep 2,Rep_3", ""), ("KD_run1,KD_run2,KD_run3", ""), ("a,b,c", "a,b, c")],
+)
+def test_repeats_may_be_columns_and_a_row_needs_one_of_them(header, named):
+    rows = "K2R,1,2,3\nT3P,,<5,\nA4G,,,\nK2R,6,,\n"
+    read = measure(f"mutant,{header}\n{rows}", score_column=named)
+    told = read.told.set_index("mutant")
+    assert told["n"].to_dict() == {"K2R": 4, "T3P": 1, "A4G": 1}
+    assert told["used"].to_dict() == {"K2R": True, "T3P": True, "A4G": False}
+    assert read.scores.tolist() == [3, 5]
+    assert "<5" in told.loc["T3P", "why"]
+    assert "row 4" in told.loc["A4G", "why"]
+    with pytest.raises(DataError, match=r"row 3.*'high' is not a number"):
+        measure(f"mutant,{header}\nK2R,1,2,3\nT3P,1,high,2\n", score_column=named)
+    with pytest.raises(DataError, match=r"row 2.*K3R"):
+        measure(f"mutant,{header}\nK3R,1,2,3\n", score_column=named)
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "xlsx"])

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from mutmeta_lib.data.folders import read_data_dir
-from mutmeta_lib.ranking.rounds import METRICS, STRATEGIES, _drawn, play, play_rounds
-from mutmeta_lib.study.benchmark import SHIPPED
+from mutmeta_lib.ranking.rounds import (
+    MARGINS,
+    METRICS,
+    STRATEGIES,
+    _drawn,
+    play,
+    play_overruling,
+    play_rounds,
+)
+from mutmeta_lib.study.benchmark import BASE, SHIPPED
 from mutmeta_lib.study.study import Read
 from mutmeta_lib.tasks.tasks import EncodedAssay
 
@@ -100,3 +108,21 @@ def test_a_record_of_rounds_has_every_strategy_and_is_the_same_again():
     # Both begin with the score that other proteins taught: without labels all is equally unsure.
     greedy, zero = (first.xs(name, level="method")[["hits"]] for name in ("greedy", "zero_label"))
     assert greedy.equals(zero)
+
+
+def test_who_is_overruled_more_seldom_gains_and_loses_less_and_a_control_is_no_rule_s_worst():
+    small = {"n_folds": 3, "share": 0.5, "members": 1, "meta_steps": 4, "cap": 150}
+    read = (Read("none", "no_encoder"),)
+    study = replace(BASE, reads=read, methods=("ranker",), shots=(), **small)
+    record = play_overruling(study, labels=(10, 20), draws=1, most=60)
+    rules = record.table("rules").set_index(["metric", "shots", "rule"])["mean"].sort_index()
+    for shots in (10, 20):
+        often = [rules["overruled", shots, f"ahead by {margin}"] for margin in MARGINS]
+        assert often == sorted(often, reverse=True)
+        assert 0 < often[0] < 1
+        gains = rules["gain", shots]
+        always = [gains[name] for name in gains.index if name.startswith("always")]
+        assert min(always) < gains[f"ahead by {MARGINS[0]}"]
+        assert all(
+            gains[f"ahead by {m}"] == 0 for m, n in zip(MARGINS, often, strict=True) if not n
+        )

@@ -176,6 +176,13 @@ def test_a_benchmark_has_a_row_for_everything_and_says_what_it_read(tmp_path, na
     assert read_record(tmp_path / "r.json").digest == found.digest
     groups = set(found.table("means")["group"])
     assert {"all", "ProteinGym", "fitness"} <= groups
+    assert ("by_seed" in found.tables) == any(study.seeds > 1 for study in arms.values())
+    if name == "benchmark_seeds":
+        keys = ["method", "shots"]
+        by_seed = found.table("by_seed").groupby(["seed", *keys])["mean"].first().unstack("seed")
+        together = found.table("over_joint").set_index(keys)["mean"].loc[by_seed.index]
+        assert sorted(by_seed) == list(range(5))
+        np.testing.assert_allclose(by_seed.mean(axis=1), together, atol=2e-5)
     with pytest.raises(DataError, match="there is no benchmark 'x'"):
         benchmark("x", "demo", "tiny")
 
