@@ -215,7 +215,8 @@ def test_the_api_page_lists_every_module():
         ({"classes": ["tag_nbval-check-output"]}, "print(1)", None),
         ({}, "study = Study(shots=shots)", None),
         ({}, "from mutmeta_lib.study.study import Study", "Show the code"),
-        ({"hide_mode": "all", "prompt_show": "own"}, "print(1)", "own"),
+        ({"classes": ["tag_exercise"]}, "def mine(): ...", None),
+        ({"hide_mode": "all", "classes": ["tag_solution"]}, "Study(1)", "Show the solution"),
     ],
 )
 def test_code_folds_under_a_name_and_what_is_asked_stays_open(attributes, source, prompt):
@@ -223,8 +224,7 @@ def test_code_folds_under_a_name_and_what_is_asked_stays_open(attributes, source
     cell += [nodes.literal_block("", source), nodes.literal_block("", "InnerLoop(steps=5)")]
     folded.fold(None, nodes.section("", cell))
     assert cell.get("prompt_show") == prompt
-    hidden = "input" if (prompt or "").startswith("Show") else attributes.get("hide_mode")
-    assert cell.get("hide_mode") == hidden
+    assert cell.get("hide_mode") == attributes.get("hide_mode", "input" if prompt else None)
 
 
 def test_a_figure_is_named_after_its_section_and_the_paragraph_that_follows():

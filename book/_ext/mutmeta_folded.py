@@ -1,9 +1,9 @@
 """Code folds away: a reader sees text, figures and tables, and unfolds the code that made them.
 
 What is asked stays open: cells that set a study or call the engine, those whose output is held by
-a test (tag ``nbval-check-output``), what an exercise asks to fill in (``exercise``), and those tagged
-``show-input``. A figure without words of its
-own is named, for readers who do not see it, after its section and the paragraph that explains it.
+a test (tag ``nbval-check-output``), what an exercise asks to fill in (``exercise``), and those
+tagged ``show-input``. A figure without words of its own is named, for readers who do not see it,
+after its section and the paragraph that explains it.
 """
 
 import re

@@ -158,11 +158,11 @@ def play_overruling(
     """What it gains to rank by a control whose leave-one-out check is better by a margin.
 
     Asked of the validation assays of each split, which no rate of the ranker was chosen by but its
-    outer ones; of each ``labels`` are drawn, and ``most_predicted`` others predicted. The table
-    ``rules`` has, for each of `MARGINS` in the Spearman correlation of `model.self_check` (the better of
-    ``without labels`` and ``one-hot ridge`` over the model), and for each control that is always
-    used, the ``gain`` in the Spearman correlation of the others over ranking by the model, and how
-    often the model was ``overruled``.
+    outer ones; of each ``labels`` are drawn, and ``most_predicted`` others predicted. A row of the
+    table ``rules`` is one of `MARGINS`, by which the better of ``without labels`` and ``one-hot
+    ridge`` must lead the model in the Spearman correlation of `model.self_check`, or a control that
+    always ranks: its ``gain`` in the Spearman correlation of the others over ranking by the model,
+    and how often the model was ``overruled``.
     """
     controls = {ZERO: "zero_label", ONEHOT: "onehot"}
 
