@@ -194,7 +194,8 @@ def play_overruling(
     def made(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         return {"rules": estimate(rows, ["gain", "overruled"], by=["rule", "read", "shots"])}
 
-    told = {"labels": list(labels), "draws": draws, "most_predicted": most_predicted}
+    told = {"labels_checked": list(labels), "draws_checked": draws}
+    told["most_predicted"] = most_predicted
     return _asked("overruling", study, checks, made, told, where or Where(), profile, path)
 
 
