@@ -47,14 +47,14 @@ def write_inputs(folder: Path, residues: int, labels: int) -> None:
     (folder / "many.csv").write_text("\n".join(["mutant", *many]) + "\n")
 
 
-def run_once(folder: Path, options: Sequence[str]) -> dict[str, float]:
+RANK = ("-m", "mutmeta_lib.cli", "rank", "wt.fasta", "mine.csv", "-o", "ranked.csv")
+
+
+def run_once(folder: Path, command: Sequence[str]) -> dict[str, float]:
     """Wall-clock and processor seconds, and the peak of memory in MB, of one whole process."""
-    command = ["-m", "mutmeta_lib.cli", "rank", "wt.fasta", "mine.csv", "-o", "ranked.csv"]
     began = time.perf_counter()
     with (folder / "said.txt").open("w") as said:
-        process = subprocess.Popen(
-            [sys.executable, *command, *options], cwd=folder, stdout=said, stderr=said
-        )
+        process = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=said, stderr=said)
         _, status, used = os.wait4(process.pid, 0)
     wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -65,8 +65,15 @@ def run_once(folder: Path, options: Sequence[str]) -> dict[str, float]:
 
 
 def measure(encoder: str, rounds: int) -> pd.DataFrame:
-    """The median of some rounds of every case that the encoder, if one is given, allows."""
-    found = []
+    """The median of some rounds of every case that the encoder, if one is given, allows.
+
+    The first is a process that imports torch and ends: how fast the machine is, and the least that
+    a ranking can take.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        nothing = "-c", "import torch"
+        rows = pd.DataFrame([run_once(Path(folder), nothing) for _ in range(rounds)])
+    found = [{"case": "torch imported, nothing ranked", **rows.median()}]
     for name, (residues, labels, candidates, options) in CASES.items():
         if "esm2-8m" in options and not encoder:
             continue
@@ -74,7 +81,7 @@ def measure(encoder: str, rounds: int) -> pd.DataFrame:
         given += ["--encoder", encoder] if "esm2-8m" in options else []
         with tempfile.TemporaryDirectory() as folder:
             write_inputs(Path(folder), residues, labels)
-            rows = pd.DataFrame([run_once(Path(folder), given) for _ in range(rounds)])
+            rows = pd.DataFrame([run_once(Path(folder), (*RANK, *given)) for _ in range(rounds)])
         found.append({"case": name, "residues": residues, "labels": labels, **rows.median()})
     return pd.DataFrame(found)
 
