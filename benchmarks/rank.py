@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", help="write the record here")
     asked, began = parser.parse_args(arguments), time.perf_counter()
-    encoder = str(Path(asked.encoder).resolve()) if asked.encoder else ""
+    encoder = str(Path(asked.encoder).absolute()) if asked.encoder else ""
     table = measure(encoder, asked.rounds)
     print(table.round(2).to_string(index=False))
     if asked.output:

@@ -106,6 +106,17 @@ def test_a_ranking_quotes_the_coverage_that_the_benchmark_found():
     assert found == COVERAGE
 
 
+def test_what_the_readme_says_of_a_ranking_s_time_and_memory_was_measured():
+    cases = RECORDS["rank"].table("cases").set_index("case")
+    alone, spent = cases["processor_seconds"].iloc[0], cases["processor_seconds"]
+    assert "a little over twice the processor time of importing torch" in PAGES["README.md"]
+    assert 2 < spent["no encoder"] / alone < 2.5
+    assert "(four times the import)" in PAGES["README.md"]
+    assert 3.5 < spent["ESM-2 8M"] / alone < 4.5
+    assert spent["no encoder"] < 5.5
+    assert cases.loc["no encoder", "peak_mb"] < 365
+
+
 @pytest.mark.parametrize("name", sorted(set(FULL) - set(BENCHMARKS)))
 def test_a_record_answers_the_question_its_notebook_asks(name):
     """Otherwise the full profile would compute for an hour instead of loading it."""
