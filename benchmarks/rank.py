@@ -1,6 +1,6 @@
 """Time `mutmeta rank` as a user starts it: whole processes, their seconds and their memory.
 
-python benchmarks/rank.py --encoder ESM2_8M_FOLDER --output benchmarks/results/rank.json  # a minute
+python benchmarks/rank.py --encoder ESM2_8M_FOLDER --output benchmarks/results/ranking_time.json  # a minute
 """
 
 import argparse
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.output:
         none = {"name": "none", "sha256": "", "provenance": {}}
         record = Record(
-            experiment="rank",
+            experiment="ranking_time",
             profile="full",
             parameters={"rounds": asked.rounds},
             data={},

@@ -107,7 +107,7 @@ def test_a_ranking_quotes_the_coverage_that_the_benchmark_found():
 
 
 def test_what_the_readme_says_of_a_ranking_s_time_and_memory_was_measured():
-    cases = RECORDS["rank"].table("cases").set_index("case")
+    cases = RECORDS["ranking_time"].table("cases").set_index("case")
     alone, spent = cases["processor_seconds"].iloc[0], cases["processor_seconds"]
     assert "a little over twice the processor time of importing torch" in PAGES["README.md"]
     assert 2 < spent["no encoder"] / alone < 2.5
