@@ -1,6 +1,6 @@
 """Time `mutmeta rank` as a user starts it: whole processes, their seconds and their memory.
 
-python benchmarks/rank.py --encoder ESM2_8M_FOLDER --output benchmarks/results/ranking_time.json  # a minute
+python benchmarks/rank.py --encoder ESM2_8M_FOLDER --output benchmarks/results/NAME.json  # a minute
 """
 
 import argparse
