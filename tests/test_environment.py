@@ -86,7 +86,8 @@ def test_binder_finds_environment_yml_with_a_python_it_knows_and_the_repository_
 
 
 def test_make_lab_opens_the_folder_of_the_notebooks():
-    command = ["make", "-n", "-o", ".venv/.installed", "lab"]
+    # Asked by another make, as `make test` is, it would also tell which folder it is in.
+    command = ["make", "-n", "--no-print-directory", "-o", ".venv/.installed", "lab"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert told.split() == [".venv/bin/jupyter", "lab", "--ServerApp.root_dir=notebooks"]
 
