@@ -51,6 +51,10 @@ class DataError(ValueError):
         return type(self)(self.problem, self.mend, **(place | known), drop=self.drop)
 
 
+class Diverged(DataError):
+    """Meta-training that cannot go on, since a loss or a gradient is not finite."""
+
+
 @contextmanager
 def located(**place: Any) -> Iterator[None]:
     """Tell file, row and column of a `DataError` of the block, as far as they are not known."""

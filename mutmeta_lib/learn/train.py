@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mutmeta_lib.errors import DataError
+from mutmeta_lib.errors import DataError, Diverged
 from mutmeta_lib.learn.algorithms import ALGORITHMS, Algorithm
 from mutmeta_lib.learn.gradients import Together, meta_gradient
 from mutmeta_lib.learn.inner import InnerLoop, Params
@@ -105,7 +105,7 @@ class OuterLoop:
         """Move the parameters of ``state`` by one step of its optimiser.
 
         Returns the mean query loss before it and the gradient norm before clipping. Where they are
-        not finite, a DataError names step and assays.
+        not finite, `Diverged` names step and assays.
         """
         algorithm, settings, params = self.algorithm, self.settings, state.params()
         loop = algorithm.training_loop(algorithm.loop(settings.inner))
@@ -127,7 +127,7 @@ class OuterLoop:
             broken = [task for task, one in zip(tasks, losses, strict=True) if not one.isfinite()]
             ids = ", ".join(sorted({task.support.assay.assay.id for task in broken or tasks}))
             told = f"loss or gradient is not finite at meta-step {state.step} (assays {ids})"
-            raise DataError(told, "lower inner.lr or meta_lr, or look at these assays' scores")
+            raise Diverged(told, "lower inner.lr or meta_lr, or look at these assays' scores")
         rate = settings.rate(state.step)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
@@ -197,8 +197,8 @@ def meta_train(
     last start is kept. A run goes on from ``checkpoint``, saved every ``checkpoint_every`` steps,
     to the same numbers as without a stop. Ctrl-C ends the step and saves, a second one stops at
     once. ``progress`` is called with ``(step, steps, train loss)``. What cannot go on is a
-    DataError: a checkpoint of other settings or data, a file that cannot be read or written, a
-    loss that is not finite.
+    DataError: a checkpoint of other settings or data, a file that cannot be read or written, and
+    (`Diverged`) a loss that is not finite.
     """
     algorithm = ALGORITHMS[settings.algorithm](predictor)
     outer = OuterLoop(algorithm, settings, seed)

@@ -11,7 +11,7 @@ import torch
 
 from mutmeta_lib.data.assays import Assay
 from mutmeta_lib.data.splits import Split
-from mutmeta_lib.errors import DataError
+from mutmeta_lib.errors import DataError, Diverged
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.baselines import Features, embedding_features
 from mutmeta_lib.learn.methods import (
@@ -244,17 +244,25 @@ class Run:
     def train(self, name: str) -> list[Trained]:
         """A start at every pair of outer rates, the one with the lowest validation loss first.
 
-        Of a start with members, the first is trained at all of them, the others at the best.
+        Pairs that diverge come last, without parameters; it is an error if all do. Of a start with
+        members, the first is trained at all pairs, the others at the best.
         """
         study, start = self.study, STARTS[name]
         if name == "joint":
             predictor = replace(self.data.vectors.predictor, objective=start.objective)
             return [self.train_jointly(predictor, self.fresh(0))]
-        rates = study.outer_rates or [(study.inner_lr, study.meta_lr)]
-        tries = sorted((self.train_at(name, *pair) for pair in rates), key=_lowest)
+        tries, lost = [], {}
+        for pair in study.outer_rates or [(study.inner_lr, study.meta_lr)]:
+            try:
+                tries.append(self.train_at(name, *pair))
+            except Diverged as error:
+                lost[pair] = error
+        if not tries:
+            raise next(iter(lost.values()))
+        best, *_ = tries = sorted(tries, key=_lowest)
+        tries += [_diverged(best, *pair) for pair in lost]
         if not start.members:
             return tries
-        best = tries[0]
         chosen = best.settings.inner.lr, best.settings.meta_lr
         several = [best] + [self.train_at(name, *chosen, i) for i in range(1, study.members)]
         seconds = sum(one.seconds for one in several)
@@ -436,6 +444,13 @@ def _told(read: Read) -> dict[str, str]:
     told = {key: getattr(read, key) for key in ("encoding", "pooling", "depth", "swap")}
     encoder = "none" if READS.get(read.encoding) is False else Path(read.encoder).name
     return {"encoder": encoder, **told}
+
+
+def _diverged(other: Trained, inner_lr: float, meta_lr: float) -> Trained:
+    """What stands for a start that has none at these rates, beside one that has."""
+    inner = replace(other.settings.inner, lr=inner_lr)
+    settings = replace(other.settings, inner=inner, meta_lr=meta_lr)
+    return replace(other, params={}, settings=settings, best_step=0, history=(), seconds=0.0)
 
 
 def _lowest(trained: Trained) -> float:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy import toy_encoded, toy_predictor, toy_site_assays, toy_site_predictor
 
-from mutmeta_lib.errors import DataError
+from mutmeta_lib.errors import DataError, Diverged
 from mutmeta_lib.learn import InnerLoop
 from mutmeta_lib.learn.algorithms import ALGORITHMS
 from mutmeta_lib.learn.methods import METHODS, Given, GradientMethod, Rate, build_methods
@@ -258,10 +258,10 @@ def test_loss_and_norm_are_those_before_the_step_and_clipping():
 
 def test_a_loss_that_is_not_finite_names_step_and_assay_and_moves_nothing():
     far, state = InnerLoop(1e30, 3), fresh()
-    with pytest.raises(DataError, match=r"not finite at meta-step 1 \(assays TOY"):
+    with pytest.raises(Diverged, match=r"not finite at meta-step 1 \(assays TOY"):
         maml(inner=far).step(state, DRAWN)
     torch.testing.assert_close(state.params(), START, rtol=0, atol=0)
-    with pytest.raises(DataError, match=r"not finite at meta-step \d \(assays TOY1\)"):
+    with pytest.raises(Diverged, match=r"not finite at meta-step \d \(assays TOY1\)"):
         train(predictor=BROKEN)
     with pytest.warns(UserWarning, match="meta-step 2: the validation loss is not finite"):
         train(replace(SETTINGS, steps=2), BROKEN, [TRAIN[0]], validation=[TRAIN[1]])

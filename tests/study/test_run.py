@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mutmeta_lib.errors import DataError
+from mutmeta_lib.errors import DataError, Diverged
 from mutmeta_lib.learn.methods import GRID, METHODS, STARTS
 from mutmeta_lib.learn.train import OuterLoop
 from mutmeta_lib.models.zero_shot import MASKED
@@ -215,6 +215,22 @@ def test_starts_choose_their_outer_rates_on_validation_loss():
     assert best["chosen"] == "validation_loss"
     assert (tried["chosen"] == "validation_loss").sum() == 1
     assert found.history["validation_loss"].min() == best["validation_loss"]
+
+
+def test_outer_rates_that_diverge_are_told_and_not_chosen(tmp_path):
+    study = replace(STUDY, folds=(0,), methods=("maml",), outer_rates=((1e30, 5e-4), (0.03, 5e-4)))
+    path = tmp_path / "record.json"
+    record, _ = recorded("few", study, path=path, where=Where(store=str(tmp_path)))
+    tried = read_record(path).table("choices").query("what == 'meta-training'")
+    assert dict(zip(tried["inner_lr"], tried["chosen"], strict=True)) == {
+        0.03: "validation_loss",
+        1e30: "",
+    }
+    assert not np.isfinite(tried.set_index("inner_lr").loc[1e30, "validation_loss"])
+    alone = run(replace(study, outer_rates=study.outer_rates[1:]))
+    assert record.table("results")["spearman"].tolist() == alone.rows["spearman"].round(5).tolist()
+    with pytest.raises(Diverged, match="not finite at meta-step 1"):
+        run(replace(study, outer_rates=study.outer_rates[:1]))
 
 
 def test_a_swapped_encoder_is_read_in_testing_alone():
