@@ -40,10 +40,8 @@ ARMS = STARTS[:2]
 """Starts whose time is compared with fine-tuning's."""
 STEPS, SHARES = (0, 1, 2, 5, 10, 20, 50, 100), (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Numbers of steps, and shares of fine-tuning's seconds, at which starts are compared."""
-TABLES = ("draws", "curves", "clock", "rapid", "costs", "rates", "left_out", "sizes")
+TABLES = ("draws", "curves", "clock", "costs", "rates", "left_out", "sizes")
 PER_ASSAY = {"seconds": "mean", "seconds_end": "mean", "property": "first", "cluster": "first"}
-RAPID = 10
-"""Labels, and at most steps, of the claim of rapid adaptation."""
 MIN_QUERY = 15
 EPOCH_RATE = 1e-3
 
@@ -167,11 +165,13 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     return made, time.process_time() - began
 
 
-def learn(run: Run, name: str) -> Params:
-    """A start: fine-tuning's is a fresh head."""
+def learn(run: Run, name: str) -> tuple[Params, dict[str, float]]:
+    """A start, and the outer rates and steps that were chosen; fine-tuning's is a fresh head."""
     if name == "finetune":
-        return initial_params(run.data.vectors.predictor, run.case.seed)
-    return run.train(name)[0].params
+        return initial_params(run.data.vectors.predictor, run.case.seed), {}
+    best, *_ = run.train(name)
+    rates = {"inner_lr": best.settings.inner.lr, "meta_lr": best.settings.meta_lr}
+    return best.params, rates | {"meta_steps": best.best_step}
 
 
 def tuned(run: Run, start: Params, labels: int, steps: int) -> Rate:
@@ -188,14 +188,13 @@ def follow_all(run: Run, question: Question, clusters: dict[str, int]) -> dict[s
     made: dict[str, list[dict]] = {name: [] for name in TABLES}
     starts, chosen = {}, {}
     for arm in STARTS:
-        starts[arm], seconds = timed(learn, run, arm)
-        made["costs"].append({"arm": arm, "seconds": seconds, **case})
-    asked = [*((horizon, k) for k in question.labels), (RAPID, RAPID)]
-    for (steps, k), (arm, start) in product(asked, starts.items()):
-        rate, seconds = timed(tuned, run, start, k, steps)
-        row = {"arm": arm, "steps": steps, "labels": k, "optimiser": rate.optimiser, "lr": rate.lr}
+        (starts[arm], told), seconds = timed(learn, run, arm)
+        made["costs"].append({"arm": arm, "seconds": seconds, **told, **case})
+    for k, (arm, start) in product(question.labels, starts.items()):
+        rate, seconds = timed(tuned, run, start, k, horizon)
+        row = {"arm": arm, "labels": k, "optimiser": rate.optimiser, "lr": rate.lr}
         made["rates"].append({**row, "seconds": seconds, **case})
-        chosen[arm, steps, k] = rate
+        chosen[arm, k] = rate
     for assay in (data.assays[name] for name in run.case.split.test):
         about = {"assay": assay.assay.id, "property": assay.assay.property, **case}
         about["cluster"] = clusters[assay.assay.wild_type]
@@ -207,15 +206,11 @@ def follow_all(run: Run, question: Question, clusters: dict[str, int]) -> dict[s
                 made["left_out"].append(here)
                 continue
             paths = {
-                arm: follow(data.predictor, start, task, chosen[arm, horizon, k], 2 * horizon)
+                arm: follow(data.predictor, start, task, chosen[arm, k], 2 * horizon)
                 for arm, start in starts.items()
             }
             for name, rows in race(paths, horizon).items():
                 made[name] += [here | row for row in rows]
-            for arm, start in starts.items() if k == RAPID else ():
-                path = follow(data.predictor, start, task, chosen[arm, RAPID, RAPID], RAPID)
-                ranks = {f"after_{s}": path["spearman"][s] for s in (0, 1, 2, 5, 10)}
-                made["rapid"].append({**about, "arm": arm, **ranks})
     return made
 
 
@@ -247,7 +242,7 @@ def by_size(run: Run, question: Question) -> list[dict]:
         return params
 
     for arm in ("maml", "finetune"):
-        start = learn(run, arm)
+        start, _ = learn(run, arm)
         rate = tuned(run, start, fixed, question.horizon)
         asked = product(assays.items(), question.sizes, ("fixed", "steps", "epochs"))
         for (id, assay), size, kind in asked:
@@ -321,7 +316,7 @@ def bill(rows: dict[str, pd.DataFrame], tasks_counted: Sequence[int]) -> dict[st
         for n in tasks_counted:
             made[f"saved_{arm}_{k}_over_{n}"] = saved(own + cost / n, ends["seconds"], clusters)
     made["embedding_seconds_per_variant"] = _range(rows["embedding"]["seconds_per_variant"])
-    return made | rapid(rows["rapid"]) | slopes(rows["sizes"])
+    return made | slopes(rows["sizes"])
 
 
 def _range(values: pd.Series) -> dict:
@@ -332,19 +327,6 @@ def saved(own: pd.Series, other: pd.Series, clusters: pd.Series) -> dict:
     """One minus the ratio of summed seconds: what is saved by whoever has all of the assays."""
     ratio, low, high = bootstrap_ratio(own, other, clusters)
     return number(1 - ratio, 1 - high, 1 - low, len(own), "of the time")
-
-
-def rapid(rows: pd.DataFrame) -> dict[str, dict]:
-    """Correlation gained by the first step, and its share of the correlation after ten."""
-    made = {}
-    if len(rows):
-        gained = rows.assign(gained=rows["after_1"] - rows["after_0"])
-        made = named(estimate(gained, "gained", by=("arm",)), "rapid_{arm}_first_step")
-        how = {"after_1": "mean", "after_10": "mean", "cluster": "first"}
-        for arm, own in rows.groupby(["arm", "assay"]).agg(how).groupby(level="arm"):
-            share = bootstrap_ratio(own["after_1"], own["after_10"], own["cluster"])
-            made[f"rapid_{arm}_share"] = number(*share, len(own), "of the correlation")
-    return made
 
 
 def slopes(sizes: pd.DataFrame) -> dict[str, dict]:
@@ -374,7 +356,7 @@ def slopes(sizes: pd.DataFrame) -> dict[str, dict]:
 def tables(rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Tables of the record: draws, mean curves with intervals, and the parts of the bill."""
     made = {name: rows[name] for name in ("draws", "costs", "rates", "embedding")}
-    made |= {name: rows[name] for name in ("rapid", "left_out", "sizes") if len(rows[name])}
+    made |= {name: rows[name] for name in ("left_out", "sizes") if len(rows[name])}
     for name, source, along in (("steps", "curves", "step"), ("clock", "clock", "share")):
         table, by = rows[source].rename(columns={"arm": "method"}), ("labels", "method", along)
         made[name] = estimate(table, ("spearman", "log_error_ratio"), by=by)

@@ -117,13 +117,16 @@ class Prepared:
 @lru_cache(maxsize=2)
 def prepare(study: Study, read: Read, device: str, cache_dir: str | None) -> Prepared:
     """Encode every assay once, and run what does not learn of the encoder."""
-    assays, _ = read_assays(study)
     if read.encoding in READS:
+        assays, _ = read_assays(study)
         return prepare_sites(read, assays, study.labels, str(pick_device(device)), cache_dir)
     encoder = load_encoder(read.encoder, max_tokens=read.max_tokens)
-    if read.swap != "same":
+    if read.swap == "same":
+        assays, _ = read_assays(study)
+    else:
         encoder = swap(encoder, read.swap)
-        assays = [a for a in assays if not study.test_ids or a.id in study.test_ids]
+        own = prepare(study, replace(read, swap="same"), device, cache_dir).vectors.assays
+        assays = [a.assay for id, a in own.items() if not study.test_ids or id in study.test_ids]
     encoder = _on_device(encoder, device)
     predictor, where = Predictor(encoder, read.pooling), str(pick_device(device))
     how, start = {"cache_dir": cache_dir, "device": where}, first_layer(read.depth, encoder)

@@ -99,7 +99,7 @@ def rows(maml=0.5):
     costs = pd.DataFrame([{"arm": arm, "seconds": 10.0} for arm in ("maml", "multitask")])
     embedding = pd.DataFrame([{"seconds_per_variant": 0.01}])
     empty = pd.DataFrame()
-    return {"draws": draws, "costs": costs, "embedding": embedding, "rapid": empty, "sizes": empty}
+    return {"draws": draws, "costs": costs, "embedding": embedding, "sizes": empty}
 
 
 def test_half_the_time_saves_half_and_is_paid_for_after_twenty_assays():
@@ -130,11 +130,3 @@ def test_slopes_are_those_of_seconds_against_labels():
     told = {"exponent_maml_fixed": 0, "exponent_maml_steps": 0.5, "exponent_maml_epochs": 1}
     told |= {"flat_saving": 0.99, "flat_saving_finetune": 0.99, "fixed_maml_over_finetune": 1}
     assert {name: values[name] for name in told} == pytest.approx(told, abs=1e-9)
-
-
-def test_what_the_first_step_gains_is_over_no_step_and_its_share_of_ten():
-    names = ("arm", "cluster", "assay", "after_0", "after_1", "after_10")
-    after = [("maml", 0, "A", 0.1, 0.2, 0.4), ("maml", 0, "B", 0.3, 0.4, 0.6)]
-    made = speed.rapid(pd.DataFrame(after, columns=names).assign(seed=0))
-    assert made["rapid_maml_first_step"]["value"] == pytest.approx(0.1)
-    assert made["rapid_maml_share"]["value"] == pytest.approx(0.6)
