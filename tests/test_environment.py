@@ -130,3 +130,9 @@ def test_a_failed_build_of_learn2learn_costs_a_sentence_or_is_an_error_where_req
 def test_the_citation_knows_the_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"]
+
+
+def test_the_text_that_each_seeded_fault_replaces_stands_in_its_file_once():
+    said = "import faults; print(*filter(None, map(faults.moved, faults.FAULTS)), sep='\\n')"
+    how = {"cwd": ROOT / "scripts", "capture_output": True, "text": True, "check": True}
+    assert subprocess.run([sys.executable, "-c", said], **how).stdout.strip() == ""

@@ -25,20 +25,16 @@ from mutmeta_lib.data.assays import PROPERTIES, Assay
 from mutmeta_lib.data.folders import read_list
 from mutmeta_lib.data.variants import Variant, format_hgvs, format_variant, parse_variant
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.learn.baselines import RIDGE_PENALTIES, onehot_features
 from mutmeta_lib.learn.ranker import spread
 from mutmeta_lib.learn.start import PRETRAINED, Adapted, Start, load_pretrained, load_start
-from mutmeta_lib.models.sites import neighbourhood, site_assay
+from mutmeta_lib.models.sites import neighbourhood
 from mutmeta_lib.ranking.candidates import read_candidates
+from mutmeta_lib.ranking.check import CENTRAL, FEW, MODEL, ONEHOT, ZERO, read_sites, self_check
 from mutmeta_lib.ranking.tables import Measurements, read_measurements, read_protein
 from mutmeta_lib.records.files import layout, plain, replacing
 from mutmeta_lib.records.progress import Report, silent
-from mutmeta_lib.tasks.tasks import EncodedAssay, Examples, LabelScale, towards_normal
 
 DIRECTIONS = ("higher", "lower")
-CENTRAL = 1.6448536
-"""Deviations to either side that hold 90 % of a normal distribution."""
-FEW, MODEL, ZERO, ONEHOT = 10, "model", "without labels", "one-hot ridge"
 _CHUNK, _DIGITS = 4000, 6
 COVERAGE = {
     "no-encoder": {5: 0.854, 10: 0.907, 20: 0.924, 40: 0.931, 100: 0.936},
@@ -282,7 +278,7 @@ def fit(
     about_it = "measured", name or own_name, property.lower() if told else PROPERTIES[0], sequence
     assay = Assay(*about_it, variants, scores / factor)
     known = property.lower() if told else ""
-    adapted = start.adapt(_read(start, assay, known))
+    adapted = start.adapt(read_sites(start, assay, known))
     left, check = self_check(adapted, known, factor)
     left.insert(0, "mutant", [format_variant(one) for one in variants])
     left.insert(1, "measured", scores)
@@ -352,18 +348,13 @@ def _load(model: str, encoder: str) -> tuple[Start, dict[str, str]]:
     return start, {"name": file.stem, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
-def _read(start: Start, assay: Assay, known: str) -> EncodedAssay:
-    """An assay as the start reads it; a property that it does not know is not told."""
-    return site_assay(assay, start.encoding, start.sites(assay.wild_type), told=bool(known))
-
-
 def _posterior(adapted: Adapted, variants: Sequence[Variant], known: str) -> np.ndarray:
     """Means and deviations of new measurements ``(2, n)``, in the units of the assay."""
     whole = adapted.assay
     asked = Assay(
         "asked", "asked", whole.property, whole.wild_type, variants, np.zeros(len(variants))
     )
-    read, model = _read(adapted.start, asked, known).tokens, adapted.predictor
+    read, model = read_sites(adapted.start, asked, known).tokens, adapted.predictor
     rows = read.rows(np.arange(len(read)))
     with torch.no_grad():
         found = [model.posterior(one, model.latent(one, rows), True) for one in adapted.networks]
@@ -431,86 +422,6 @@ def nearest(variants: Sequence[Variant], measured: Sequence[Variant]) -> list[st
             distance[holders.get(one, [])] -= 1e-3
         found.append(names[int(np.argmin(distance))])
     return found
-
-
-def self_check(adapted: Adapted, known: str, factor: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Each measured variant predicted from the others: left one out, and the check of three.
-
-    Closed form: with P the inverse of the covariance and r the labels less their prior mean, the
-    posterior of a label given the others has mean y - (P r) / diag(P) and variance 1 / diag(P)
-    (Rasmussen and Williams 2006, 5.4.2). Labels are scaled by the others each time, so that this
-    is what adapting anew without the variant gives.
-    """
-    assay, model, n = adapted.assay, adapted.predictor, len(adapted.assay)
-    scores = assay.scores
-    scales = [LabelScale.fit(np.delete(scores, i)) for i in range(n)]
-    location, scale = (
-        np.array([getattr(s, part) for s in scales]) for part in ("location", "scale")
-    )
-    read = _read(adapted.start, assay, known).tokens.rows(np.arange(n))
-    means, spreads, priors, slopes = [], [], [], []
-    enough = n > 2 and adapted.label_scale.identified
-    labels = (scores[:, None] - location) / scale  # column i: scaled and moved without label i
-    for i, others in enumerate(~np.eye(n, dtype=bool) if enough else ()):
-        labels[others, i] = towards_normal(torch.from_numpy(labels[others, i]))
-    with torch.no_grad():
-        for params in adapted.networks if enough else ():
-            prior = model.score(params, model.latent(params, read)).double().numpy()
-            slope = float(params["kernel.slope"])
-            precision = torch.cholesky_inverse(params["support.lower"].double()).numpy()
-            missed = precision @ (labels - slope * prior[:, None])
-            own = np.diag(precision)
-            means.append(np.diag(labels) - np.diag(missed) / own)
-            spreads.append(own**-0.5)
-            priors.append(prior)
-            slopes.append(slope * prior)
-    made = dict.fromkeys((MODEL, ZERO, ONEHOT), np.full(n, np.nan))
-    ranks, std = dict(made), np.full(n, np.nan)
-    if enough:
-        made[MODEL] = location + scale * np.mean(means, axis=0)
-        made[ZERO] = location + scale * np.mean(slopes, axis=0)
-        made[ONEHOT] = _ridge_left_out(adapted, scores)
-        # The others' mean falls where a label rises: ranks are taken without it.
-        ranks = {name: np.round((one - location) / scale, 9) for name, one in made.items()}
-        ranks[ZERO] = np.mean(priors, axis=0)
-        std = abs(factor) * scale * spread(means, spreads)
-    left = pd.DataFrame({"predicted": factor * made[MODEL], "std": std})
-    left["lower"], left["upper"] = (left["predicted"] + side * CENTRAL * std for side in (-1, 1))
-    check = [
-        {
-            "method": name,
-            "spearman": _spearman(ranks[name], scores) if enough else math.nan,
-            "error": abs(factor) * np.sqrt(np.mean((one - scores) ** 2)) if enough else math.nan,
-            "n": n,
-        }
-        for name, one in made.items()
-    ]
-    return left, pd.DataFrame(check)
-
-
-def _spearman(predicted: np.ndarray, measured: np.ndarray) -> float:
-    """As `tasks.metrics.spearman`, which loads scipy.stats: a fifth of the time of a ranking."""
-    both = (pd.Series(one).rank().round(9) for one in (predicted, measured))
-    found = next(both).corr(next(both))
-    return 0.0 if math.isnan(found) else float(found)
-
-
-def _ridge_left_out(adapted: Adapted, scores: np.ndarray) -> np.ndarray:
-    """Predictions ``(n,)`` of one-hot ridge regression from the others, in closed form.
-
-    Its penalty is the best on these very predictions, which favours it a little.
-    """
-    n = len(scores)
-    read = EncodedAssay(adapted.assay, "", None)
-    features = onehot_features(Examples(read, np.arange(n), torch.empty(0)))
-    centre = np.eye(n) - 1 / n
-    values, vectors = np.linalg.eigh(centre @ (features @ features.T).toarray() @ centre)
-    found = []
-    for penalty in RIDGE_PENALTIES:
-        share = values.clip(0) / (values.clip(0) + penalty)
-        hat = 1 / n + (vectors * share) @ vectors.T
-        found.append(scores - (scores - hat @ scores) / (1 - np.diag(hat)))
-    return min(found, key=lambda one: np.sum((one - scores) ** 2))
 
 
 def _warnings(

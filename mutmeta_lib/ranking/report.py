@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
+from mutmeta_lib.ranking.check import FEW, learning_curve
 from mutmeta_lib.records.files import layout, replacing
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ ROWS = "AVILMCFYWGPSTNQHKRDE"
 """Amino acids as the heat map has them: apolar, aromatic, small or special, polar, charged."""
 WIDTH, STEPS, SITES, NEXT = 50, 4, 10, 10
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-FEWEST = 10  # labels from which a share of them says something
 SHOWN = {"experiment", "used", "not_used", "check", "warnings"}  # elsewhere in the report
 LINKED = 10_000  # rows in a link, which browsers refuse beyond 2 MiB
 
@@ -69,6 +69,7 @@ def render(ranking: "Ranking") -> str:
         ends=ends,
         sites=_sites(ranking.wild_type, single, sign),
         plot=_plot(left_out),
+        curve=_curve(learning_curve(ranking.adapted, ranking.property)),
         levels=_levels(left_out.dropna(subset=["lower", "upper"])),
         verdict=_verdict(ranking.check, ranking.best),
         unused=list(left.groupby("why", sort=False)["mutant"]),
@@ -143,6 +144,21 @@ def _plot(rows: pd.DataFrame) -> dict:
     return {"points": list(points), "ticks": list(zip(place(marks), named, strict=True))}
 
 
+def _curve(table: pd.DataFrame) -> dict:
+    """Correlations by number of labels, numbers side by side in 300 by 160; the axis ends at 1."""
+    if table.empty:
+        return {"points": [], "ticks": []}
+    floor = min(0.0, np.floor(5 * table["low"].min()) / 5)
+    place = lambda at: round(160 * (at - floor) / (1 - floor), 1)  # noqa: E731
+    step = 300 / len(table)
+    points = [
+        (round((i + 0.5) * step, 1), *map(place, (one.mean, one.low, one.high)), one)
+        for i, one in enumerate(table.itertuples())
+    ]
+    ticks = np.arange(round(5 * floor), 6) / 5
+    return {"points": points, "ticks": [(place(at), f"{at:.1f}".replace("-", "−")) for at in ticks]}
+
+
 def _levels(rows: pd.DataFrame) -> list[tuple]:
     """Per level of interval, scaled from those of 90 %: how many measured values lie inside.
 
@@ -151,7 +167,7 @@ def _levels(rows: pd.DataFrame) -> list[tuple]:
     n, away = len(rows), rows["measured"] - rows["predicted"]
     side = (rows["upper"] - rows["predicted"]).where(away > 0, rows["lower"] - rows["predicted"])
     found = []
-    for level in LEVELS if n >= FEWEST else ():
+    for level in LEVELS if n >= FEW else ():
         wide = NormalDist().inv_cdf((1 + level) / 2) / NormalDist().inv_cdf(0.95)
         low, high = binom.interval(0.95, n, level)
         inside = (away.abs() <= wide * side.abs()).sum()

@@ -24,7 +24,8 @@ from mutmeta_lib.learn.start import Start
 from mutmeta_lib.models.encoder import load_encoder
 from mutmeta_lib.models.predictor import Params
 from mutmeta_lib.models.sites import READS, site_assay
-from mutmeta_lib.ranking.model import MODEL, ONEHOT, ZERO, self_check, spread_out
+from mutmeta_lib.ranking.check import MODEL, ONEHOT, ZERO, self_check
+from mutmeta_lib.ranking.model import spread_out
 from mutmeta_lib.records.progress import shown_progress
 from mutmeta_lib.records.record import Record, number, write_record
 from mutmeta_lib.records.store import Store
@@ -160,7 +161,7 @@ def play_overruling(
     Asked of the validation assays of each split, which no rate of the ranker was chosen by but its
     outer ones; of each ``labels`` are drawn, and ``most_predicted`` others predicted. A row of the
     table ``rules`` is one of `MARGINS`, by which the better of ``without labels`` and ``one-hot
-    ridge`` must lead the model in the Spearman correlation of `model.self_check`, or a control that
+    ridge`` must lead the model in the Spearman correlation of `check.self_check`, or a control that
     always ranks: its ``gain`` in the Spearman correlation of the others over ranking by the model,
     and how often the model was ``overruled``.
     """

@@ -15,7 +15,7 @@ from mutmeta_lib.cli import app
 from mutmeta_lib.data.folders import read_data_dir
 from mutmeta_lib.data.variants import format_variant, parse_variant, single_variants
 from mutmeta_lib.errors import DataError
-from mutmeta_lib.ranking import model, tables, write
+from mutmeta_lib.ranking import check, model, tables, write
 from mutmeta_lib.ranking.sheets import read_sheet, write_sheet
 
 WILD_TYPE = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIE"
@@ -154,6 +154,30 @@ def test_leaving_one_out_is_adapting_without_it(fitted):
         )
 
 
+def test_the_learning_curve_is_that_of_fitting_fewer_of_the_labels_anew():
+    assay = read_data_dir("demo", properties=["fitness"])[0]
+    frame = pd.DataFrame(
+        {"mutant": [format_variant(v) for v in assay.variants[:17]], "score": assay.scores[:17]}
+    )
+    fitted = model.fit(assay.wild_type, frame)
+    curve = check.learning_curve(fitted.adapted, fitted.property, draws=10)
+    assert curve["labels"].tolist() == [0, 5, 10, 12]
+    assert (curve["low"] <= curve["mean"]).all()
+    rng, found = np.random.default_rng(0), []
+    for order in [rng.permutation(17) for _ in range(10)]:
+        test, pool = order[:5], order[5:]
+        means = []
+        for size in curve["labels"]:
+            few = model.fit(assay.wild_type, frame.iloc[pool[:size]] if size else None)
+            guess = few.predict(frame["mutant"].iloc[test].tolist()).set_index("mutant")
+            guess = guess["prediction"].reindex(frame["mutant"].iloc[test]).to_numpy()
+            means.append(check._spearman(guess, frame["score"].to_numpy()[test]))
+        found.append(means)
+    np.testing.assert_allclose(curve["mean"], np.mean(found, axis=0), atol=1e-9)
+    few = model.fit(assay.wild_type, frame.head(9))
+    assert check.learning_curve(few.adapted, few.property).empty
+
+
 def test_one_hot_ridge_left_out_is_that_of_scikit_learn():
     from sklearn.linear_model import Ridge
 
@@ -163,13 +187,13 @@ def test_one_hot_ridge_left_out_is_that_of_scikit_learn():
     )
     fitted = model.fit(assay.wild_type, frame)
     scores = fitted.adapted.assay.scores
-    found = model._ridge_left_out(fitted.adapted, scores)
+    found = check.ridge_left_out(fitted.adapted, scores)
     letters = np.zeros((12, len(assay.wild_type), 128))
     for row, variant in enumerate(fitted.adapted.assay.variants):
         for one in variant:
             letters[row, one.position, [ord(one.mutant), ord(one.wild_type)]] = 1, -1
     flat, misses = letters.reshape(12, -1), []
-    for penalty in model.RIDGE_PENALTIES:
+    for penalty in check.RIDGE_PENALTIES:
         others = [np.delete(np.arange(12), i) for i in range(12)]
         left = [
             Ridge(alpha=penalty).fit(flat[rest], scores[rest]).predict(flat[[i]])[0]

@@ -155,7 +155,7 @@ def test_reliability_counts_what_intervals_hold_and_finds_those_that_are_too_nar
         levels = report._levels(rows.assign(lower=3 - half, upper=3 + half))
         assert [level for level, *_ in levels] == list(report.LEVELS)
         assert all((low <= inside <= high) == good for _, inside, _, low, high in levels)
-    few = rows.head(report.FEWEST - 1).assign(lower=0.0, upper=6.0)
+    few = rows.head(report.FEW - 1).assign(lower=0.0, upper=6.0)
     assert report._levels(few) == []
 
 
