@@ -145,6 +145,8 @@ class Ranking:
         """What the list was made of: model, hashes, versions, parameters, and what was left out."""
         told = self.measured
         packages = ("numpy", "pandas", "torch")
+        # Of a model and an encoder in files the names alone: no place of a machine.
+        named = {"model": self.model["name"], "encoder": Path(self.parameters["encoder"]).name}
         return plain(
             {
                 "experiment": "ranking",
@@ -154,7 +156,7 @@ class Ranking:
                     "python": platform.python_version(),
                     **{name: version(name) for name in packages},
                 },
-                "parameters": dict(self.parameters),
+                "parameters": {**self.parameters, **named},
                 "wild_type": {
                     "name": self.name,
                     "residues": len(self.wild_type),
@@ -180,7 +182,7 @@ class Ranking:
         kept = {"wild_type.fasta": f">{self.name}\n{self.wild_type}\n"}
         if self.source:
             kept["measurements.csv"] = self.source.text
-        kept["model.json"] = layout(self.record()) + "\n"
+        kept["model.json"] = layout(self.record() | {"parameters": plain(self.parameters)}) + "\n"
         for name, text in kept.items():
             with replacing(folder / name) as temporary:
                 temporary.write_text(text, encoding="utf-8", newline="")
@@ -262,6 +264,8 @@ def fit(
     """
     if direction not in DIRECTIONS:
         raise DataError(f"there is no direction '{direction}'", "use higher or lower")
+    if model not in PRETRAINED and Path(model).suffix != ".safetensors":
+        model, encoder = "esm2-8m", encoder or model
     own_name, sequence = read_protein(wild_type, record)
     columns = {"mutant_column": mutant_column, "score_column": score_column, "drop": drop}
     source = None if table is None else read_measurements(table, sequence, **columns)
@@ -295,7 +299,7 @@ def fit(
         left,
         tuple(said),
         MODEL,
-        parameters | {"encoder": Path(encoder).name, "drop": list(drop)},
+        parameters | {"encoder": encoder, "drop": list(drop)},
         about,
         adapted,
         factor,
@@ -313,12 +317,13 @@ def load_ranking(folder: str | Path, *, encoder: str = "") -> Ranking:
     folder = Path(folder)
     try:
         kept = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        asked = {key: kept["parameters"][key] for key in _ASKED} | {"encoder": encoder}
+        asked = {key: kept["parameters"][key] for key in _ASKED}
         expected = kept["model"], kept["wild_type"]["sha256"], kept["measured_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         told = "this is no folder with a model"
         raise DataError(told, "give one that mutmeta adapt wrote", file=folder) from None
     table = folder / "measurements.csv"
+    asked["encoder"] = encoder or asked["encoder"]
     found = fit(folder / "wild_type.fasta", table if table.exists() else None, **asked)
     now = found.record()
     if expected != (now["model"], now["wild_type"]["sha256"], now["measured_sha256"]):
@@ -327,7 +332,7 @@ def load_ranking(folder: str | Path, *, encoder: str = "") -> Ranking:
     return found
 
 
-_ASKED = ("model", "direction", "property", "mutant_column", "score_column", "drop")
+_ASKED = ("model", "encoder", "direction", "property", "mutant_column", "score_column", "drop")
 
 
 def _load(model: str, encoder: str) -> tuple[Start, dict[str, str]]:
@@ -336,8 +341,6 @@ def _load(model: str, encoder: str) -> tuple[Start, dict[str, str]]:
         start = load_start(model, encoder=encoder or None, strict=False, device="cpu")
         file = Path(model)
     else:
-        if model not in PRETRAINED:
-            model, encoder = "esm2-8m", encoder or model
         given = {"encoder": encoder or None, "strict": False} if PRETRAINED[model] else {}
         if encoder and not given:
             raise DataError(f"'{model}' reads without an encoder", "leave encoder out")

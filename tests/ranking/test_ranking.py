@@ -4,6 +4,7 @@ import io
 import json
 import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -265,6 +266,23 @@ def test_a_kept_model_says_the_same_and_notices_a_change(fitted, tmp_path):
         mm.load_ranking(tmp_path / "m")
     with pytest.raises(DataError, match="no folder with a model"):
         mm.load_ranking(tmp_path)
+
+
+def test_what_was_made_names_no_place_of_a_machine_and_what_is_kept_finds_its_files_again(
+    fitted, tmp_path
+):
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(
+        (Path(mm.__file__).parent / "pretrained/no-encoder.safetensors").read_bytes()
+    )
+    table = pd.read_csv(io.StringIO(PLAIN))
+    mine = model.fit(WILD_TYPE, table, model=str(weights), property="stability")
+    told = mine.record()
+    assert told["parameters"]["model"] == "mine"
+    assert str(tmp_path) not in json.dumps(told)
+    mine.save(tmp_path / "m")
+    again = mm.load_ranking(tmp_path / "m")
+    pd.testing.assert_frame_equal(again.predict(), fitted.predict())
 
 
 def warned(rows, property="stability", wild_type=WILD_TYPE):
