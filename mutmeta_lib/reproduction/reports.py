@@ -301,7 +301,8 @@ def swapped(study: Study, where: Where, found: Result) -> Tables:
             far = float((a - b).norm(dim=1).mean() / spread)
             moved.append({"swap": swap, "assay": id, "moved": far})
     summary = pd.concat([score, lost], ignore_index=True)
-    return {"summary": summary, "moved": pd.DataFrame(moved)}
+    results = average_seeds(found.rows)[["swap", "method", "assay", "shots", "spearman"]]
+    return {"results": results, "summary": summary, "moved": pd.DataFrame(moved)}
 
 
 def held_out(study: Study, where: Where, found: Result) -> Tables:
@@ -317,6 +318,8 @@ def held_out(study: Study, where: Where, found: Result) -> Tables:
         "types": contrast(errors, "saved", **first, by=("hold_out", "type")),
     }
     made = {name: table.assign(encoding=table.pop("baseline")) for name, table in made.items()}
+    columns = ["regime", "encoding", "pooling", "method", "assay", "spearman"]
+    made["results"] = average_seeds(found.rows)[columns]
     return {"summary": estimate(rows, "spearman", by=("encoding", *by)), **made}
 
 
