@@ -108,8 +108,8 @@ def test_what_the_readme_says_of_a_ranking_s_time_and_memory_was_measured():
     alone, spent = cases["processor_seconds"].iloc[0], cases["processor_seconds"]
     assert "a little over twice the processor time of importing torch" in PAGES["README.md"]
     assert 2 < spent["no encoder"] / alone < 2.5
-    assert "(four times the import)" in PAGES["README.md"]
-    assert 3.5 < spent["ESM-2 8M"] / alone < 4.5
+    assert "(nearly five times the import)" in PAGES["README.md"]
+    assert 4.3 < spent["ESM-2 8M"] / alone < 5
     told = f"[{spent['no encoder']:.1f} seconds and 360 MB]"
     assert told in PAGES["README.md"]
     assert f"where that alone takes {alone:.1f}." in PAGES["README.md"]
