@@ -156,7 +156,7 @@ def in_words(ranking: pd.DataFrame, claims: pd.DataFrame) -> str:
 WIDTH = 4.8
 """Inches. Shown 350 pixels wide, letters of 9 points are 9 pixels high."""
 UNTESTED = "not testable here"
-LEFT, RIGHT = -45, 103
+LEFT, RIGHT = -55, 103
 """Ends of the axis of gains, in %; what lies farther left is drawn as an arrow at the edge."""
 
 
