@@ -145,6 +145,15 @@ def test_what_a_page_says_is_in_the_records(page):
         assert list(claims(PAGES[page])) or not states, "it states results and claims none"
 
 
+def test_the_assays_on_which_size_is_asked_are_the_largest_of_each_cluster_that_has_enough():
+    asked, told = RECORDS["speed"].parameters, RECORDS["speed"].table("draws")
+    clusters = told[told["property"] == "fitness"].groupby("assay")["cluster"].first()
+    sizes = read_list("arms").set_index("id")["variants"].reindex(clusters.index)
+    sizes = sizes[sizes >= max(asked["sizes"]) + asked["max_query"]]
+    largest = sizes.groupby(clusters).idxmax()
+    assert sorted(largest) == sorted(asked["size_ids"])
+
+
 @pytest.mark.parametrize(
     "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md"]
 )

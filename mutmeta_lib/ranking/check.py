@@ -120,9 +120,9 @@ def learning_curve(adapted: Adapted, known: str, draws: int = 50) -> pd.DataFram
     networks = []
     with torch.no_grad():
         for params in adapted.networks:
-            prior = params["kernel.slope"] * model.score(params, model.latent(params, read))
+            score = model.score(params, model.latent(params, read)).double().numpy()
             lower = params["support.lower"].double()
-            networks.append((prior.double().numpy(), (lower @ lower.T).numpy()))
+            networks.append((score, float(params["kernel.slope"]), (lower @ lower.T).numpy()))
     rng, rows = np.random.default_rng(0), []
     for order in (rng.permutation(n) for _ in range(draws)):
         test, pool = order[:held], order[held:]
@@ -135,12 +135,18 @@ def learning_curve(adapted: Adapted, known: str, draws: int = 50) -> pd.DataFram
 
 
 def _given(
-    own: np.ndarray, test: np.ndarray, scores: np.ndarray, prior: np.ndarray, covariance: np.ndarray
+    own: np.ndarray,
+    test: np.ndarray,
+    scores: np.ndarray,
+    score: np.ndarray,
+    slope: float,
+    covariance: np.ndarray,
 ) -> np.ndarray:
     """What a network whose process is known says of the ``test`` rows, given its ``own``."""
     scale = LabelScale.fit(scores[own])
     if not scale.identified:
-        return prior[test]
+        return score[test]
+    prior = slope * score
     labels = torch.from_numpy((scores[own] - scale.location) / scale.scale)
     labels = towards_normal(labels).numpy()
     weights = np.linalg.solve(covariance[np.ix_(own, own)], labels - prior[own])
